@@ -1,0 +1,48 @@
+//! `streamapp`: check and run StreamApp files.
+//!
+//! Exit codes: 0 done · 1 failed, the message says why · 2 wrong usage · 3 the file is not valid.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+
+mod prepare;
+mod run;
+mod supervise;
+mod validate;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// Exactly-once Kafka streaming applications, declared in one file.
+#[derive(Debug, Parser)]
+#[command(name = "streamapp", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a StreamApp file on this machine.
+    Run(run::RunArgs),
+    /// Check a StreamApp file: every error with its line, column and a way out.
+    Validate(validate::ValidateArgs),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Validate(args) => validate::validate(&args),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! `streamapp run FILE`: the whole application on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use kafka::Settings;
+use protocol::{ApplicationId, Guarantee, KafkaConfig, Ordinal, Uid, WorkerConfig};
+
+use crate::prepare::{Claiming, Preparation, PrepareError};
+use crate::supervise::{Change, Supervised};
+use crate::validate::load;
+use crate::view::{Overview, OutputKind, View};
+
+/// How often workers are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The StreamApp file (YAML or JSON).
+    file: PathBuf,
+    /// Worker processes; tasks are spread over them. One is enough for one machine.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
+    /// Where stores live; `.streamapp/<applicationId>` when absent.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// What to show.
+    #[arg(long, value_enum, default_value_t)]
+    output: OutputKind,
+    /// Create source and sink topics that do not exist, with N partitions.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    create_topics: Option<i32>,
+    /// Take the application over from a claim whose owner is gone; its processes are fenced.
+    #[arg(long)]
+    take_over: bool,
+    /// Give up when the cluster cannot be reached for this many seconds (default: keep trying).
+    #[arg(long, value_name = "SECONDS")]
+    connect_timeout: Option<u64>,
+    /// Give up draining after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    drain_timeout: u64,
+    /// Keep consumed records in repartition topics, for a checker to read.
+    #[arg(long, hide = true)]
+    keep_repartition_records: bool,
+}
+
+pub(crate) fn run(args: &RunArgs) -> ExitCode {
+    let loaded = match load(&args.file) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    match run_loaded(args, &loaded) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
+    let application = ApplicationId(loaded.app.application_id().to_owned());
+    let state_dir = args.state_dir.clone().unwrap_or_else(|| Path::new(".streamapp").join(&application.0));
+    std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
+    let _lock = lock(&state_dir, &application)?;
+    let uid = claim_uid(&state_dir, &application)?;
+    let interrupts = interrupts()?;
+    let view = View::new(args.output);
+    let kafka = KafkaConfig {
+        bootstrap_servers: loaded.app.spec.kafka.bootstrap_servers.clone(),
+        client_config: loaded.app.spec.kafka.client_config.clone(),
+    };
+    let settings = Settings {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        properties: kafka.client_config.clone(),
+    };
+    let preparation = Preparation {
+        settings: &settings,
+        application: &application,
+        plan: &loaded.plan,
+        replication_factor: loaded.app.spec.kafka.internal_topics.replication_factor,
+        workers: args.workers,
+        create_topics: args.create_topics,
+        claiming: if args.take_over { Claiming::TakeOver } else { Claiming::Respect },
+        uid: &uid,
+        state_dir: &state_dir,
+    };
+    if !prepare(args, &preparation, &view, &interrupts)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let binary = worker_binary()?;
+    let mut workers = Vec::new();
+    for ordinal in 0..args.workers {
+        let directory = state_dir.join(format!("worker-{ordinal}"));
+        let config = worker_config(loaded, &application, &kafka, Ordinal(ordinal), directory.join("state"));
+        let mut arguments = Vec::new();
+        if args.keep_repartition_records {
+            arguments.push("--keep-repartition-records".to_owned());
+        }
+        workers.push(Supervised::new(binary.clone(), directory, &config, arguments)?);
+    }
+    watch(args, workers, view, &interrupts)
+}
+
+/// Prepares, waiting for a cluster that is not there yet; `false` when interrupted.
+fn prepare(
+    args: &RunArgs,
+    preparation: &Preparation<'_>,
+    view: &View,
+    interrupts: &AtomicUsize,
+) -> anyhow::Result<bool> {
+    let started = Instant::now();
+    let mut said = false;
+    loop {
+        match preparation.prepare() {
+            Ok(prepared) => {
+                if !prepared.created.is_empty() {
+                    view.event("topics", &format!("created topics: {}", prepared.created.join(", ")));
+                }
+                let tasks = prepared.tasks;
+                view.event("assigned", &format!("{}: {tasks} tasks on {} worker(s)", preparation.application, args.workers));
+                return Ok(true);
+            }
+            Err(error) if error.is_transient() => {
+                let waited = started.elapsed().as_secs();
+                if args.connect_timeout.is_some_and(|limit| waited >= limit) {
+                    return Err(give_up(error, &preparation.settings.bootstrap_servers, waited));
+                }
+                if !said {
+                    let servers = &preparation.settings.bootstrap_servers;
+                    view.event("waiting", &format!("no answer from Kafka at {servers}: {error}. Trying until it is there (Ctrl-C ends); is spec.kafka.bootstrapServers right?"));
+                    said = true;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if interrupts.load(Ordering::Acquire) > 0 {
+            return Ok(false);
+        }
+        pause(Duration::from_millis(500));
+    }
+}
+
+fn give_up(error: PrepareError, servers: &str, waited: u64) -> anyhow::Error {
+    anyhow::Error::from(error).context(format!("no Kafka cluster at {servers} within {waited} s"))
+}
+
+/// Keeps workers alive until they are told to drain, or one fails for good.
+fn watch(
+    args: &RunArgs,
+    mut workers: Vec<Supervised>,
+    mut view: View,
+    interrupts: &AtomicUsize,
+) -> anyhow::Result<ExitCode> {
+    let mut failed = None;
+    let mut overview = Overview::default();
+    while interrupts.load(Ordering::Acquire) == 0 && failed.is_none() {
+        for (ordinal, worker) in workers.iter_mut().enumerate() {
+            match worker.look()? {
+                Change::None => {}
+                Change::Started(pid) => view.event("started", &format!("worker {ordinal}: pid {pid}, log {}", worker.log().display())),
+                Change::Died(how) => view.event("died", &format!("worker {ordinal}: {how}; starting it again")),
+                Change::Ended(code, error) => failed = Some(format!("worker {ordinal} (exit code {code}): {error}")),
+            }
+        }
+        overview = look_at(&workers);
+        view.show(&overview);
+        pause(LOOK);
+    }
+    workers.iter_mut().for_each(Supervised::drain);
+    let deadline = Instant::now() + Duration::from_secs(args.drain_timeout);
+    while !workers.iter_mut().all(Supervised::is_gone) {
+        if Instant::now() > deadline || interrupts.load(Ordering::Acquire) > 1 {
+            view.event("killed", "draining was cut short; nothing is lost, the next start goes on from the last commit");
+            workers.iter_mut().for_each(Supervised::kill);
+            break;
+        }
+        let latest = look_at(&workers);
+        if latest.answering == workers.len() {
+            overview = latest;
+            view.show(&overview);
+        }
+        pause(Duration::from_millis(20));
+    }
+    match failed {
+        None => {
+            view.finish(&overview);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(message) => Err(anyhow::anyhow!(message)),
+    }
+}
+
+fn look_at(workers: &[Supervised]) -> Overview {
+    let restarts = workers.iter().map(|worker| worker.restarts).sum();
+    let mut overview = Overview { workers: workers.len(), restarts, ..Overview::default() };
+    workers.iter().filter_map(Supervised::status).for_each(|status| overview.add(&status));
+    overview
+}
+
+fn worker_config(
+    loaded: &crds::Loaded,
+    application: &ApplicationId,
+    kafka: &KafkaConfig,
+    ordinal: Ordinal,
+    state_dir: PathBuf,
+) -> WorkerConfig {
+    let spec = &loaded.app.spec;
+    WorkerConfig {
+        application_id: application.clone(),
+        ordinal,
+        threads: spec.threads,
+        guarantee: match spec.processing.guarantee {
+            crds::Guarantee::ExactlyOnceV2 => Guarantee::ExactlyOnceV2,
+            crds::Guarantee::AtLeastOnce => Guarantee::AtLeastOnce,
+        },
+        commit_interval_ms: spec.processing.commit_interval.as_millis(),
+        transaction_timeout_ms: spec.processing.transaction_timeout.as_millis(),
+        kafka: kafka.clone(),
+        topology: spec.topology.clone(),
+        state_dir,
+        http_listen: "127.0.0.1:0".to_owned(),
+    }
+}
+
+/// The worker lies beside this program.
+fn worker_binary() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find this program's own path")?;
+    let beside = own.with_file_name("streamapp-worker");
+    anyhow::ensure!(beside.exists(), "{} is missing; `make build` makes it", beside.display());
+    Ok(beside)
+}
+
+fn lock(state_dir: &Path, application: &ApplicationId) -> anyhow::Result<std::fs::File> {
+    let path = state_dir.join("run.lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    file.try_lock().map_err(|_| {
+        anyhow::anyhow!(
+            "another `streamapp run` of {application} uses {}; end it first, or use --workers for more processes",
+            state_dir.display()
+        )
+    })?;
+    Ok(file)
+}
+
+/// The identity of this state directory: whoever has the directory may run the application again.
+fn claim_uid(state_dir: &Path, application: &ApplicationId) -> anyhow::Result<Uid> {
+    let path = state_dir.join("claim.json");
+    let broken = || format!("read {}", path.display());
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let (owner, uid): (String, Uid) = serde_json::from_slice(&bytes).with_context(broken)?;
+            anyhow::ensure!(
+                owner == application.0,
+                "state directory {} belongs to application `{owner}`, not `{application}`; choose another with --state-dir",
+                state_dir.display()
+            );
+            Ok(uid)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let uid = Uid(uuid::Uuid::new_v4().to_string());
+            let text = serde_json::to_vec(&(&application.0, &uid))?;
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            Ok(uid)
+        }
+        Err(error) => Err(error).with_context(broken),
+    }
+}
+
+/// Counts SIGINT and SIGTERM.
+fn interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    std::thread::spawn(move || {
+        for _ in &mut signals {
+            seen.fetch_add(1, Ordering::AcqRel);
+        }
+    });
+    Ok(count)
+}
+
+/// The pause between two looks.
+#[expect(clippy::disallowed_methods, reason = "the one pause of this program; every loop around it has an end")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}

@@ -1,0 +1,257 @@
+//! The control log in Kafka: [`Reader`] folds it, [`Appender`] writes records of workers, [`OperatorLog`] writes
+//! operator records with compare-and-set. What the records mean is [`protocol`]'s business.
+
+use std::time::{Duration, Instant};
+
+use kafka::{
+    Admin, Consumer, ConsumerOptions, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
+    TransactionalProducer,
+};
+use protocol::{ApplicationId, Folded, Ordinal, Record, World};
+
+/// How long one request to the broker may take before it counts as failed.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the control log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A Kafka call failed.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// librdkafka refuses the configuration.
+    #[error(transparent)]
+    Config(#[from] kafka::ConfigError),
+    /// The topic does not exist (yet).
+    #[error("control topic {0} does not exist: nobody has claimed and assigned this application yet; start it with `streamapp run`, or wait for the operator")]
+    Missing(String),
+    /// A record that was acknowledged cannot be read.
+    #[error("control log record {offset} was acknowledged but cannot be read (read up to {read}); an operator transaction may be open")]
+    Blocked {
+        /// The wanted offset.
+        offset: i64,
+        /// Next offset.
+        read: i64,
+    },
+    /// A record is not readable.
+    #[error("control log record at offset {offset} is not readable: {reason}; a newer version may have written it")]
+    Unreadable {
+        /// Its offset.
+        offset: i64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Somebody else wrote an operator record first.
+    #[error("another operator, or another `streamapp run`, decided at the same time; try again")]
+    Conflict,
+}
+
+/// Reads and folds the log, from its first record.
+pub struct Reader {
+    consumer: Consumer,
+    topic: String,
+    topic_id: String,
+    world: World,
+}
+
+impl Reader {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when nobody has created it.
+    pub fn open(settings: &Settings, admin: &Admin, application: &ApplicationId) -> Result<Self, Error> {
+        let topic = application.control_topic();
+        let found = admin.topic(&topic, REQUEST_TIMEOUT)?.ok_or_else(|| Error::Missing(topic.clone()))?;
+        let options = ConsumerOptions {
+            group_id: application.0.clone(),
+            isolation: Isolation::ReadCommitted,
+            prefetch_kib_per_partition: 1024,
+        };
+        let consumer = Consumer::new(settings, &options)?;
+        let (low, _) = consumer.watermarks(&topic, 0, REQUEST_TIMEOUT)?;
+        consumer.assign(&[Start { topic: topic.clone(), partition: 0, offset: low }])?;
+        Ok(Self { consumer, topic, topic_id: found.id, world: World::default() })
+    }
+
+    /// The topic's id (KIP-516).
+    #[must_use]
+    pub fn topic_id(&self) -> &str {
+        &self.topic_id
+    }
+
+    /// What the log says so far.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The log's end, as committed readers see it.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn end(&self) -> Result<i64, Error> {
+        Ok(self.consumer.watermarks(&self.topic, 0, REQUEST_TIMEOUT)?.1)
+    }
+
+    /// Applies what arrives within `timeout`; returns the offset up to which everything was read, if known.
+    ///
+    /// # Errors
+    /// Errors of fetching, unreadable records.
+    pub fn follow(&mut self, timeout: Duration) -> Result<Option<i64>, Error> {
+        let mut wait = timeout;
+        let mut read_to = None;
+        while let Some(event) = self.consumer.poll(wait)? {
+            wait = Duration::ZERO;
+            match event {
+                Event::Record(message) => {
+                    let offset = message.offset();
+                    let record: Record = serde_json::from_slice(message.value().unwrap_or_default())
+                        .map_err(|error| Error::Unreadable { offset, reason: error.to_string() })?;
+                    if self.world.apply(offset, &record) == Folded::Stale {
+                        tracing::warn!(offset, ?record, "stale operator record ignored");
+                    }
+                    read_to = Some(offset + 1);
+                }
+                Event::EndOfPartition { offset, .. } => read_to = Some(offset),
+            }
+        }
+        Ok(read_to)
+    }
+
+    /// Reads through the record at `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when it does not become readable.
+    pub fn read_through(&mut self, offset: i64) -> Result<&World, Error> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT * 3;
+        while self.world.next_offset <= offset {
+            self.follow(Duration::from_millis(100))?;
+            if Instant::now() > deadline {
+                return Err(Error::Blocked { offset, read: self.world.next_offset });
+            }
+        }
+        Ok(&self.world)
+    }
+
+    /// Reads everything below `end`, which may be a commit marker.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when it does not become readable.
+    pub fn read_to(&mut self, end: i64) -> Result<&World, Error> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT * 3;
+        while self.world.next_offset < end {
+            if self.follow(Duration::from_millis(100))?.is_some_and(|read_to| read_to >= end) {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Blocked { offset: end, read: self.world.next_offset });
+            }
+        }
+        Ok(&self.world)
+    }
+}
+
+/// Appends records of workers.
+pub struct Appender {
+    producer: PlainProducer,
+    topic: TopicHandle,
+}
+
+impl Appender {
+    /// Makes a producer for the application's log.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(settings: &Settings, application: &ApplicationId) -> Result<Self, Error> {
+        let producer = PlainProducer::new(settings)?;
+        let topic = producer.topic(&application.control_topic())?;
+        Ok(Self { producer, topic })
+    }
+
+    /// Appends a record, acknowledged by all replicas; returns its offset. After a time-out it may lie in the log all
+    /// the same; appending it again is harmless.
+    ///
+    /// # Errors
+    /// Time-out, or the broker's refusal.
+    pub fn append(&self, record: &Record, now_ms: i64) -> Result<i64, Error> {
+        let value = encode(record)?;
+        let record = kafka::Record { partition: 0, key: None, value: Some(&value), timestamp: now_ms };
+        Ok(self.producer.append(&self.topic, &record, REQUEST_TIMEOUT)?)
+    }
+}
+
+/// Writes operator records: in transactions under one id, so that a deposed writer is fenced, and with `prev`, so
+/// that one that was decided on an older state is ignored.
+pub struct OperatorLog {
+    reader: Reader,
+    producer: TransactionalProducer,
+    topic: TopicHandle,
+}
+
+impl OperatorLog {
+    /// Opens the log and reads it to its end. Fences whoever wrote operator records before.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or the id not be initialised.
+    pub fn open(settings: &Settings, admin: &Admin, application: &ApplicationId) -> Result<Self, Error> {
+        let id = application.operator_transactional_id();
+        let producer = TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?;
+        producer.init_transactions(REQUEST_TIMEOUT * 2)?;
+        let mut reader = Reader::open(settings, admin, application)?;
+        let end = reader.end()?;
+        reader.read_to(end)?;
+        let topic = producer.topic(&application.control_topic())?;
+        Ok(Self { reader, producer, topic })
+    }
+
+    /// What the log says so far.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        self.reader.world()
+    }
+
+    /// Writes the record that `decide` makes of the offset to name as `prev`; returns its offset.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another operator record came first.
+    pub fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record, now_ms: i64) -> Result<i64, Error> {
+        let before = self.reader.world().operator_head;
+        let value = encode(&decide(before))?;
+        self.producer.begin()?;
+        let record = kafka::Record { partition: 0, key: None, value: Some(&value), timestamp: now_ms };
+        self.producer.send(&self.topic, &record)?;
+        self.producer.commit()?;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        // Ours is the first operator record after `before`, or it was ignored: then another one is the head.
+        loop {
+            self.reader.follow(Duration::from_millis(20))?;
+            match self.reader.world().operator_head {
+                Some(head) if Some(head) != before => return Ok(head),
+                _ if Instant::now() > deadline => return Err(Error::Conflict),
+                _ => {}
+            }
+        }
+    }
+
+    /// Fences every producer of an ordinal, then says so.
+    ///
+    /// # Errors
+    /// When an id cannot be initialised, or the record not be written.
+    pub fn fence(
+        &mut self,
+        settings: &Settings,
+        application: &ApplicationId,
+        ordinal: Ordinal,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        for thread in 0..self.world().threads(ordinal).max(1) {
+            let id = application.transactional_id(ordinal, thread);
+            TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?.init_transactions(REQUEST_TIMEOUT * 2)?;
+        }
+        let assignment = self.world().assignment.as_ref().map_or(-1, |(offset, _)| *offset);
+        self.write(|prev| Record::Fenced { prev, assignment, ordinal }, now_ms).map(|_| ())
+    }
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(record).map_err(|error| Error::Unreadable { offset: -1, reason: error.to_string() })
+}

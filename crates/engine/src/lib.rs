@@ -1,0 +1,23 @@
+//! The deterministic runtime of one task: records in → outputs, changelog, offsets out.
+//!
+//! No Kafka, no RocksDB, no thread, no clock: what a task does depends on its records and its stores alone, so replay
+//! gives the same result. The way of a record is [`Task::process`]: decode (only the fields that the plan reads) →
+//! nodes → buffered outputs and staged writes, which take effect together or not at all.
+//!
+//! In the steady state nothing is allocated on the heap per record (`tests/alloc.rs` counts).
+
+mod format;
+pub mod json;
+pub mod partition;
+mod record;
+pub mod row;
+mod staging;
+mod store;
+mod task;
+
+pub use record::{
+    BadRecord, DropReason, ErrorCategory, InputRecord, Output, OutputError, ProcessError, Processed,
+};
+pub use staging::Change;
+pub use store::{MemoryStore, Store, StoreError};
+pub use task::Task;

@@ -1,0 +1,302 @@
+//! Admin calls: topics, groups, cluster. Each waits for its answer.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use crate::client::{Client, Kind};
+use crate::consumer::{PartitionList, c_string, millis};
+use crate::{ConfigError, Error, Settings};
+
+const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// Admin client.
+pub struct Admin {
+    client: Client,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Replicas of each partition.
+    pub replication_factor: i32,
+    /// Topic configuration.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A topic as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its id: another one under the same name means that it was re-created (KIP-516).
+    pub id: String,
+    /// Number of partitions.
+    pub partitions: i32,
+}
+
+/// Whether a group has members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    /// No such group, or no members.
+    Unused,
+    /// It has live members.
+    Live,
+}
+
+impl Admin {
+    /// Makes a client; connects in the background.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when librdkafka refuses a property.
+    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
+        Ok(Self { client: Client::new(Kind::Producer, settings, &[])? })
+    }
+
+    /// The cluster's id.
+    ///
+    /// # Errors
+    /// Time-out: no broker answers.
+    pub fn cluster_id(&self, timeout: Duration) -> Result<String, Error> {
+        // SAFETY: the handle is live; the string is ours and freed once.
+        unsafe {
+            let raw = sys::rd_kafka_clusterid(self.client.raw(), millis(timeout));
+            if raw.is_null() {
+                let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+                return Err(Error::new("reach the cluster", code, "no broker answered"));
+            }
+            let id = CStr::from_ptr(raw).to_string_lossy().into_owned();
+            sys::rd_kafka_mem_free(self.client.raw(), raw.cast());
+            Ok(id)
+        }
+    }
+
+    /// The topic, or `None` where it does not exist.
+    ///
+    /// # Errors
+    /// Time-out, authorization.
+    pub fn topic(&self, name: &str, timeout: Duration) -> Result<Option<Topic>, Error> {
+        let attempted = || format!("describe topic {name}");
+        let native = c_string(name, &attempted)?;
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            timeout,
+            // SAFETY: client, options and queue are live; the collection is destroyed after the call copied it.
+            |client, options, queue| unsafe {
+                let mut names: [*const c_char; 1] = [native.as_ptr()];
+                let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+                sys::rd_kafka_DescribeTopics(client, topics, options, queue);
+                sys::rd_kafka_TopicCollection_destroy(topics);
+            },
+        )?;
+        // SAFETY: the event is a DescribeTopics result (checked by `call`) and lives until the end of this block.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(event.raw);
+            let mut count = 0;
+            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+            if count == 0 {
+                return Ok(None);
+            }
+            let topic = *topics;
+            let error = sys::rd_kafka_TopicDescription_error(topic);
+            let code = if error.is_null() { NO_ERROR } else { sys::rd_kafka_error_code(error) };
+            match Code::from(code) {
+                Code::NoError => {}
+                Code::UnknownTopic | Code::UnknownTopicOrPartition => return Ok(None),
+                _ => return Err(Error::from_code(attempted(), code)),
+            }
+            let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
+            let mut partitions = 0;
+            sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+            Ok(Some(Topic {
+                id: CStr::from_ptr(id).to_string_lossy().into_owned(),
+                partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            }))
+        }
+    }
+
+    /// Creates a topic; one that exists already is left as it is.
+    ///
+    /// # Errors
+    /// Time-out, authorization, the broker's refusal.
+    pub fn create_topic(&self, topic: &NewTopic, timeout: Duration) -> Result<(), Error> {
+        let attempted = || format!("create topic {} with {} partitions", topic.name, topic.partitions);
+        let native = c_string(&topic.name, &attempted)?;
+        let config = topic
+            .config
+            .iter()
+            .map(|(name, value)| Ok((c_string(name, &attempted)?, c_string(value, &attempted)?)))
+            .collect::<Result<Vec<(CString, CString)>, Error>>()?;
+        let mut message = [0 as c_char; 256];
+        // SAFETY: name and buffer are live; the object is ours and destroyed after the call.
+        let mut new = unsafe {
+            sys::rd_kafka_NewTopic_new(
+                native.as_ptr(),
+                topic.partitions,
+                topic.replication_factor,
+                message.as_mut_ptr(),
+                message.len(),
+            )
+        };
+        if new.is_null() {
+            // SAFETY: librdkafka NUL-terminates the message.
+            let detail = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned();
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG;
+            return Err(Error::new(attempted(), code, &detail));
+        }
+        for (name, value) in &config {
+            // SAFETY: object and strings are live.
+            unsafe { sys::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr()) };
+        }
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS,
+            timeout,
+            // SAFETY: all objects are live; the array has one element.
+            |client, options, queue| unsafe {
+                sys::rd_kafka_CreateTopics(client, &raw mut new, 1, options, queue);
+            },
+        );
+        // SAFETY: the object is ours and destroyed once.
+        unsafe { sys::rd_kafka_NewTopic_destroy(new) };
+        let event = event?;
+        // SAFETY: the event is a CreateTopics result and lives until the end of this block.
+        unsafe {
+            let result = sys::rd_kafka_event_CreateTopics_result(event.raw);
+            let mut count = 0;
+            let topics = sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count);
+            let code = if count == 0 { NO_ERROR } else { sys::rd_kafka_topic_result_error(*topics) };
+            match Code::from(code) {
+                Code::NoError | Code::TopicAlreadyExists => Ok(()),
+                _ => {
+                    let detail = sys::rd_kafka_topic_result_error_string(*topics);
+                    let detail = if detail.is_null() {
+                        String::new()
+                    } else {
+                        CStr::from_ptr(detail).to_string_lossy().into_owned()
+                    };
+                    Err(Error::new(attempted(), code, &detail))
+                }
+            }
+        }
+    }
+
+    /// Deletes the records of a partition below the offset.
+    ///
+    /// # Errors
+    /// Time-out, authorization.
+    pub fn delete_records(&self, before: &[(&str, i32, i64)], timeout: Duration) -> Result<(), Error> {
+        let attempted = || "delete consumed records".to_owned();
+        let list = PartitionList::new(before.iter().copied(), &attempted)?;
+        // SAFETY: the list is live; the object copies it and is destroyed after the call.
+        let mut delete = unsafe { sys::rd_kafka_DeleteRecords_new(list.raw) };
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DELETERECORDS,
+            timeout,
+            // SAFETY: all objects are live; the array has one element.
+            |client, options, queue| unsafe {
+                sys::rd_kafka_DeleteRecords(client, &raw mut delete, 1, options, queue);
+            },
+        );
+        // SAFETY: the object is ours and destroyed once.
+        unsafe { sys::rd_kafka_DeleteRecords_destroy(delete) };
+        event.map(|_| ())
+    }
+
+    /// Whether the group has members, of either group protocol.
+    ///
+    /// # Errors
+    /// Time-out, authorization.
+    pub fn group_state(&self, group: &str, timeout: Duration) -> Result<GroupState, Error> {
+        use sys::rd_kafka_consumer_group_state_t as State;
+        let attempted = || format!("look at group {group}");
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS,
+            timeout,
+            // SAFETY: all objects are live.
+            |client, options, queue| unsafe { sys::rd_kafka_ListConsumerGroups(client, options, queue) },
+        )?;
+        // SAFETY: the event is a ListConsumerGroups result and lives until the end of this block.
+        unsafe {
+            let result = sys::rd_kafka_event_ListConsumerGroups_result(event.raw);
+            let mut count = 0;
+            let groups = sys::rd_kafka_ListConsumerGroups_result_valid(result, &raw mut count);
+            for at in 0..count {
+                let listing = *groups.add(at);
+                let id = CStr::from_ptr(sys::rd_kafka_ConsumerGroupListing_group_id(listing));
+                if id.to_bytes() == group.as_bytes() {
+                    return Ok(match sys::rd_kafka_ConsumerGroupListing_state(listing) {
+                        State::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY
+                        | State::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD => GroupState::Unused,
+                        // States that librdkafka does not know belong to groups with members.
+                        _ => GroupState::Live,
+                    });
+                }
+            }
+        }
+        Ok(GroupState::Unused)
+    }
+
+    fn call(
+        &self,
+        attempted: &dyn Fn() -> String,
+        operation: sys::rd_kafka_admin_op_t,
+        timeout: Duration,
+        start: impl FnOnce(*mut sys::rd_kafka_t, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+    ) -> Result<AdminEvent, Error> {
+        let client = self.client.raw();
+        let mut message = [0 as c_char; 256];
+        // SAFETY: options and queue are made here and destroyed once; the wait is longer than the request's own
+        // time-out, so the event arrives before the queue goes (otherwise librdkafka drops it).
+        let event = unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(client, operation);
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                options,
+                millis(timeout),
+                message.as_mut_ptr(),
+                message.len(),
+            );
+            let queue = sys::rd_kafka_queue_new(client);
+            start(client, options, queue);
+            let event = sys::rd_kafka_queue_poll(queue, millis(timeout + Duration::from_secs(1)));
+            sys::rd_kafka_queue_destroy(queue);
+            sys::rd_kafka_AdminOptions_destroy(options);
+            event
+        };
+        if event.is_null() {
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+            return Err(Error::from_code(attempted(), code));
+        }
+        let event = AdminEvent { raw: event };
+        // SAFETY: the event is live.
+        let (code, detail) = unsafe {
+            (sys::rd_kafka_event_error(event.raw), sys::rd_kafka_event_error_string(event.raw))
+        };
+        if code != NO_ERROR {
+            // SAFETY: a non-null error string is NUL-terminated and lives as long as the event.
+            let detail = (!detail.is_null()).then(|| unsafe { CStr::from_ptr(detail) }.to_string_lossy());
+            return Err(Error::new(attempted(), code, &detail.unwrap_or_default()));
+        }
+        Ok(event)
+    }
+}
+
+/// Owns the answer to an admin call.
+struct AdminEvent {
+    raw: *mut sys::rd_kafka_event_t,
+}
+
+impl Drop for AdminEvent {
+    fn drop(&mut self) {
+        // SAFETY: the event is ours and destroyed once.
+        unsafe { sys::rd_kafka_event_destroy(self.raw) };
+    }
+}

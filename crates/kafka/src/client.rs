@@ -1,0 +1,189 @@
+//! Settings and the native handle that consumers, producers and admin share.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rdkafka::bindings as sys;
+
+/// How to reach a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `host:port[,host:port…]`
+    pub bootstrap_servers: String,
+    /// More librdkafka properties; what the product sets itself wins.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// librdkafka does not accept a property.
+#[derive(Debug, thiserror::Error)]
+#[error("client configuration `{property}`: {reason}")]
+pub struct ConfigError {
+    property: String,
+    reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(property: &str, reason: impl Into<String>) -> Self {
+        Self { property: property.to_owned(), reason: reason.into() }
+    }
+}
+
+/// What callbacks note down. librdkafka calls them on the thread that polls.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// A connection error or time-out since it was last cleared.
+    pub(crate) doubt: AtomicBool,
+    /// Records that the broker did not take, ever.
+    pub(crate) failed_deliveries: AtomicU64,
+}
+
+/// Whether the callbacks belong to a consumer or a producer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Consumer,
+    Producer,
+}
+
+/// Owns an `rd_kafka_t`.
+pub(crate) struct Client {
+    raw: *mut sys::rd_kafka_t,
+    pub(crate) notes: Arc<Notes>,
+}
+
+// SAFETY: rd_kafka_t is thread-safe (librdkafka's INTRODUCTION.md, "Threads and callbacks").
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+impl Client {
+    pub(crate) fn new(kind: Kind, settings: &Settings, own: &[(&str, &str)]) -> Result<Self, ConfigError> {
+        let notes = Arc::new(Notes::default());
+        // SAFETY: the configuration object is created here and either handed to rd_kafka_new, which takes it,
+        // or destroyed; strings live during the calls. `notes` outlives the handle: Client drops the handle first.
+        unsafe {
+            let conf = sys::rd_kafka_conf_new();
+            if let Err(error) = set_all(conf, settings, own) {
+                sys::rd_kafka_conf_destroy(conf);
+                return Err(error);
+            }
+            sys::rd_kafka_conf_set_opaque(conf, Arc::as_ptr(&notes).cast_mut().cast());
+            sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
+            sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
+            let native_kind = match kind {
+                Kind::Consumer => sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
+                Kind::Producer => {
+                    sys::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery));
+                    sys::rd_kafka_type_t::RD_KAFKA_PRODUCER
+                }
+            };
+            let mut message = [0 as c_char; 512];
+            let raw = sys::rd_kafka_new(native_kind, conf, message.as_mut_ptr(), message.len());
+            if raw.is_null() {
+                sys::rd_kafka_conf_destroy(conf);
+                let reason = CStr::from_ptr(message.as_ptr()).to_string_lossy().into_owned();
+                return Err(ConfigError::new("client", reason));
+            }
+            Ok(Self { raw, notes })
+        }
+    }
+
+    pub(crate) fn raw(&self) -> *mut sys::rd_kafka_t {
+        self.raw
+    }
+
+    /// Serves callbacks, waiting at most `timeout_ms`.
+    pub(crate) fn poll(&self, timeout_ms: i32) {
+        // SAFETY: the handle is live.
+        unsafe { sys::rd_kafka_poll(self.raw, timeout_ms) };
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: the handle is live and not used afterwards. Consumers are never group members: no close.
+        unsafe { sys::rd_kafka_destroy_flags(self.raw, sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE as c_int) };
+    }
+}
+
+unsafe fn set_all(
+    conf: *mut sys::rd_kafka_conf_t,
+    settings: &Settings,
+    own: &[(&str, &str)],
+) -> Result<(), ConfigError> {
+    let users = settings.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let bootstrap = [("bootstrap.servers", settings.bootstrap_servers.as_str())];
+    for (name, value) in users.chain(bootstrap).chain(own.iter().copied()) {
+        let text = |text| CString::new(text).map_err(|_| ConfigError::new(name, "contains a NUL byte"));
+        let (native_name, native_value) = (text(name)?, text(value)?);
+        let mut message = [0 as c_char; 512];
+        // SAFETY: `conf` is live by the caller's promise; the strings and the buffer outlive the call.
+        let result = unsafe {
+            sys::rd_kafka_conf_set(
+                conf,
+                native_name.as_ptr(),
+                native_value.as_ptr(),
+                message.as_mut_ptr(),
+                message.len(),
+            )
+        };
+        if result != sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {
+            // SAFETY: librdkafka NUL-terminates the message within the buffer.
+            let reason = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned();
+            return Err(ConfigError::new(name, reason));
+        }
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn on_error(
+    _client: *mut sys::rd_kafka_t,
+    code: c_int,
+    reason: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the opaque is the Notes of a live Client; librdkafka passes a NUL-terminated reason.
+    let (notes, reason) = unsafe { (&*opaque.cast::<Notes>(), CStr::from_ptr(reason)) };
+    notes.doubt.store(true, Ordering::Release);
+    tracing::debug!(code, reason = %reason.to_string_lossy(), "Kafka client error");
+}
+
+unsafe extern "C" fn on_delivery(
+    _client: *mut sys::rd_kafka_t,
+    message: *const sys::rd_kafka_message_t,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the opaque is the Notes of a live Client; the message lives during the callback. A non-null
+    // per-message opaque is the receipt of a `PlainProducer::append`, which waits for this callback.
+    unsafe {
+        let message = &*message;
+        if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            (*opaque.cast::<Notes>()).failed_deliveries.fetch_add(1, Ordering::AcqRel);
+        }
+        if !message._private.is_null() {
+            let receipt = message._private.cast::<Option<Result<i64, sys::rd_kafka_resp_err_t>>>();
+            *receipt = Some(match message.err {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(message.offset),
+                error => Err(error),
+            });
+        }
+    }
+}
+
+unsafe extern "C" fn on_log(
+    _client: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
+    // SAFETY: librdkafka passes NUL-terminated strings that live during the callback.
+    let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
+    let (facility, text) = (facility.to_string_lossy(), text.to_string_lossy());
+    match level {
+        0..=2 => tracing::error!(target: "librdkafka", %facility, "{text}"),
+        // Connection errors repeat every second while a broker is away; the worker reports the state itself.
+        3..=4 => tracing::debug!(target: "librdkafka", %facility, "{text}"),
+        _ => tracing::trace!(target: "librdkafka", %facility, "{text}"),
+    }
+}

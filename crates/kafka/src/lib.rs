@@ -1,0 +1,19 @@
+//! Kafka clients: the only product crate that names rdkafka.
+//!
+//! It owns the assigned consumer, the transactional and the plain producer, the admin calls, and one table of
+//! librdkafka errors ([`Error::category`], [`Error::recovery`]). It knows nothing of tasks, stores or plans.
+//!
+//! librdkafka is driven through its C API: rust-rdkafka's `flush` waits in 100 ms steps, its partition queues
+//! hand out one message at a time, and it drops the offset of an end-of-partition event.
+
+mod admin;
+mod client;
+mod consumer;
+mod error;
+mod producer;
+
+pub use admin::{Admin, GroupState, NewTopic, Topic};
+pub use client::{ConfigError, Settings};
+pub use consumer::{Consumer, ConsumerOptions, Event, Isolation, Message, PartitionQueue, Start, Wakeup};
+pub use error::{Category, Error, Recovery};
+pub use producer::{Offsets, PlainProducer, Record, TopicHandle, TransactionalProducer};

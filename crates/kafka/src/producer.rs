@@ -1,0 +1,342 @@
+//! Producers. The transactional one drives librdkafka's flush itself and remembers doubt.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings as sys;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use crate::client::{Client, Kind};
+use crate::consumer::{PartitionList, c_string, millis};
+use crate::{ConfigError, Error, Settings};
+
+const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// Common to both producers; bounds the memory that records in flight may take.
+const PRODUCER: [(&str, &str); 6] = [
+    ("enable.idempotence", "true"),
+    ("linger.ms", "5"),
+    ("batch.size", "1000000"),
+    ("batch.num.messages", "10000"),
+    ("queue.buffering.max.messages", "500000"),
+    ("queue.buffering.max.kbytes", "262144"),
+];
+
+/// A record to send. The partition is always chosen by the caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The partition.
+    pub partition: i32,
+    /// The key; `None` for null.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+}
+
+/// A topic of one producer.
+pub struct TopicHandle {
+    raw: *mut sys::rd_kafka_topic_t,
+    name: String,
+    /// The handle must go before its client.
+    _client: Arc<Client>,
+}
+
+// SAFETY: rd_kafka_topic_t is thread-safe.
+unsafe impl Send for TopicHandle {}
+// SAFETY: as above.
+unsafe impl Sync for TopicHandle {}
+
+impl TopicHandle {
+    /// The topic's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for TopicHandle {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours and destroyed once.
+        unsafe { sys::rd_kafka_topic_destroy(self.raw) };
+    }
+}
+
+/// Offsets for `send_offsets_to_transaction`.
+pub type Offsets<'a> = [(&'a str, i32, i64)];
+
+/// A producer for transactions. Only `acquire()` makes one.
+pub struct TransactionalProducer {
+    client: Arc<Client>,
+    transactional_id: String,
+}
+
+impl TransactionalProducer {
+    /// Makes a producer; no request yet.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when librdkafka refuses a property.
+    pub fn new(
+        settings: &Settings,
+        transactional_id: &str,
+        transaction_timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        let timeout = millis(transaction_timeout).to_string();
+        let own = [
+            ("transactional.id", transactional_id),
+            ("transaction.timeout.ms", timeout.as_str()),
+            ("delivery.report.only.error", "true"),
+        ];
+        let own: Vec<_> = PRODUCER.into_iter().chain(own).collect();
+        let client = Arc::new(Client::new(Kind::Producer, settings, &own)?);
+        Ok(Self { client, transactional_id: transactional_id.to_owned() })
+    }
+
+    fn check(&self, what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), Error> {
+        // SAFETY: librdkafka just returned the object to us.
+        unsafe { Error::check(&|| format!("{what} as {}", self.transactional_id), error) }
+    }
+
+    /// `InitProducerId`: fences predecessors, ends their open transaction.
+    ///
+    /// # Errors
+    /// Time-out, authorization, configuration.
+    pub fn init_transactions(&self, timeout: Duration) -> Result<(), Error> {
+        // SAFETY: the handle is live.
+        let error = unsafe { sys::rd_kafka_init_transactions(self.client.raw(), millis(timeout)) };
+        self.check("initialise transactions", error)
+    }
+
+    /// Begins a transaction (local; nothing is sent yet).
+    ///
+    /// # Errors
+    /// When the producer is fenced or in a wrong state.
+    pub fn begin(&self) -> Result<(), Error> {
+        self.client.poll(0);
+        self.client.notes.doubt.store(false, Ordering::Release);
+        // SAFETY: the handle is live.
+        let error = unsafe { sys::rd_kafka_begin_transaction(self.client.raw()) };
+        self.check("begin a transaction", error)
+    }
+
+    /// Whether a connection error or a time-out happened since [`Self::begin`]: a request may still be retried
+    /// in the background, so this producer must not begin another transaction.
+    #[must_use]
+    pub fn in_doubt(&self) -> bool {
+        self.client.poll(0);
+        self.client.notes.doubt.load(Ordering::Acquire)
+    }
+
+    /// A topic to send to.
+    ///
+    /// # Errors
+    /// When the name is invalid.
+    pub fn topic(&self, name: &str) -> Result<TopicHandle, Error> {
+        topic(&self.client, name)
+    }
+
+    /// Copies the record into the producer's queue.
+    ///
+    /// # Errors
+    /// When the producer cannot take it (fenced, too large, topic unknown).
+    pub fn send(&self, topic: &TopicHandle, record: &Record<'_>) -> Result<(), Error> {
+        send(&self.client, topic, record, std::ptr::null_mut())
+    }
+
+    /// Serves callbacks without waiting.
+    pub fn poll(&self) {
+        self.client.poll(0);
+    }
+
+    /// Waits until every record sent so far is acknowledged.
+    ///
+    /// # Errors
+    /// Time-out.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        flush(&self.client, timeout)
+    }
+
+    /// Adds the group's offsets to the transaction.
+    ///
+    /// # Errors
+    /// As librdkafka's call; with any error the producer is lost.
+    pub fn send_offsets(&self, group: &str, offsets: &Offsets<'_>, timeout: Duration) -> Result<(), Error> {
+        let attempted = || format!("send offsets as {}", self.transactional_id);
+        let list = PartitionList::new(offsets.iter().copied(), &attempted)?;
+        let name = c_string(group, &attempted)?;
+        // SAFETY: handle, list and metadata are live during the call; the metadata is destroyed once.
+        let error = unsafe {
+            let metadata = sys::rd_kafka_consumer_group_metadata_new(name.as_ptr());
+            let error = sys::rd_kafka_send_offsets_to_transaction(
+                self.client.raw(),
+                list.raw,
+                metadata,
+                millis(timeout),
+            );
+            sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+            error
+        };
+        self.check("send offsets", error)
+    }
+
+    /// Commits. Waits as long as the transaction may live: any other time-out desynchronises librdkafka.
+    ///
+    /// # Errors
+    /// Any error leaves the outcome open: `acquire()` and the positions decide.
+    pub fn commit(&self) -> Result<(), Error> {
+        // SAFETY: the handle is live.
+        let error = unsafe { sys::rd_kafka_commit_transaction(self.client.raw(), -1) };
+        self.check("commit", error)
+    }
+
+    /// Ends the transaction without effect. The producer must not be used afterwards.
+    pub fn abort_and_close(self) {
+        // SAFETY: the handle is live. An error changes nothing: the successor's init ends the transaction.
+        let error = unsafe { sys::rd_kafka_abort_transaction(self.client.raw(), 5_000) };
+        if let Err(error) = self.check("abort", error) {
+            tracing::debug!(%error, "abort failed");
+        }
+    }
+}
+
+/// A producer without transactions, idempotent, acknowledged by all replicas.
+pub struct PlainProducer {
+    client: Arc<Client>,
+}
+
+impl PlainProducer {
+    /// Makes a producer; connects in the background.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when librdkafka refuses a property.
+    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
+        Ok(Self { client: Arc::new(Client::new(Kind::Producer, settings, &PRODUCER)?) })
+    }
+
+    /// A topic to send to.
+    ///
+    /// # Errors
+    /// When the name is invalid.
+    pub fn topic(&self, name: &str) -> Result<TopicHandle, Error> {
+        topic(&self.client, name)
+    }
+
+    /// Copies the record into the producer's queue.
+    ///
+    /// # Errors
+    /// When the producer cannot take it.
+    pub fn send(&self, topic: &TopicHandle, record: &Record<'_>) -> Result<(), Error> {
+        send(&self.client, topic, record, std::ptr::null_mut())
+    }
+
+    /// Serves callbacks without waiting.
+    pub fn poll(&self) {
+        self.client.poll(0);
+    }
+
+    /// Waits until all records are acknowledged; fails if any record since the producer was made was not.
+    ///
+    /// # Errors
+    /// Time-out, or a record that was not delivered.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        flush(&self.client, timeout)?;
+        let failed = self.client.notes.failed_deliveries.load(Ordering::Acquire);
+        if failed > 0 {
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
+            return Err(Error::new("flush", code, &format!("{failed} records were not delivered")));
+        }
+        Ok(())
+    }
+
+    /// Sends one record and waits for its offset.
+    ///
+    /// # Errors
+    /// Time-out, or the broker's refusal. After a time-out the record may still be written.
+    pub fn append(&self, topic: &TopicHandle, record: &Record<'_>, timeout: Duration) -> Result<i64, Error> {
+        let mut receipt: Box<Option<Result<i64, sys::rd_kafka_resp_err_t>>> = Box::new(None);
+        let opaque: *mut Option<_> = &raw mut *receipt;
+        send(&self.client, topic, record, opaque.cast())?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.client.poll(10);
+            // SAFETY: the callback writes on this thread, inside poll; the box is live.
+            match unsafe { *opaque } {
+                Some(Ok(offset)) => return Ok(offset),
+                Some(Err(code)) => {
+                    return Err(Error::from_code(format!("append to {}", topic.name), code));
+                }
+                None if Instant::now() >= deadline => break,
+                None => {}
+            }
+        }
+        // The callback may still come: the receipt must outlive it.
+        Box::leak(receipt);
+        let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+        Err(Error::from_code(format!("append to {}", topic.name), code))
+    }
+}
+
+fn topic(client: &Arc<Client>, name: &str) -> Result<TopicHandle, Error> {
+    let attempted = || format!("open topic {name}");
+    let native = c_string(name, &attempted)?;
+    // SAFETY: handle and name are live; a null configuration means defaults.
+    let raw = unsafe { sys::rd_kafka_topic_new(client.raw(), native.as_ptr(), std::ptr::null_mut()) };
+    if raw.is_null() {
+        return Err(Error::from_code(attempted(), sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG));
+    }
+    Ok(TopicHandle { raw, name: name.to_owned(), _client: Arc::clone(client) })
+}
+
+fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut c_void) -> Result<(), Error> {
+    let bytes = |bytes: Option<&[u8]>| {
+        bytes.map_or((std::ptr::null_mut::<c_void>(), 0usize), |bytes| {
+            // An empty slice must not become a null: a null value is a tombstone.
+            (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len())
+        })
+    };
+    let ((key, key_len), (value, value_len)) = (bytes(record.key), bytes(record.value));
+    loop {
+        // SAFETY: all pointers are live during the call, which copies key and value (MSG_F_COPY); the argument
+        // list is pairs of tag and values as rd_kafka_producev documents, ended by VTYPE_END.
+        let code = unsafe {
+            use sys::rd_kafka_vtype_t as tag;
+            sys::rd_kafka_producev(
+                client.raw(),
+                tag::RD_KAFKA_VTYPE_RKT,
+                topic.raw,
+                tag::RD_KAFKA_VTYPE_PARTITION,
+                record.partition,
+                tag::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::RD_KAFKA_MSG_F_COPY as i32,
+                tag::RD_KAFKA_VTYPE_VALUE,
+                value,
+                value_len,
+                tag::RD_KAFKA_VTYPE_KEY,
+                key,
+                key_len,
+                tag::RD_KAFKA_VTYPE_TIMESTAMP,
+                record.timestamp,
+                tag::RD_KAFKA_VTYPE_OPAQUE,
+                opaque,
+                tag::RD_KAFKA_VTYPE_END,
+            )
+        };
+        match code {
+            NO_ERROR => return Ok(()),
+            // The queue is bounded on purpose: wait until the broker has taken some.
+            code if Code::from(code) == Code::QueueFull => client.poll(10),
+            code => return Err(Error::from_code(format!("send to {}/{}", topic.name, record.partition), code)),
+        }
+    }
+}
+
+fn flush(client: &Client, timeout: Duration) -> Result<(), Error> {
+    // SAFETY: the handle is live.
+    match unsafe { sys::rd_kafka_flush(client.raw(), millis(timeout)) } {
+        NO_ERROR => Ok(()),
+        code => Err(Error::from_code("flush", code)),
+    }
+}

@@ -1,0 +1,57 @@
+//! Worker configuration: one JSON document, written by the operator or by `streamapp run`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ApplicationId, Ordinal};
+
+/// Everything a worker needs to know before it starts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// The application.
+    pub application_id: ApplicationId,
+    /// The ordinal that this worker speaks for.
+    pub ordinal: Ordinal,
+    /// Stream threads.
+    pub threads: u32,
+    /// Processing guarantee.
+    pub guarantee: Guarantee,
+    /// Longest time a transaction stays open, in milliseconds.
+    pub commit_interval_ms: u64,
+    /// `transaction.timeout.ms` of the producers.
+    pub transaction_timeout_ms: u64,
+    /// The Kafka cluster.
+    pub kafka: KafkaConfig,
+    /// The declared topology.
+    pub topology: topology::declaration::Topology,
+    /// Where stores live.
+    pub state_dir: PathBuf,
+    /// Address of `/livez /readyz /status /metrics`, e.g. `127.0.0.1:0`.
+    pub http_listen: String,
+}
+
+/// How to reach Kafka.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port[,host:port…]`
+    pub bootstrap_servers: String,
+    /// More librdkafka properties.
+    #[serde(default)]
+    pub client_config: BTreeMap<String, String>,
+}
+
+/// `spec.processing.guarantee`, in Kafka's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// Outputs, state and positions become visible together, once.
+    #[default]
+    #[serde(rename = "exactly_once_v2")]
+    ExactlyOnceV2,
+    /// State and positions are exact; sinks may repeat.
+    AtLeastOnce,
+}

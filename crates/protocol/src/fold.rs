@@ -1,0 +1,274 @@
+//! The fold: control log in, state of the world out. One pure function for operator, worker and simulation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Ordinal, Owner, Record, TaskId, Uid};
+
+/// What the control log says so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Offset after the last record applied.
+    pub next_offset: i64,
+    /// Offset of the last accepted operator record: what the next one must name as `prev`.
+    pub operator_head: Option<i64>,
+    /// Who owns the application, with the description for people.
+    pub claim: Option<(Uid, String)>,
+    /// The current assignment and its offset.
+    pub assignment: Option<(i64, BTreeMap<TaskId, Owner>)>,
+    /// Per task: earlier owners that have not yet given it up, with the offset of the assignment that took it.
+    unsettled: BTreeMap<TaskId, BTreeMap<Ordinal, i64>>,
+    /// Per task: the record that settled its last move.
+    settled_at: BTreeMap<TaskId, i64>,
+    ordinals: BTreeMap<Ordinal, Speakers>,
+    retired: BTreeSet<Uid>,
+}
+
+/// The processes that have spoken for an ordinal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Speakers {
+    /// First incarnation of each process, by offset.
+    first_seen: BTreeMap<Uid, i64>,
+    /// Highest nonce of each process.
+    nonces: BTreeMap<Uid, u64>,
+    /// The process whose first incarnation is the latest.
+    current: Option<Uid>,
+    /// Highest thread count ever recorded.
+    threads: u32,
+}
+
+/// What the fold did with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folded {
+    /// It changed the world.
+    Applied,
+    /// An operator record decided on an older state; ignored.
+    Stale,
+}
+
+impl World {
+    /// Applies the record at `offset`; offsets must rise.
+    pub fn apply(&mut self, offset: i64, record: &Record) -> Folded {
+        self.next_offset = offset + 1;
+        if let Some(prev) = record.prev() {
+            if prev != self.operator_head {
+                return Folded::Stale;
+            }
+            self.operator_head = Some(offset);
+        }
+        match record {
+            Record::Claim { uid, description, .. } => self.claim = Some((uid.clone(), description.clone())),
+            Record::Assignment { owners, .. } => self.assign(offset, owners),
+            Record::Fenced { assignment, ordinal, .. } => self.settle(offset, *assignment, *ordinal),
+            Record::Retired { uid, .. } => {
+                self.retired.insert(uid.clone());
+            }
+            Record::Incarnation { ordinal, uid, nonce, threads } => {
+                let speakers = self.ordinals.entry(*ordinal).or_default();
+                if !speakers.first_seen.contains_key(uid) {
+                    speakers.first_seen.insert(uid.clone(), offset);
+                    speakers.current = Some(uid.clone());
+                }
+                let highest = speakers.nonces.entry(uid.clone()).or_default();
+                *highest = (*highest).max(*nonce);
+                speakers.threads = speakers.threads.max(*threads);
+            }
+            Record::Barrier { .. } => {}
+        }
+        Folded::Applied
+    }
+
+    fn assign(&mut self, offset: i64, owners: &BTreeMap<TaskId, Owner>) {
+        let before = self.assignment.take().map(|(_, owners)| owners).unwrap_or_default();
+        for (task, owner) in &before {
+            let stays = owners.get(task).is_some_and(|new| new.ordinal == owner.ordinal);
+            if !stays {
+                self.unsettled.entry(task.clone()).or_default().insert(owner.ordinal, offset);
+            }
+        }
+        for (task, owner) in owners {
+            if let Some(waiting) = self.unsettled.get_mut(task) {
+                // Work of the new owner's own past is fenced by its own acquisition.
+                if waiting.remove(&owner.ordinal).is_some() && waiting.is_empty() {
+                    self.settled_at.insert(task.clone(), offset);
+                }
+            }
+        }
+        self.assignment = Some((offset, owners.clone()));
+    }
+
+    fn settle(&mut self, offset: i64, assignment: i64, ordinal: Ordinal) {
+        for (task, waiting) in &mut self.unsettled {
+            if waiting.get(&ordinal).is_some_and(|lost_at| *lost_at <= assignment) {
+                waiting.remove(&ordinal);
+                if waiting.is_empty() {
+                    self.settled_at.insert(task.clone(), offset);
+                }
+            }
+        }
+    }
+
+    /// Tasks that `ordinal` owns and may start: every earlier owner has given them up, with proof.
+    #[must_use]
+    pub fn startable(&self, ordinal: Ordinal) -> BTreeMap<TaskId, Owner> {
+        self.owned(ordinal).filter(|(task, _)| self.is_settled(task)).map(|(t, o)| (t.clone(), *o)).collect()
+    }
+
+    /// Tasks that `ordinal` owns but that an earlier owner could still commit to.
+    #[must_use]
+    pub fn waiting(&self, ordinal: Ordinal) -> BTreeSet<TaskId> {
+        self.owned(ordinal).filter(|(task, _)| !self.is_settled(task)).map(|(task, _)| task.clone()).collect()
+    }
+
+    /// Earlier owners that must still be fenced (or adopt), over all tasks.
+    #[must_use]
+    pub fn unsettled_ordinals(&self) -> BTreeSet<Ordinal> {
+        self.unsettled.values().flat_map(|waiting| waiting.keys().copied()).collect()
+    }
+
+    fn owned(&self, ordinal: Ordinal) -> impl Iterator<Item = (&TaskId, &Owner)> {
+        self.assignment
+            .iter()
+            .flat_map(|(_, owners)| owners)
+            .filter(move |(_, owner)| owner.ordinal == ordinal)
+    }
+
+    fn is_settled(&self, task: &TaskId) -> bool {
+        self.unsettled.get(task).is_none_or(BTreeMap::is_empty)
+    }
+
+    /// Highest thread count ever recorded for the ordinal: whoever acquires or fences it initialises the
+    /// transactional ids of all those threads.
+    #[must_use]
+    pub fn threads(&self, ordinal: Ordinal) -> u32 {
+        self.ordinals.get(&ordinal).map_or(0, |speakers| speakers.threads)
+    }
+
+    /// Ordinals for which a process has ever spoken.
+    pub fn ordinals(&self) -> impl Iterator<Item = Ordinal> {
+        self.ordinals.keys().copied()
+    }
+
+    /// The process that replaced (`uid`, `nonce`), if any: a process that appeared later for the same ordinal,
+    /// a later acquisition of the same uid by somebody else, or a `Retired` record.
+    #[must_use]
+    pub fn superseded(&self, ordinal: Ordinal, uid: &Uid, nonce: u64) -> Option<Superseded> {
+        if self.retired.contains(uid) {
+            return Some(Superseded::Retired);
+        }
+        let speakers = self.ordinals.get(&ordinal)?;
+        let first_seen = speakers.first_seen.get(uid)?;
+        if speakers.nonces.get(uid).is_some_and(|highest| *highest > nonce) {
+            return Some(Superseded::SameUid);
+        }
+        let current = speakers.current.as_ref()?;
+        let successor = speakers.first_seen.get(current).is_some_and(|seen| seen > first_seen);
+        successor.then(|| Superseded::By(current.clone()))
+    }
+}
+
+/// Why a process must exit for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Superseded {
+    /// A process that appeared later speaks for the ordinal.
+    By(Uid),
+    /// Another process uses the same uid.
+    SameUid,
+    /// The operator has declared the process gone.
+    Retired,
+}
+
+impl std::fmt::Display for Superseded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::By(uid) => write!(f, "process {uid} has taken over this ordinal"),
+            Self::SameUid => f.write_str("another process acquires under this uid"),
+            Self::Retired => f.write_str("this process was declared gone"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(name: &str) -> Uid {
+        Uid(name.into())
+    }
+
+    fn owners(list: &[(&str, u32)]) -> BTreeMap<TaskId, Owner> {
+        let owner = |ordinal| Owner { ordinal: Ordinal(ordinal), positions_partition: 0 };
+        list.iter().map(|(task, ordinal)| (task.parse().unwrap(), owner(*ordinal))).collect()
+    }
+
+    fn incarnation(ordinal: u32, name: &str, nonce: u64, threads: u32) -> Record {
+        Record::Incarnation { ordinal: Ordinal(ordinal), uid: uid(name), nonce, threads }
+    }
+
+    fn folded(records: &[Record]) -> World {
+        let mut world = World::default();
+        for (offset, record) in (0..).zip(records) {
+            world.apply(offset, record);
+        }
+        world
+    }
+
+    #[test]
+    fn an_operator_record_decided_on_an_older_state_is_ignored() {
+        let mut world = World::default();
+        let claim =
+            |name: &str, prev| Record::Claim { prev, uid: uid(name), description: String::new() };
+        assert_eq!(world.apply(0, &claim("a", None)), Folded::Applied);
+        assert_eq!(world.apply(3, &claim("b", None)), Folded::Stale);
+        assert_eq!(world.claim, Some((uid("a"), String::new())));
+        assert_eq!(world.apply(5, &claim("c", Some(0))), Folded::Applied);
+        assert_eq!(world.operator_head, Some(5));
+    }
+
+    #[test]
+    fn a_moved_task_starts_only_when_its_old_owner_is_fenced_at_that_assignment() {
+        let mut world = folded(&[
+            Record::Assignment { prev: None, owners: owners(&[("a-0", 0), ("a-1", 1)]) },
+            Record::Assignment { prev: Some(0), owners: owners(&[("a-0", 0), ("a-1", 0)]) },
+        ]);
+        assert_eq!(world.startable(Ordinal(0)), owners(&[("a-0", 0)]));
+        assert_eq!(world.waiting(Ordinal(0)), BTreeSet::from(["a-1".parse().unwrap()]));
+        // A fence that belongs to an earlier assignment proves nothing.
+        world.apply(2, &Record::Fenced { prev: Some(1), assignment: 0, ordinal: Ordinal(1) });
+        assert_eq!(world.startable(Ordinal(0)).len(), 1);
+        world.apply(3, &Record::Fenced { prev: Some(2), assignment: 1, ordinal: Ordinal(1) });
+        assert_eq!(world.startable(Ordinal(0)).len(), 2);
+        assert!(world.unsettled_ordinals().is_empty());
+    }
+
+    #[test]
+    fn a_task_that_moves_away_and_back_waits_for_the_owner_in_between() {
+        let world = folded(&[
+            Record::Assignment { prev: None, owners: owners(&[("a-0", 0)]) },
+            Record::Assignment { prev: Some(0), owners: owners(&[("a-0", 1)]) },
+            Record::Assignment { prev: Some(1), owners: owners(&[("a-0", 0)]) },
+        ]);
+        assert!(world.startable(Ordinal(0)).is_empty());
+        assert_eq!(world.unsettled_ordinals(), BTreeSet::from([Ordinal(1)]));
+    }
+
+    #[test]
+    fn a_later_process_supersedes_and_an_earlier_one_cannot_come_back() {
+        let world = folded(&[incarnation(0, "p", 1, 2), incarnation(0, "q", 1, 2), incarnation(0, "p", 2, 2)]);
+        assert_eq!(world.superseded(Ordinal(0), &uid("p"), 2), Some(Superseded::By(uid("q"))));
+        assert_eq!(world.superseded(Ordinal(0), &uid("q"), 1), None);
+    }
+
+    #[test]
+    fn a_later_nonce_of_the_same_uid_supersedes() {
+        let world = folded(&[incarnation(0, "p", 1, 2), incarnation(0, "p", 2, 2)]);
+        assert_eq!(world.superseded(Ordinal(0), &uid("p"), 1), Some(Superseded::SameUid));
+        assert_eq!(world.superseded(Ordinal(0), &uid("p"), 2), None);
+    }
+
+    #[test]
+    fn the_highest_thread_count_ever_recorded_is_kept() {
+        let world = folded(&[incarnation(0, "p", 1, 4), incarnation(0, "q", 1, 2)]);
+        assert_eq!(world.threads(Ordinal(0)), 4);
+        assert_eq!(world.threads(Ordinal(7)), 0);
+    }
+}

@@ -1,0 +1,17 @@
+//! What operator, workers and command line say to each other: control log and its fold, acquisition of
+//! producers, positions, worker configuration, worker status. No I/O, no clock.
+
+pub mod acquire;
+mod config;
+mod fold;
+mod ids;
+mod positions;
+mod record;
+mod status;
+
+pub use config::{Guarantee, KafkaConfig, WorkerConfig};
+pub use fold::{Folded, Superseded, World};
+pub use ids::{ApplicationId, Ordinal, TaskId, TaskIdError, Uid};
+pub use positions::{InputPosition, MirrorMismatch, Positions, check_mirror};
+pub use record::{Owner, Record};
+pub use status::{Phase, Restore, TaskState, TaskStatus, Totals, WorkerStatus};

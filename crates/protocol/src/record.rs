@@ -1,0 +1,94 @@
+//! Records of the control log, as JSON values with a `type`.
+//!
+//! Operator records (written by the operator, or by `streamapp run` where there is none) carry `prev`: the
+//! offset of the operator record that they were decided on. The fold ignores one whose `prev` is not the
+//! latest, so that a deposed leader cannot act (compare-and-set).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Ordinal, TaskId, Uid};
+
+/// One record of the control log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Record {
+    /// This object owns the `application.id`; others refuse.
+    Claim {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// Who: the StreamApp object's uid, or the state directory's uid of `streamapp run`.
+        uid: Uid,
+        /// For people: cluster and namespace, or host and directory.
+        description: String,
+    },
+    /// Who owns which task from now on.
+    Assignment {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// Every task of the plan.
+        owners: BTreeMap<TaskId, Owner>,
+    },
+    /// All producers of an ordinal are fenced: it can no longer commit what it owned before that assignment.
+    Fenced {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// Offset of the assignment that took tasks from the ordinal.
+        assignment: i64,
+        /// The fenced ordinal.
+        ordinal: Ordinal,
+    },
+    /// The process of that uid is gone for good.
+    Retired {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// The process.
+        uid: Uid,
+    },
+    /// A process speaks for an ordinal. Written before `init_transactions`, so that whoever it fences can see
+    /// its successor.
+    Incarnation {
+        /// The ordinal.
+        ordinal: Ordinal,
+        /// The process.
+        uid: Uid,
+        /// Counts the process's own acquisitions, from 1.
+        nonce: u64,
+        /// Stream threads, hence transactional ids, of this process.
+        threads: u32,
+    },
+    /// Written after `init_transactions`; the process reads the log through this record before it begins.
+    Barrier {
+        /// The ordinal.
+        ordinal: Ordinal,
+        /// The process.
+        uid: Uid,
+        /// The nonce of its incarnation.
+        nonce: u64,
+    },
+}
+
+/// Where a task lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Owner {
+    /// The ordinal that runs it.
+    pub ordinal: Ordinal,
+    /// Its partition of the positions topic; never changes while the task exists.
+    pub positions_partition: i32,
+}
+
+impl Record {
+    /// The operator record this one was decided on; `None` for records of workers.
+    #[must_use]
+    pub fn prev(&self) -> Option<Option<i64>> {
+        match self {
+            Self::Claim { prev, .. }
+            | Self::Assignment { prev, .. }
+            | Self::Fenced { prev, .. }
+            | Self::Retired { prev, .. } => Some(*prev),
+            Self::Incarnation { .. } | Self::Barrier { .. } => None,
+        }
+    }
+}

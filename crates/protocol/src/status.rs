@@ -1,0 +1,141 @@
+//! The worker's status document, served at `/status`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Ordinal, TaskId, Uid};
+
+/// What a worker is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// The application.
+    pub application_id: String,
+    /// The ordinal it speaks for.
+    pub ordinal: Ordinal,
+    /// The process.
+    pub uid: Uid,
+    /// Operating system's process id.
+    pub pid: u32,
+    /// Acquisitions so far.
+    pub nonce: u64,
+    /// Phase of the process.
+    pub phase: Phase,
+    /// Why it is in that phase, as one CamelCase word (`GroupInUse`, `BrokerUnreachable`, …).
+    pub reason: Option<String>,
+    /// The same for people, with what to do.
+    pub message: Option<String>,
+    /// Transactions open at this moment, over all stream threads.
+    pub open_transactions: u32,
+    /// Records not yet read, over all inputs of the worker's tasks.
+    pub lag: i64,
+    /// Totals since the process started.
+    pub totals: Totals,
+    /// The worker's tasks.
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// Phase of a worker process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Reading its configuration, waiting for the broker.
+    Starting,
+    /// In `acquire()`.
+    Acquiring,
+    /// Bringing stores up to their changelogs.
+    Restoring,
+    /// Processing.
+    Running,
+    /// Refusing to process until a person or a condition changes something; see `reason`.
+    Hold,
+    /// Committing and closing.
+    Draining,
+    /// Gone, by request.
+    Stopped,
+    /// Gone for good: see `reason`.
+    Failed,
+}
+
+/// Totals since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Totals {
+    /// Records read and processed in transactions that were committed.
+    pub records_in: u64,
+    /// Records written to sinks and repartition topics in those transactions.
+    pub records_out: u64,
+    /// Changelog records written in those transactions.
+    pub changelog_records: u64,
+    /// Committed transactions.
+    pub commits: u64,
+    /// Transactions that ended otherwise.
+    pub aborts: u64,
+    /// Producers fenced by the broker.
+    pub fences: u64,
+    /// Acquisitions after the first one.
+    pub producer_rebuilds: u64,
+    /// Records skipped by `onBadRecord: Skip`.
+    pub skipped: u64,
+    /// Records dropped by an operator's semantics (null key, null value).
+    pub dropped: u64,
+    /// Records read back from changelogs.
+    pub restored_records: u64,
+    /// Stores set aside and rebuilt from the start of their changelog.
+    pub store_wipes: u64,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.records_in += other.records_in;
+        self.records_out += other.records_out;
+        self.changelog_records += other.changelog_records;
+        self.commits += other.commits;
+        self.aborts += other.aborts;
+        self.fences += other.fences;
+        self.producer_rebuilds += other.producer_rebuilds;
+        self.skipped += other.skipped;
+        self.dropped += other.dropped;
+        self.restored_records += other.restored_records;
+        self.store_wipes += other.store_wipes;
+    }
+}
+
+/// One task of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    /// Task id.
+    pub id: TaskId,
+    /// State of the task.
+    pub state: TaskState,
+    /// Records not yet read.
+    pub lag: i64,
+    /// Records and target of the restore, while it runs.
+    pub restore: Option<Restore>,
+    /// Why it stopped.
+    pub error: Option<String>,
+}
+
+/// State of a task, in Kafka Streams' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Assigned, not yet looked at; or an earlier owner has not given it up.
+    Created,
+    /// Reading its changelog's tail.
+    Restoring,
+    /// Processing.
+    Running,
+    /// Stopped at a record; the others go on.
+    Failed,
+}
+
+/// Progress of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restore {
+    /// Offsets still to read, an upper bound for records.
+    pub remaining: i64,
+    /// Records read so far.
+    pub records: u64,
+    /// Records per second so far.
+    pub rate: u64,
+}

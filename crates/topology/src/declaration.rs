@@ -1,0 +1,314 @@
+//! What a person declares in `spec.topology`: plain data, read from YAML or JSON and written back unchanged.
+//!
+//! Shapes only; names, types and expressions are checked by [`crate::plan()`]. Every type refuses unknown fields.
+//! Fields that hold an expression have `format: cel` in the JSON schema, so that tools can tell them from other
+//! strings. Optional fields are left out when they are not set.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `spec.topology`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Topology {
+    /// Version of the topology language.
+    pub language: Language,
+    /// Record types, used by `streams[].value.type` and by fields of other types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<RecordType>,
+    /// Topics that are read.
+    pub streams: Vec<Stream>,
+    /// What is done with them.
+    pub pipelines: Vec<Pipeline>,
+}
+
+/// Version of the topology language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Language {
+    /// The first version.
+    #[serde(rename = "v1")]
+    V1,
+}
+
+/// A named record type. Fields are ordered by name, whatever the order in the document: Kubernetes does not keep
+/// the order of an object's fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordType {
+    /// Name, unique among types.
+    pub name: String,
+    /// Field name to type: `string int double bool bytes timestampMillis`, another type's name, or any of these
+    /// with `?` for a field that may be absent or null.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// A topic that is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Stream {
+    /// Name, unique among streams and pipelines.
+    pub name: String,
+    /// The Kafka topic.
+    pub topic: String,
+    /// How keys are read.
+    pub key: KeyFormat,
+    /// How values are read.
+    pub value: ValueFormat,
+    /// Event time: an expression of type `timestampMillis`. Default: the record's own timestamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub timestamp: Option<String>,
+    /// What a record does that cannot be read.
+    #[serde(default)]
+    pub on_bad_record: OnBadRecord,
+    /// Where to begin when the application has never committed.
+    #[serde(default)]
+    pub offset_reset: OffsetReset,
+}
+
+/// Kafka encodings of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KeySerde {
+    /// UTF-8.
+    String,
+    /// Bytes as they are.
+    Bytes,
+    /// Big-endian, 8 bytes.
+    Long,
+}
+
+/// Encodings of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ValueSerde {
+    /// A JSON object with the fields of a declared type.
+    Json,
+    /// UTF-8.
+    String,
+    /// Bytes as they are.
+    Bytes,
+    /// Big-endian, 8 bytes.
+    Long,
+}
+
+/// How keys are read or written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyFormat {
+    /// The encoding.
+    pub serde: KeySerde,
+}
+
+/// How values are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ValueFormat {
+    /// The encoding.
+    pub serde: ValueSerde,
+    /// Name of a declared type; with `serde: Json`, and only then.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_name: Option<String>,
+}
+
+/// How values are written; the type is that of the pipeline's last step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SinkValueFormat {
+    /// The encoding.
+    pub serde: ValueSerde,
+}
+
+/// What a record does that cannot be read or whose timestamp cannot be computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnBadRecord {
+    /// The task stops at the record.
+    #[default]
+    Fail,
+    /// The record is counted and skipped.
+    Skip,
+}
+
+/// Where to begin when the application has never committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OffsetReset {
+    /// The first record that the topic still holds.
+    #[default]
+    Earliest,
+    /// Records written after the first start.
+    Latest,
+}
+
+/// Steps from a stream to a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pipeline {
+    /// Name, unique among streams and pipelines; appears in task ids.
+    pub name: String,
+    /// A stream's name.
+    pub from: String,
+    /// What happens to each record, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// Where results go.
+    pub to: SinkTopic,
+}
+
+/// The topic that a pipeline writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SinkTopic {
+    /// The Kafka topic.
+    pub topic: String,
+    /// How keys are written. Default: the encoding that fits the key's type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyFormat>,
+    /// How values are written.
+    pub value: SinkValueFormat,
+}
+
+/// One step: exactly one field is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct Step {
+    /// Replaces the key by the expression's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub select_key: Option<String>,
+    /// Keeps records for which the expression is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub filter: Option<String>,
+    /// Keeps records for which the expression is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub filter_not: Option<String>,
+    /// Replaces the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_values: Option<MapValues>,
+    /// Groups records by their key for the aggregation that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by_key: Option<GroupByKey>,
+    /// Keeps one value per key and updates it with each record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Aggregate>,
+    /// Takes each update of the aggregate as a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_stream: Option<ToStream>,
+}
+
+/// The operator of a [`Step`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator<'a> {
+    /// [`Step::select_key`]
+    SelectKey(&'a str),
+    /// [`Step::filter`]
+    Filter(&'a str),
+    /// [`Step::filter_not`]
+    FilterNot(&'a str),
+    /// [`Step::map_values`]
+    MapValues(&'a MapValues),
+    /// [`Step::group_by_key`]
+    GroupByKey(&'a GroupByKey),
+    /// [`Step::aggregate`]
+    Aggregate(&'a Aggregate),
+    /// [`Step::to_stream`]
+    ToStream,
+}
+
+impl Operator<'_> {
+    /// The operator's name in the declaration.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SelectKey(_) => "selectKey",
+            Self::Filter(_) => "filter",
+            Self::FilterNot(_) => "filterNot",
+            Self::MapValues(_) => "mapValues",
+            Self::GroupByKey(_) => "groupByKey",
+            Self::Aggregate(_) => "aggregate",
+            Self::ToStream => "toStream",
+        }
+    }
+}
+
+impl Step {
+    /// The operator that is set.
+    ///
+    /// # Errors
+    /// The names of the operators that are set, when it is not exactly one.
+    pub fn operator(&self) -> Result<Operator<'_>, Vec<&'static str>> {
+        let set: Vec<_> = [
+            self.select_key.as_deref().map(Operator::SelectKey),
+            self.filter.as_deref().map(Operator::Filter),
+            self.filter_not.as_deref().map(Operator::FilterNot),
+            self.map_values.as_ref().map(Operator::MapValues),
+            self.group_by_key.as_ref().map(Operator::GroupByKey),
+            self.aggregate.as_ref().map(Operator::Aggregate),
+            self.to_stream.as_ref().map(|_| Operator::ToStream),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        match set.as_slice() {
+            [operator] => Ok(*operator),
+            several => Err(several.iter().map(Operator::name).collect()),
+        }
+    }
+}
+
+/// `mapValues`: exactly one field is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct MapValues {
+    /// Fields of the new value, each with its expression; ordered by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("additionalProperties" = {"type": "string", "format": "cel"}))]
+    pub fields: Option<BTreeMap<String, String>>,
+    /// The new value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub expression: Option<String>,
+}
+
+/// `groupByKey`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GroupByKey {
+    /// Name of the repartition topic, if one is needed. Default: the name of the store that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// `aggregate`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Aggregate {
+    /// Name of the state store.
+    pub store: String,
+    /// Value of a key before its first record; reads no record.
+    #[schemars(extend("format" = "cel"))]
+    pub initial: String,
+    /// New value from `aggregate` (the value so far), `key` and `value`; has the type of `initial`.
+    #[schemars(extend("format" = "cel"))]
+    pub add: String,
+}
+
+/// `toStream`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ToStream {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_says_which_operators_are_set_when_it_is_not_one() {
+        let step: Step = serde_json::from_str(r#"{"filter":"true","toStream":{}}"#).unwrap();
+        assert_eq!(step.operator(), Err(vec!["filter", "toStream"]));
+        assert_eq!(Step::default().operator(), Err(vec![]));
+    }
+}

@@ -1,0 +1,125 @@
+//! A plan as text for people.
+
+use std::fmt::Write as _;
+
+use crate::Type;
+use crate::plan::{Format, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, SubTopology};
+
+impl Plan {
+    /// The plan as an indented tree: sub-topologies, what they read and write, their steps and stores.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut out = String::new();
+        for sub_topology in &self.sub_topologies {
+            describe_sub_topology(sub_topology, &mut out);
+        }
+        out
+    }
+}
+
+// Writing to a string cannot fail.
+fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
+    let _ = writeln!(
+        out,
+        "sub-topology {}: one task per partition of {}",
+        sub.name, sub.source.topic
+    );
+    let source = &sub.source;
+    let _ = writeln!(
+        out,
+        "  reads   {} (key {}, value {})",
+        source.topic,
+        format(&source.key),
+        format(&source.value)
+    );
+    let event_time = if source.timestamp.is_some() {
+        "computed from the record"
+    } else {
+        "the record's timestamp"
+    };
+    let bad = match source.on_bad_record {
+        OnBadRecord::Fail => "stop the task",
+        OnBadRecord::Skip => "are skipped and counted",
+    };
+    let reset = match source.offset_reset {
+        OffsetReset::Earliest => "earliest",
+        OffsetReset::Latest => "latest",
+    };
+    let _ = writeln!(
+        out,
+        "          event time: {event_time}; bad records {bad}; first start: {reset}"
+    );
+    for store in &sub.stores {
+        let _ = writeln!(
+            out,
+            "  store   {} (key {}, value {}), changelog {}, fingerprint {}",
+            store.name,
+            format(&store.key),
+            type_text(&store.value),
+            store.changelog,
+            store.fingerprint
+        );
+    }
+    for sink in &sub.sinks {
+        let _ = writeln!(
+            out,
+            "  writes  {} (key {}, value {})",
+            sink.topic,
+            format(&sink.key),
+            format(&sink.value)
+        );
+    }
+    let _ = writeln!(out, "  steps");
+    describe_node(sub, 0, 2, out);
+}
+
+fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut String) {
+    let Some(node) = sub.nodes.get(index) else { return };
+    let what = match &node.op {
+        Op::Forward if index == 0 => format!("source {}", sub.source.name),
+        Op::Forward => "forward".to_owned(),
+        Op::Filter(_) => "filter".to_owned(),
+        Op::FilterNot(_) => "filterNot".to_owned(),
+        Op::SelectKey(expr) => format!("selectKey -> {}", type_text(expr.ty())),
+        Op::MapValues(expr) => format!("mapValues -> {}", type_text(expr.ty())),
+        Op::Aggregate { store, add, .. } => {
+            let name = sub.stores.get(*store).map_or("?", |store| store.name.as_str());
+            format!("aggregate in {name} -> {}", type_text(add.ty()))
+        }
+        Op::Sink(sink) => {
+            let topic = sub
+                .sinks
+                .get(*sink)
+                .map_or_else(String::new, |sink| sink.topic.to_string());
+            format!("to {topic}")
+        }
+    };
+    let _ = writeln!(out, "{:indent$}{what}  [{}]", "", node.path, indent = depth * 2);
+    for child in &node.children {
+        // A chain stays at one level; only branches are indented.
+        let deeper = usize::from(node.children.len() > 1);
+        describe_node(sub, *child, depth + deeper, out);
+    }
+}
+
+fn format(format: &Format) -> String {
+    match format {
+        Format::String => "String".to_owned(),
+        Format::Bytes => "Bytes".to_owned(),
+        Format::Long => "Long".to_owned(),
+        Format::Json(ty) => format!("Json {}", type_text(&Type::Struct(ty.clone()))),
+        Format::Row(ty) => format!("Row {}", type_text(ty)),
+    }
+}
+
+fn type_text(ty: &Type) -> String {
+    let Type::Struct(ty) = ty else {
+        return ty.to_string();
+    };
+    let fields: Vec<_> = ty
+        .fields
+        .iter()
+        .map(|field| format!("{}: {}", field.name, field.ty))
+        .collect();
+    format!("{}{{{}}}", ty.name, fields.join(", "))
+}

@@ -1,0 +1,243 @@
+//! Compiled expressions.
+//!
+//! The grammar is CEL's, read by the `cel` crate ([`parse`] is the only module that names it). [`check`] types an
+//! expression against an [`Env`] and turns it into typed nodes ([`node`]) whose evaluation ([`eval`]) looks up
+//! nothing by name and allocates only in the arena of the [`Scope`], and only for strings and structs that the
+//! expression makes. Differences from CEL: `int` and `double` never mix, `int(timestamp)` is milliseconds,
+//! doubles print without an exponent, fields that may be absent must be tested before they are used.
+
+mod calls;
+mod check;
+mod eval;
+mod node;
+mod operators;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use node::{Node, Place, Root, StructExpr};
+
+use crate::{Scope, StructType, Type, Value};
+
+/// A typed, compiled expression.
+#[derive(Clone, Debug)]
+pub struct Expr {
+    ty: Type,
+    node: Node,
+    reads: Reads,
+}
+
+/// What an expression may name, with types.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Env {
+    /// Type of `key`.
+    pub key: Type,
+    /// Type of `value`.
+    pub value: Type,
+    /// Type of `aggregate`, where there is one.
+    pub aggregate: Option<Type>,
+}
+
+/// What an expression reads of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// `key`
+    pub key: bool,
+    /// `value`
+    pub value: ValueReads,
+    /// `aggregate`
+    pub aggregate: bool,
+    /// `ts`, `topic`, `partition` or `offset`.
+    pub coordinates: bool,
+}
+
+/// What is read of a record's value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ValueReads {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These fields of a struct.
+    Fields(BTreeSet<String>),
+    /// The value as it is.
+    Whole,
+}
+
+impl ValueReads {
+    /// Adds what `other` reads.
+    pub fn add(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (_, Self::Nothing) | (Self::Whole, _) => {}
+            (_, Self::Whole) => *self = Self::Whole,
+            (Self::Nothing, Self::Fields(_)) => *self = other.clone(),
+            (Self::Fields(mine), Self::Fields(theirs)) => mine.extend(theirs.iter().cloned()),
+        }
+    }
+}
+
+impl Reads {
+    /// Whether the expression is the same for every record.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Why an expression has no value for this record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    /// An `int` operation left 64 bits.
+    #[error("integer overflow in `{0}`")]
+    Overflow(&'static str),
+    /// The right side of `/` or `%` was zero.
+    #[error("division by zero in `{0}`")]
+    DivisionByZero(&'static str),
+    /// A value is needed and there is none: the record has a null key or value.
+    #[error("`{0}` is null")]
+    Null(&'static str),
+    /// A conversion has no result for its argument.
+    #[error("`{0}` cannot convert this value")]
+    Conversion(&'static str),
+    /// The scope does not have the types for which the expression was compiled: a defect of the caller.
+    #[error("`{0}` does not have the type for which the expression was compiled")]
+    Layout(&'static str),
+}
+
+/// Why an expression is not valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExprError {
+    /// What is wrong.
+    pub message: String,
+    /// Where, in bytes of the expression's source; within the source, at character borders.
+    pub span: Range<usize>,
+    /// What to write instead.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for ExprError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (at {})", self.message, self.span.start)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "; {suggestion}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ExprError {}
+
+impl Expr {
+    /// Parses, types and compiles an expression.
+    ///
+    /// # Errors
+    /// [`ExprError`]: the first thing that is wrong with it.
+    pub fn compile(source: &str, env: &Env) -> Result<Self, ExprError> {
+        let ast = parse::parse(source)?;
+        let (node, reads) = check::check(source, &ast, env)?;
+        Ok(Self {
+            ty: node.ty(),
+            node,
+            reads,
+        })
+    }
+
+    /// A new struct called `name` from named expressions; its fields have the expressions' types, in this order.
+    #[must_use]
+    pub fn build_struct(name: &str, fields: Vec<(String, Self)>) -> Self {
+        let mut reads = Reads::default();
+        let mut types = Vec::with_capacity(fields.len());
+        let mut nodes = Vec::with_capacity(fields.len());
+        for (name, expr) in fields {
+            reads.key |= expr.reads.key;
+            reads.aggregate |= expr.reads.aggregate;
+            reads.coordinates |= expr.reads.coordinates;
+            reads.value.add(&expr.reads.value);
+            types.push(crate::Field { name, ty: expr.ty });
+            nodes.push(expr.node);
+        }
+        let ty = Arc::new(StructType {
+            name: name.to_owned(),
+            fields: types,
+        });
+        let node = Node::Struct(StructExpr::Build(Arc::clone(&ty), nodes.into_boxed_slice()));
+        Self {
+            ty: Type::Struct(ty),
+            node,
+            reads,
+        }
+    }
+
+    /// The value of type `from`, reduced to the fields of `to`. `None` when `to` has a field that `from` lacks.
+    pub(crate) fn project(from: &StructType, to: &StructType) -> Option<Self> {
+        let mut fields = Vec::with_capacity(to.fields.len());
+        for field in &to.fields {
+            let (slot, found) = from.field(&field.name)?;
+            let place = Place::new(Root::Value, &[slot]);
+            let value = ValueReads::Fields(BTreeSet::from([field.name.clone()]));
+            let reads = Reads {
+                value,
+                ..Reads::default()
+            };
+            let node = check::place_node(place, &found.ty);
+            fields.push((
+                field.name.clone(),
+                Self {
+                    ty: found.ty.clone(),
+                    node,
+                    reads,
+                },
+            ));
+        }
+        Some(Self::build_struct(&to.name, fields))
+    }
+
+    /// Type of the result.
+    #[must_use]
+    pub fn ty(&self) -> &Type {
+        &self.ty
+    }
+
+    /// What the expression reads.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// The value for one record.
+    ///
+    /// # Errors
+    /// [`EvalError`]: overflow, division by zero, null where a value is needed.
+    pub fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
+        self.node.eval(scope)
+    }
+
+    /// As [`Expr::eval`], for an expression of type `bool`.
+    ///
+    /// # Errors
+    /// As [`Expr::eval`]; [`EvalError::Layout`] when the expression has another type.
+    pub fn eval_bool(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
+        if let Node::Bool(expr) = &self.node {
+            expr.eval(scope)
+        } else {
+            Err(EvalError::Layout("expression"))
+        }
+    }
+
+    /// As [`Expr::eval`], for an expression of type `int` or `timestampMillis` (then milliseconds).
+    ///
+    /// # Errors
+    /// As [`Expr::eval`]; [`EvalError::Layout`] when the expression has another type.
+    pub fn eval_int(&self, scope: &Scope<'_>) -> Result<i64, EvalError> {
+        if let Node::Int(expr) | Node::Timestamp(expr) = &self.node {
+            expr.eval(scope)
+        } else {
+            Err(EvalError::Layout("expression"))
+        }
+    }
+}

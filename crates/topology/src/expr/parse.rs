@@ -1,0 +1,413 @@
+//! From text to a syntax tree with positions. The only module that names the `cel` crate.
+
+use std::ops::Range;
+
+use cel::common::ast::{CallExpr, Expr as CelExpr, IdedExpr, LiteralValue, SourceInfo, operators};
+use cel::parser::PrattParser;
+
+use super::ExprError;
+
+/// Longest expression, in bytes.
+pub(crate) const MAX_SOURCE_BYTES: usize = 4096;
+/// Deepest nesting; a sum of n terms nests n deep.
+pub(crate) const MAX_DEPTH: usize = 200;
+/// Most `?` in one expression: the parser calls itself once for each.
+const MAX_CONDITIONALS: usize = 64;
+
+/// A part of an expression, and where it stands in bytes of the source.
+#[derive(Debug)]
+pub(crate) struct Ast {
+    pub(crate) kind: AstKind,
+    pub(crate) span: Range<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) enum AstKind {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    String(String),
+    Bytes(Vec<u8>),
+    Ident(String),
+    /// `operand.field`
+    Select(Box<Ast>, Name),
+    /// `has(operand.field)`
+    Has(Box<Ast>, Name),
+    Not(Box<Ast>),
+    Negate(Box<Ast>),
+    Binary(Binary, Box<(Ast, Ast)>),
+    And(Box<(Ast, Ast)>),
+    Or(Box<(Ast, Ast)>),
+    Conditional(Box<(Ast, Ast, Ast)>),
+    /// `name(args)` or `target.name(args)`
+    Call(String, Option<Box<Ast>>, Vec<Ast>),
+    List(Vec<Ast>),
+}
+
+/// A field's name and where it stands.
+#[derive(Debug)]
+pub(crate) struct Name {
+    pub(crate) text: String,
+    pub(crate) span: Range<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binary {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Modulo,
+    Equal,
+    NotEqual,
+    Less,
+    LessEqual,
+    Greater,
+    GreaterEqual,
+    In,
+}
+
+impl Binary {
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Modulo => "%",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterEqual => ">=",
+            Self::In => "in",
+        }
+    }
+}
+
+/// Parses an expression.
+pub(crate) fn parse(source: &str) -> Result<Ast, ExprError> {
+    let whole = |message: String| ExprError {
+        message,
+        span: 0..source.len(),
+        suggestion: None,
+    };
+    if source.trim().is_empty() {
+        return Err(whole("the expression is empty".to_owned()));
+    }
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err(whole(format!(
+            "the expression has {} bytes, at most {MAX_SOURCE_BYTES} are allowed",
+            source.len()
+        )));
+    }
+    if source.matches('?').count() > MAX_CONDITIONALS {
+        return Err(whole(format!(
+            "the expression has more than {MAX_CONDITIONALS} conditionals `? :`"
+        )));
+    }
+    let tree = PrattParser::new()
+        .parse(source)
+        .map_err(|errors| syntax_error(source, &errors.errors))?;
+    let converter = Converter {
+        source,
+        positions: positions(source),
+    };
+    converter.convert(&tree, 0)
+}
+
+/// The parser gives positions only together with an error: parse once more with one at the end. Ids are given in
+/// the order of parsing, so those of the expression itself stay the same.
+fn positions(source: &str) -> Option<std::sync::Arc<SourceInfo>> {
+    let broken = PrattParser::new().parse(&format!("{source}\n)")).err()?;
+    broken.errors.into_iter().find_map(|error| error.source_info)
+}
+
+fn syntax_error(source: &str, errors: &[cel::ParseError]) -> ExprError {
+    let Some(error) = errors.first() else {
+        return ExprError {
+            message: "syntax error".to_owned(),
+            span: 0..source.len(),
+            suggestion: None,
+        };
+    };
+    let message = error
+        .msg
+        .trim_start_matches("Syntax error: ")
+        .replace("'<EOF>'", "the end")
+        .replace("<EOF>", "the end");
+    let span = match (usize::try_from(error.pos.0), usize::try_from(error.pos.1)) {
+        (Ok(line @ 1..), Ok(column @ 1..)) => {
+            let before: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
+            let start = floor(source, before + column - 1);
+            start..next(source, start)
+        }
+        _ => 0..source.len(),
+    };
+    ExprError {
+        message: format!("syntax error: {message}"),
+        span,
+        suggestion: None,
+    }
+}
+
+fn floor(source: &str, mut offset: usize) -> usize {
+    offset = offset.min(source.len());
+    while !source.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
+}
+
+fn next(source: &str, offset: usize) -> usize {
+    source[offset..]
+        .chars()
+        .next()
+        .map_or(offset, |c| offset + c.len_utf8())
+}
+
+struct Converter<'s> {
+    source: &'s str,
+    positions: Option<std::sync::Arc<SourceInfo>>,
+}
+
+impl Converter<'_> {
+    fn convert(&self, node: &IdedExpr, depth: usize) -> Result<Ast, ExprError> {
+        let token = self.token(node.id);
+        if depth > MAX_DEPTH {
+            return Err(ExprError {
+                message: format!("the expression is nested more than {MAX_DEPTH} levels deep"),
+                span: token,
+                suggestion: Some("split it into several steps".to_owned()),
+            });
+        }
+        let (kind, span) = match &node.expr {
+            CelExpr::Literal(literal) => return self.literal(literal, token),
+            CelExpr::Ident(name) => (AstKind::Ident(name.clone()), token),
+            CelExpr::Select(select) => {
+                let operand = self.convert(&select.operand, depth + 1)?;
+                // For `has`, the node's own token is the word `has`; the field follows the operand.
+                let from = if select.test { operand.span.end } else { token.end };
+                let name = Name {
+                    text: select.field.clone(),
+                    span: self.name_after(from),
+                };
+                let end = name.span.end;
+                if select.test {
+                    (
+                        AstKind::Has(Box::new(operand), name),
+                        token.start..self.closing(end),
+                    )
+                } else {
+                    let start = operand.span.start;
+                    (AstKind::Select(Box::new(operand), name), start..end)
+                }
+            }
+            CelExpr::Call(call) => return self.call(call, token, depth),
+            CelExpr::List(list) => {
+                let items: Vec<_> = list
+                    .elements
+                    .iter()
+                    .map(|item| self.convert(item, depth + 1))
+                    .collect::<Result<_, _>>()?;
+                let end = items.last().map_or(token.end, |item| item.span.end);
+                let end = self.source[end..].find(']').map_or(end, |at| end + at + 1);
+                (AstKind::List(items), token.start..end)
+            }
+            CelExpr::Comprehension(_) => {
+                let message = "`all`, `exists`, `map` and `filter` over lists are not part of the language";
+                return Err(refuse(message, token));
+            }
+            CelExpr::Map(_) => return Err(refuse("map literals are not part of the language", token)),
+            CelExpr::Struct(_) => return Err(refuse("message literals are not part of the language", token)),
+            CelExpr::Unspecified => return Err(refuse("syntax error", token)),
+        };
+        Ok(Ast {
+            kind,
+            span: self.balanced(span),
+        })
+    }
+
+    fn literal(&self, literal: &LiteralValue, token: Range<usize>) -> Result<Ast, ExprError> {
+        let kind = match literal {
+            LiteralValue::Null => AstKind::Null,
+            LiteralValue::Boolean(value) => AstKind::Bool(*value.inner()),
+            LiteralValue::Int(value) => AstKind::Int(*value.inner()),
+            LiteralValue::Double(value) => AstKind::Double(*value.inner()),
+            LiteralValue::String(value) => AstKind::String(value.inner().to_owned()),
+            LiteralValue::Bytes(value) => AstKind::Bytes(value.inner().to_vec()),
+            LiteralValue::UInt(_) => {
+                let mut error = refuse("unsigned integers are not part of the language", token);
+                error.suggestion = Some("leave out the `u`".to_owned());
+                return Err(error);
+            }
+        };
+        // A negative number's token is its sign.
+        let mut span = token;
+        if self.source.get(span.clone()) == Some("-") {
+            span.end = self.while_chars(self.skip_space(span.end), |c| c.is_alphanumeric() || c == '.');
+        }
+        Ok(Ast { kind, span })
+    }
+
+    fn call(&self, call: &CallExpr, token: Range<usize>, depth: usize) -> Result<Ast, ExprError> {
+        let target = call
+            .target
+            .as_ref()
+            .map(|target| self.convert(target, depth + 1))
+            .transpose()?;
+        let args: Vec<_> = call
+            .args
+            .iter()
+            .map(|arg| self.convert(arg, depth + 1))
+            .collect::<Result<_, _>>()?;
+        let first = target
+            .as_ref()
+            .or(args.first())
+            .map_or(token.start, |ast| ast.span.start);
+        let start = first.min(token.start);
+        let end = args.last().map_or(token.end, |ast| ast.span.end).max(token.end);
+        let mut span = start..end;
+        let name = call.func_name.as_str();
+        let kind = match (name, target, <[Ast; 1]>::try_from(args)) {
+            (operators::LOGICAL_NOT, None, Ok([a])) => AstKind::Not(Box::new(a)),
+            (operators::NEGATE, None, Ok([a])) => AstKind::Negate(Box::new(a)),
+            (_, target, args) => {
+                let args = args.map_or_else(|args| args, Vec::from);
+                let kind = self.operator(name, target, args, &token)?;
+                if matches!(kind, AstKind::Call(..)) {
+                    // After the arguments, or after `name(` without any; a member call's token is its `(`.
+                    span.end = self.closing(span.end);
+                }
+                kind
+            }
+        };
+        Ok(Ast {
+            kind,
+            span: self.balanced(span),
+        })
+    }
+
+    fn operator(
+        &self,
+        name: &str,
+        target: Option<Ast>,
+        args: Vec<Ast>,
+        token: &Range<usize>,
+    ) -> Result<AstKind, ExprError> {
+        if matches!(
+            name,
+            operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT
+        ) {
+            return Err(refuse(
+                "indexing with `[ ]` is not part of the language",
+                token.clone(),
+            ));
+        }
+        let args = match (name, <[Ast; 3]>::try_from(args)) {
+            (operators::CONDITIONAL, Ok([a, b, c])) => return Ok(AstKind::Conditional(Box::new((a, b, c)))),
+            (_, args) => args.map_or_else(|args| args, Vec::from),
+        };
+        let binary = match name {
+            operators::LOGICAL_AND | operators::LOGICAL_OR => None,
+            operators::ADD => Some(Binary::Add),
+            operators::SUBSTRACT => Some(Binary::Subtract),
+            operators::MULTIPLY => Some(Binary::Multiply),
+            operators::DIVIDE => Some(Binary::Divide),
+            operators::MODULO => Some(Binary::Modulo),
+            operators::EQUALS => Some(Binary::Equal),
+            operators::NOT_EQUALS => Some(Binary::NotEqual),
+            operators::LESS => Some(Binary::Less),
+            operators::LESS_EQUALS => Some(Binary::LessEqual),
+            operators::GREATER => Some(Binary::Greater),
+            operators::GREATER_EQUALS => Some(Binary::GreaterEqual),
+            operators::IN => Some(Binary::In),
+            _ => return Ok(AstKind::Call(name.to_owned(), target.map(Box::new), args)),
+        };
+        let Ok([a, b]) = <[Ast; 2]>::try_from(args) else {
+            return Err(refuse("syntax error", token.clone()));
+        };
+        let sides = Box::new((a, b));
+        Ok(match binary {
+            Some(binary) => AstKind::Binary(binary, sides),
+            None if name == operators::LOGICAL_AND => AstKind::And(sides),
+            None => AstKind::Or(sides),
+        })
+    }
+
+    fn token(&self, id: u64) -> Range<usize> {
+        let known = self
+            .positions
+            .as_ref()
+            .and_then(|positions| positions.offset_for(id));
+        let (start, end) = known.map_or((0, self.source.len()), |(start, end)| {
+            (start as usize, end as usize)
+        });
+        let start = floor(self.source, start);
+        start..floor(self.source, end).max(start)
+    }
+
+    fn while_chars(&self, from: usize, wanted: impl Fn(char) -> bool) -> usize {
+        let rest = self.source.get(from..).unwrap_or("");
+        from + rest.find(|c| !wanted(c)).unwrap_or(rest.len())
+    }
+
+    fn skip_space(&self, from: usize) -> usize {
+        self.while_chars(from, char::is_whitespace)
+    }
+
+    /// The name after a dot that stands at or before `from`.
+    fn name_after(&self, from: usize) -> Range<usize> {
+        let start = self.while_chars(from, |c| c.is_whitespace() || c == '.' || c == ')');
+        start..self.while_chars(start, |c| c.is_alphanumeric() || c == '_')
+    }
+
+    /// Just behind the next `)`, if only space and `(` stand before it.
+    fn closing(&self, from: usize) -> usize {
+        let at = self.while_chars(from, |c| c.is_whitespace() || c == '(');
+        if self.source[at..].starts_with(')') {
+            at + 1
+        } else {
+            from
+        }
+    }
+
+    /// Takes in the parentheses around an outer operand: `a + b) * c` becomes `(a + b) * c`.
+    fn balanced(&self, mut span: Range<usize>) -> Range<usize> {
+        let Some(text) = self.source.get(span.clone()) else {
+            return 0..self.source.len();
+        };
+        let (mut open, mut missing) = (0_usize, 0_usize);
+        for c in text.chars() {
+            match c {
+                '(' => open += 1,
+                ')' if open > 0 => open -= 1,
+                ')' => missing += 1,
+                _ => {}
+            }
+        }
+        for _ in 0..missing {
+            let before = self.source[..span.start].trim_end();
+            if before.ends_with('(') {
+                span.start = before.len() - 1;
+            }
+        }
+        for _ in 0..open {
+            let at = self.skip_space(span.end);
+            if self.source[at..].starts_with(')') {
+                span.end = at + 1;
+            }
+        }
+        span
+    }
+}
+
+fn refuse(message: &str, span: Range<usize>) -> ExprError {
+    ExprError {
+        message: message.to_owned(),
+        span,
+        suggestion: None,
+    }
+}

@@ -1,0 +1,679 @@
+use std::sync::Arc;
+
+use bumpalo::Bump;
+use proptest::prelude::*;
+
+use super::*;
+use crate::Field;
+
+fn optional(ty: Type) -> Type {
+    Type::Optional(Box::new(ty))
+}
+
+fn struct_type(name: &str, fields: Vec<(&str, Type)>) -> Arc<StructType> {
+    let fields = fields
+        .into_iter()
+        .map(|(name, ty)| Field {
+            name: name.to_owned(),
+            ty,
+        })
+        .collect();
+    Arc::new(StructType {
+        name: name.to_owned(),
+        fields,
+    })
+}
+
+fn order_type() -> Type {
+    let address = struct_type("Address", vec![("city", Type::String)]);
+    Type::Struct(struct_type(
+        "Order",
+        vec![
+            ("address", optional(Type::Struct(address))),
+            ("amount", Type::Int),
+            ("at", Type::Timestamp),
+            ("customer", Type::String),
+            ("note", optional(Type::String)),
+            ("paid", Type::Bool),
+            ("raw", Type::Bytes),
+            ("weight", Type::Double),
+        ],
+    ))
+}
+
+fn env() -> Env {
+    Env {
+        key: Type::String,
+        value: order_type(),
+        aggregate: Some(Type::Int),
+    }
+}
+
+fn compile(source: &str) -> Result<Expr, ExprError> {
+    Expr::compile(source, &env())
+}
+
+/// Evaluates against one record and shows the result.
+fn run(source: &str) -> String {
+    let expr = compile(source).unwrap_or_else(|error| panic!("{source}: {error}"));
+    let arena = Bump::new();
+    let city = [Value::String("Oslo")];
+    let value = [
+        Value::Struct(&city),
+        Value::Int(7),
+        Value::Timestamp(1_700_000_000_120),
+        Value::String("çelik"),
+        Value::Null,
+        Value::Bool(true),
+        Value::Bytes(b"abc"),
+        Value::Double(2.5),
+    ];
+    let scope = Scope {
+        key: Value::String("k1"),
+        value: Value::Struct(&value),
+        aggregate: Value::Int(100),
+        ts: 5,
+        topic: "orders",
+        partition: 3,
+        offset: 42,
+        arena: &arena,
+    };
+    match expr.eval(&scope) {
+        Ok(value) => format!("{value:?}"),
+        Err(error) => format!("error: {error}"),
+    }
+}
+
+#[test]
+fn expressions_have_the_values_that_cel_gives_them() {
+    let cases = [
+        ("1 + 2 * 3", "Int(7)"),
+        ("(1 + 2) * 3", "Int(9)"),
+        ("-7 / 2", "Int(-3)"),
+        ("-7 % 2", "Int(-1)"),
+        ("aggregate + value.amount", "Int(107)"),
+        ("-value.amount", "Int(-7)"),
+        ("2.0 * value.weight / 4.0 - 1.0 + 0.5", "Double(0.75)"),
+        ("-value.weight", "Double(-2.5)"),
+        ("1.0 / 0.0 > 5.0", "Bool(true)"),
+        ("key", r#"String("k1")"#),
+        ("'a' + key + ':' + string(value.amount)", r#"String("ak1:7")"#),
+        (
+            "string(1.5) + string(true) + string(3.0)",
+            r#"String("1.5true3")"#,
+        ),
+        ("string(1.0 / 0.0)", r#"String("+Inf")"#),
+        ("string(value.at)", r#"String("2023-11-14T22:13:20.12Z")"#),
+        ("string(key)", r#"String("k1")"#),
+        ("int(value.at) + 1", "Int(1700000000121)"),
+        ("int('-12') + int(3.99) + int(-3.99)", "Int(-12)"),
+        ("double(value.amount) + double('0.5')", "Double(7.5)"),
+        ("value.at", "Timestamp(1700000000120)"),
+        ("ts", "Timestamp(5)"),
+        ("ts < value.at", "Bool(true)"),
+        (
+            "topic + string(partition) + '/' + string(offset)",
+            r#"String("orders3/42")"#,
+        ),
+        ("value.amount == 7 && value.weight != 2.0", "Bool(true)"),
+        ("'a' < 'b' && b'a' <= b'b' && !(true < false)", "Bool(true)"),
+        ("value.raw", "Bytes([97, 98, 99])"),
+        ("value.customer.size()", "Int(5)"),
+        ("size(value.raw)", "Int(3)"),
+        (
+            "key.startsWith('k') && key.endsWith('1') && !key.contains('x')",
+            "Bool(true)",
+        ),
+        ("value.amount in [1, 7] && key in ['k1']", "Bool(true)"),
+        ("value.amount in [1, -7] || key in []", "Bool(false)"),
+        ("value.paid ? 'yes' : 'no'", r#"String("yes")"#),
+        ("has(value.note) ? value.note : 'none'", r#"String("none")"#),
+        ("value.note == null ? 'none' : value.note", r#"String("none")"#),
+        ("!has(value.note) || value.note == 'x'", "Bool(true)"),
+        (
+            "has(value.note) && value.note == 'x' && value.note != 'y'",
+            "Bool(false)",
+        ),
+        ("has(value.address) && value.address.city == 'Oslo'", "Bool(true)"),
+        (
+            "has(value.address) ? value.address.city : key",
+            r#"String("Oslo")"#,
+        ),
+        ("has(value.customer)", "Bool(true)"),
+        ("value.note", "Null"),
+        ("value.paid ? value.note : 'x'", "Null"),
+        ("value.paid ? null : 3", "Null"),
+        ("null == null", "Bool(true)"),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(run(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn what_has_no_value_is_an_error_and_never_wraps() {
+    let cases = [
+        (
+            "9223372036854775807 + value.amount",
+            "error: integer overflow in `+`",
+        ),
+        (
+            "-9223372036854775808 - value.amount",
+            "error: integer overflow in `-`",
+        ),
+        (
+            "9223372036854775807 * value.amount",
+            "error: integer overflow in `*`",
+        ),
+        (
+            "-(-9223372036854775808 + value.amount - 7)",
+            "error: integer overflow in `-`",
+        ),
+        (
+            "(-9223372036854775808 + value.amount - 7) / -1",
+            "error: integer overflow in `/`",
+        ),
+        (
+            "(-9223372036854775808 + value.amount - 7) % -1",
+            "error: integer overflow in `%`",
+        ),
+        ("1 / (value.amount - 7)", "error: division by zero in `/`"),
+        ("1 % (value.amount - 7)", "error: division by zero in `%`"),
+        (
+            "int(9223372036854775808.0)",
+            "error: `int(double)` cannot convert this value",
+        ),
+        ("int(0.0 / 0.0)", "error: `int(double)` cannot convert this value"),
+        ("int('1.5')", "error: `int(string)` cannot convert this value"),
+        ("double('x')", "error: `double(string)` cannot convert this value"),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(run(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn a_deciding_side_absorbs_the_error_of_the_other() {
+    let error = "error: division by zero in `/`";
+    let cases = [
+        ("false && 1 / 0 > 0", "Bool(false)"),
+        ("1 / 0 > 0 && false", "Bool(false)"),
+        ("true || 1 / 0 > 0", "Bool(true)"),
+        ("1 / 0 > 0 || true", "Bool(true)"),
+        ("1 / 0 > 0 && true", error),
+        ("true && 1 / 0 > 0", error),
+        ("1 / 0 > 0 || false", error),
+        ("1 / 0 > 0 && 1 % 0 > 0", error),
+        ("1 / 0 > 0 ? true : true", error),
+        ("true ? 1 : 1 / 0", "Int(1)"),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(run(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn a_null_key_or_value_is_an_error_where_it_is_needed() {
+    let arena = Bump::new();
+    let null = Value::Null;
+    let scope = Scope {
+        key: null,
+        value: null,
+        aggregate: null,
+        ts: 0,
+        topic: "t",
+        partition: 0,
+        offset: 0,
+        arena: &arena,
+    };
+    let error = |source: &str| compile(source).unwrap().eval(&scope).unwrap_err();
+    assert_eq!(error("key"), EvalError::Null("key"));
+    assert_eq!(error("value.amount + 1"), EvalError::Null("value"));
+    assert_eq!(error("value"), EvalError::Null("value"));
+    let wrong = Scope {
+        value: Value::Int(1),
+        ..scope
+    };
+    assert_eq!(
+        compile("value.amount").unwrap().eval(&wrong),
+        Err(EvalError::Layout("value"))
+    );
+    assert_eq!(
+        compile("1").unwrap().eval_bool(&scope),
+        Err(EvalError::Layout("expression"))
+    );
+}
+
+/// Message, the part of the source that is marked, suggestion.
+fn error_of(source: &str) -> (String, String, String) {
+    let error = compile(source)
+        .map(|expr| expr.ty().to_string())
+        .expect_err(source);
+    let marked = source
+        .get(error.span.clone())
+        .unwrap_or_else(|| panic!("{source}: {:?}", error.span))
+        .to_owned();
+    (error.message, marked, error.suggestion.unwrap_or_default())
+}
+
+#[test]
+fn type_errors_mark_the_part_that_is_wrong_and_say_what_to_write() {
+    let cases = [
+        (
+            "1 + value.weight",
+            "`+` does not work on int and double",
+            "1 + value.weight",
+            "write `double(1) + value.weight`",
+        ),
+        (
+            "true && 1.5 >= value.amount",
+            "`>=` does not work on double and int",
+            "1.5 >= value.amount",
+            "write `1.5 >= double(value.amount)`",
+        ),
+        (
+            "'a' + value.amount",
+            "`+` does not work on string and int",
+            "'a' + value.amount",
+            "write `'a' + string(value.amount)`",
+        ),
+        (
+            "(key + 'a') - 'b'",
+            "`-` does not work on string and string",
+            "(key + 'a') - 'b'",
+            "",
+        ),
+        (
+            "ts - value.at",
+            "`-` does not work on timestampMillis and timestampMillis",
+            "ts - value.at",
+            "write `int(ts) - int(value.at)`: milliseconds",
+        ),
+        (
+            "value.weight % 2.0",
+            "`%` needs int on both sides, this has type double",
+            "value.weight % 2.0",
+            "",
+        ),
+        (
+            "1 + value.amont * 2",
+            "Order has no field `amont`",
+            "amont",
+            "did you mean `amount`?",
+        ),
+        (
+            "amount > 1",
+            "unknown name `amount`",
+            "amount",
+            "did you mean `value.amount`?",
+        ),
+        (
+            "valeu.amount > 1",
+            "unknown name `valeu`",
+            "valeu",
+            "did you mean `value`?",
+        ),
+        (
+            "headers",
+            "unknown name `headers`",
+            "headers",
+            "names: `key`, `value`, `ts`, `topic`, `partition`, `offset`, `aggregate`",
+        ),
+        (
+            "key.x == 1",
+            "`key` has type string, which has no fields",
+            "x",
+            "",
+        ),
+        ("ts.x == 1", "`ts` has no fields", "ts", ""),
+        (
+            "1 > 0 && value.note == 'x'",
+            "`value.note` may be absent: it has type string?",
+            "value.note",
+            "write `(has(value.note) ? value.note : '')`",
+        ),
+        (
+            "has(value.note) || value.note == 'x'",
+            "`value.note` may be absent: it has type string?",
+            "value.note",
+            "write `(has(value.note) ? value.note : '')`",
+        ),
+        (
+            "value.address.city",
+            "`value.address` may be absent: it has type Address?",
+            "value.address",
+            "test `has(value.address)` first",
+        ),
+        (
+            "value.amount == null",
+            "`value.amount` is never null: it has type int",
+            "value.amount == null",
+            "",
+        ),
+        (
+            "value.note < null",
+            "`null` has no order; only `==` and `!=` compare with it",
+            "value.note < null",
+            "",
+        ),
+        (
+            "value.paid ? 1 : 'a'",
+            "both branches of `? :` need one type, these have int and string",
+            "value.paid ? 1 : 'a'",
+            "",
+        ),
+        (
+            "1 ? 2 : 3",
+            "the condition before `?` needs bool, this has type int",
+            "1",
+            "",
+        ),
+        ("!key", "`!` needs bool, this has type string", "key", ""),
+        ("key && true", "`&&` needs bool, this has type string", "key", ""),
+        (
+            "-key",
+            "`-` needs int or double, this has type string",
+            "-key",
+            "",
+        ),
+        (
+            "key.startWith('a')",
+            "unknown method `startWith`",
+            "key.startWith('a')",
+            "did you mean `startsWith`?",
+        ),
+        (
+            "key.startsWith(1)",
+            "`startsWith` needs strings, this has type int",
+            "1",
+            "",
+        ),
+        (
+            "key.startsWith()",
+            "`startsWith` takes one argument, not 0",
+            "key.startsWith()",
+            "",
+        ),
+        (
+            "now() > ts",
+            "`now` is not part of the language: there is no clock",
+            "now()",
+            "record time is `ts`",
+        ),
+        (
+            "uint(1)",
+            "unknown function `uint`",
+            "uint(1)",
+            "did you mean `int`?",
+        ),
+        (
+            "string(value)",
+            "`string(…)` cannot convert Order",
+            "string(value)",
+            "",
+        ),
+        (
+            "has(key)",
+            "syntax error: invalid argument to has() macro",
+            "k",
+            "",
+        ),
+        (
+            "value.amount in [1, 'a']",
+            "every item of this list needs to be an int constant",
+            "'a'",
+            "",
+        ),
+        (
+            "value.amount in 5",
+            "`in` needs a list of constants at its right",
+            "5",
+            "",
+        ),
+        (
+            "[1, 2]",
+            "a list can only stand at the right of `in`",
+            "[1, 2]",
+            "",
+        ),
+        ("{'a': 1}", "map literals are not part of the language", "{", ""),
+        (
+            "value['amount']",
+            "indexing with `[ ]` is not part of the language",
+            "[",
+            "",
+        ),
+        (
+            "[1].all(x, x > 0)",
+            "`all`, `exists`, `map` and `filter` over lists are not part of the language",
+            "(",
+            "",
+        ),
+        (
+            "1u + 1u",
+            "unsigned integers are not part of the language",
+            "1u",
+            "leave out the `u`",
+        ),
+        ("null", "`null` alone has no type", "null", ""),
+        ("   ", "the expression is empty", "   ", ""),
+        (
+            "1 +",
+            "syntax error: mismatched input the end expecting expression",
+            "",
+            "",
+        ),
+        ("key == 'é' é", "syntax error: unexpected character", "é", ""),
+    ];
+    for (source, message, marked, suggestion) in cases {
+        let expected = (message.to_owned(), marked.to_owned(), suggestion.to_owned());
+        assert_eq!(error_of(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn aggregate_exists_only_where_the_environment_has_it() {
+    let env = Env {
+        aggregate: None,
+        ..env()
+    };
+    let error = Expr::compile("aggregate + 1", &env).unwrap_err();
+    assert_eq!(error.message, "`aggregate` exists only in `aggregate.add`");
+}
+
+#[test]
+fn sizes_and_depths_are_bounded() {
+    let long = format!("'{}'", "x".repeat(5000));
+    assert!(
+        compile(&long)
+            .unwrap_err()
+            .message
+            .starts_with("the expression has 5002 bytes")
+    );
+    let sum = vec!["1"; 500].join("+");
+    assert!(compile(&sum).unwrap_err().message.contains("nested more than"));
+    let ternaries = "true?1:".repeat(65) + "1";
+    assert!(compile(&ternaries).unwrap_err().message.contains("conditionals"));
+    let parentheses = format!("{}1+(1{}", "(1+".repeat(150), ")".repeat(151));
+    assert!(compile(&parentheses).is_err());
+}
+
+#[test]
+fn reads_are_the_fields_that_an_expression_names() {
+    let reads = |source: &str| compile(source).unwrap().reads().clone();
+    let fields = |names: &[&str]| ValueReads::Fields(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(reads("value.amount + value.amount").value, fields(&["amount"]));
+    assert_eq!(
+        reads("has(value.note) && value.paid").value,
+        fields(&["note", "paid"])
+    );
+    assert_eq!(
+        reads("has(value.address) ? value.address.city : ''").value,
+        fields(&["address"])
+    );
+    assert_eq!(reads("value").value, ValueReads::Whole);
+    assert!(reads("1 + 2").is_nothing());
+    let all = reads("key == topic && aggregate > 0");
+    assert_eq!(
+        all,
+        Reads {
+            key: true,
+            aggregate: true,
+            coordinates: true,
+            value: ValueReads::Nothing
+        }
+    );
+}
+
+#[test]
+fn a_built_struct_has_one_slot_per_expression() {
+    let fields = vec![
+        ("a".to_owned(), compile("value.amount").unwrap()),
+        ("b".to_owned(), compile("'x' + key").unwrap()),
+        ("c".to_owned(), compile("value.note").unwrap()),
+    ];
+    let expr = Expr::build_struct("Out", fields);
+    let expected = vec![
+        ("a", Type::Int),
+        ("b", Type::String),
+        ("c", optional(Type::String)),
+    ];
+    assert_eq!(*expr.ty(), Type::Struct(struct_type("Out", expected)));
+}
+
+#[test]
+fn timestamps_print_as_rfc_3339() {
+    let arena = Bump::new();
+    let text = |millis: i64| {
+        let mut out = bumpalo::collections::String::new_in(&arena);
+        text::write_timestamp(millis, &mut out).map(|()| out.to_string())
+    };
+    assert_eq!(text(0).unwrap(), "1970-01-01T00:00:00Z");
+    assert_eq!(text(-1).unwrap(), "1969-12-31T23:59:59.999Z");
+    assert_eq!(text(951_782_400_500).unwrap(), "2000-02-29T00:00:00.5Z");
+    assert_eq!(text(-62_135_596_800_000).unwrap(), "0001-01-01T00:00:00Z");
+    assert_eq!(text(253_402_300_799_999).unwrap(), "9999-12-31T23:59:59.999Z");
+    assert!(text(i64::MAX).is_err() && text(i64::MIN).is_err());
+}
+
+/// A naive reading of arithmetic: text and value, `None` for an error.
+#[derive(Clone, Debug)]
+struct Sample {
+    text: String,
+    value: Option<i64>,
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let edges = prop_oneof![Just(i64::MAX), Just(i64::MIN), Just(0), Just(-1), -20_i64..20];
+    let leaf = edges.prop_map(|value| Sample {
+        text: format!("({value})"),
+        value: Some(value),
+    });
+    leaf.prop_recursive(5, 40, 2, |inner| {
+        (inner.clone(), inner, 0..5_usize).prop_map(|(a, b, how)| {
+            let symbol = ["+", "-", "*", "/", "%"][how];
+            let wide = a.value.zip(b.value).and_then(|(x, y)| {
+                let (x, y) = (i128::from(x), i128::from(y));
+                match how {
+                    0 => Some(x + y),
+                    1 => Some(x - y),
+                    2 => Some(x * y),
+                    _ if y == 0 => None,
+                    3 => Some(x / y),
+                    // CEL: the remainder overflows where the quotient does.
+                    _ if i64::try_from(x / y).is_err() => None,
+                    _ => Some(x % y),
+                }
+            });
+            let value = wide.and_then(|value| i64::try_from(value).ok());
+            Sample {
+                text: format!("({} {symbol} {})", a.text, b.text),
+                value,
+            }
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn arithmetic_agrees_with_wide_integers(sample in sample()) {
+        let expr = Expr::compile(&sample.text, &env()).unwrap();
+        let arena = Bump::new();
+        let scope = Scope {
+            key: Value::Null, value: Value::Null, aggregate: Value::Null,
+            ts: 0, topic: "", partition: 0, offset: 0, arena: &arena,
+        };
+        prop_assert_eq!(expr.eval_int(&scope).ok(), sample.value, "{}", sample.text);
+    }
+
+    #[test]
+    fn no_text_makes_the_compiler_panic(text in "\\PC{0,60}") {
+        check_span(&text);
+    }
+
+    #[test]
+    fn no_sequence_of_tokens_makes_the_compiler_panic(tokens in prop::collection::vec(token(), 0..40)) {
+        check_span(&tokens.concat());
+    }
+}
+
+fn check_span(text: &str) {
+    if let Err(error) = Expr::compile(text, &env()) {
+        assert!(text.get(error.span.clone()).is_some(), "{text:?}: {error:?}");
+    }
+}
+
+fn token() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "value",
+        "key",
+        ".",
+        "amount",
+        "note",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "?",
+        ":",
+        " ",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "!",
+        "&&",
+        "||",
+        "==",
+        "<",
+        "in",
+        "1",
+        "0x",
+        "2.5",
+        "1e9",
+        "'a'",
+        "b'\\xff'",
+        "\"",
+        "'",
+        "has(",
+        "size(",
+        ",",
+        "null",
+        "true",
+        "é",
+        "\n",
+        "//",
+        "`",
+        "ts",
+        "r'",
+        "'''",
+        "9223372036854775808",
+        "u",
+        ".?",
+        "all(x,",
+        "@",
+    ])
+}

@@ -1,0 +1,184 @@
+//! The typed plan: what a worker runs, and what the operator and the command line prepare for it.
+//!
+//! A plan is pure data plus compiled expressions. It names internal topics without the `application.id`;
+//! [`TopicName::resolve`] adds it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{Expr, StructType, Type};
+
+/// Index into [`SubTopology::nodes`].
+pub type NodeIndex = usize;
+/// Index into [`SubTopology::stores`].
+pub type StoreIndex = usize;
+/// Index into [`SubTopology::sinks`].
+pub type SinkIndex = usize;
+
+/// A checked topology.
+#[derive(Debug)]
+pub struct Plan {
+    /// In the order in which records flow: a sub-topology comes after those that feed it.
+    pub sub_topologies: Vec<SubTopology>,
+}
+
+/// A part of the topology that runs in one task per partition; parts are cut at repartition topics.
+#[derive(Debug)]
+pub struct SubTopology {
+    /// Declared name (pipeline, or repartition); `<name>-<partition>` is the task id.
+    pub name: String,
+    /// Where records come from.
+    pub source: Source,
+    /// Node 0 receives each record of the source.
+    pub nodes: Vec<Node>,
+    /// State stores of a task.
+    pub stores: Vec<StoreSpec>,
+    /// Topics that a task writes, changelogs apart.
+    pub sinks: Vec<Sink>,
+}
+
+/// One processor and what it forwards to.
+#[derive(Debug)]
+pub struct Node {
+    /// Path of the step in the declaration, e.g. `spec.topology.pipelines[0].steps[2]`.
+    pub path: String,
+    /// What it does.
+    pub op: Op,
+    /// Nodes that receive its results, in declared order.
+    pub children: Vec<NodeIndex>,
+}
+
+/// What a node does with a record.
+#[derive(Debug)]
+pub enum Op {
+    /// Forwards the record unchanged (the root of a sub-topology; `toStream`).
+    Forward,
+    /// Forwards the record when the expression is true.
+    Filter(Expr),
+    /// Forwards the record when the expression is false.
+    FilterNot(Expr),
+    /// Replaces the key.
+    SelectKey(Expr),
+    /// Replaces the value.
+    MapValues(Expr),
+    /// Updates the aggregate of the record's key and forwards (key, new aggregate). A null key or value drops
+    /// the record (counted). The result's timestamp is max(record, stored), as in Kafka Streams.
+    Aggregate {
+        /// The store that holds the aggregates.
+        store: StoreIndex,
+        /// First value of a key.
+        initial: Expr,
+        /// New value from `aggregate`, `key`, `value`.
+        add: Expr,
+    },
+    /// Writes the record to a topic.
+    Sink(SinkIndex),
+}
+
+/// The input of a sub-topology.
+#[derive(Debug)]
+pub struct Source {
+    /// Declared name of the stream, or of the repartition.
+    pub name: String,
+    /// The topic.
+    pub topic: TopicName,
+    /// How keys are read.
+    pub key: Format,
+    /// How values are read.
+    pub value: Format,
+    /// Event time; the record's own timestamp when absent.
+    pub timestamp: Option<Expr>,
+    /// What a record that cannot be read, or whose timestamp cannot be computed, does.
+    pub on_bad_record: OnBadRecord,
+    /// Where a task begins that has never committed. Internal topics: always the beginning.
+    pub offset_reset: OffsetReset,
+}
+
+/// A topic that a sub-topology writes.
+#[derive(Debug)]
+pub struct Sink {
+    /// The topic.
+    pub topic: TopicName,
+    /// How keys are written.
+    pub key: Format,
+    /// How values are written.
+    pub value: Format,
+}
+
+/// How bytes become values and back. A null record key or value (tombstone) is [`crate::Value::Null`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// UTF-8 bytes.
+    String,
+    /// Bytes as they are.
+    Bytes,
+    /// Big-endian, 8 bytes, as Kafka's `LongSerializer`.
+    Long,
+    /// A JSON object. Reading: only these fields are parsed, all others are skipped (but must be well-formed).
+    /// Writing: fields in this order, no spaces.
+    Json(Arc<StructType>),
+    /// StreamApp's own compact encoding of a typed value (see `docs/reference/formats.md`).
+    Row(Type),
+}
+
+/// A state store of a sub-topology.
+#[derive(Debug)]
+pub struct StoreSpec {
+    /// Declared name.
+    pub name: String,
+    /// Key format of store and changelog.
+    pub key: Format,
+    /// Type of the stored value; store and changelog hold the timestamp and the value (`formats.md`).
+    pub value: Type,
+    /// Hex digest of everything that must not change while the store lives.
+    pub fingerprint: String,
+    /// The changelog topic.
+    pub changelog: TopicName,
+}
+
+/// A topic, with internal names still without the `application.id`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TopicName {
+    /// Owned by others.
+    External(String),
+    /// `<application.id>-<name>-repartition`
+    Repartition(String),
+    /// `<application.id>-<name>-changelog`
+    Changelog(String),
+}
+
+/// `spec.topology.streams[].onBadRecord`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBadRecord {
+    /// Stop the task at this record.
+    Fail,
+    /// Count it and go on.
+    Skip,
+}
+
+/// `spec.topology.streams[].offsetReset`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetReset {
+    /// From the first record that the topic still holds.
+    Earliest,
+    /// From the records written after the first start.
+    Latest,
+}
+
+impl TopicName {
+    /// The topic's name in Kafka.
+    #[must_use]
+    pub fn resolve(&self, application_id: &str) -> String {
+        match self {
+            Self::External(name) => name.clone(),
+            Self::Repartition(name) => format!("{application_id}-{name}-repartition"),
+            Self::Changelog(name) => format!("{application_id}-{name}-changelog"),
+        }
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.resolve("<application.id>"))
+    }
+}

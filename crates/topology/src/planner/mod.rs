@@ -1,0 +1,105 @@
+//! From a declaration to a plan.
+//!
+//! Three passes. [`resolve`] gives every name, type and expression its meaning, with whole record types. [`live`]
+//! finds, from the end of each pipeline backwards, which fields are read later. [`build`] compiles each expression
+//! again, against records that hold only those fields, and cuts sub-topologies at repartition topics.
+//!
+//! A pipeline reads one stream, and a topic is read once: committed positions are per topic and partition, two
+//! readers would collide. The part of a pipeline up to a cut is named by the pipeline, the part behind it by the
+//! store (or by `groupByKey.name`).
+
+mod build;
+mod compile;
+mod live;
+mod names;
+mod resolve;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::declaration::Topology;
+use crate::plan::Plan;
+use crate::{ExprError, Path};
+
+/// Something that is wrong with a declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanError {
+    /// Where.
+    pub path: Path,
+    /// What is wrong.
+    pub message: String,
+    /// The part of the expression at `path` that is meant, in bytes.
+    pub span: Option<Range<usize>>,
+    /// What to write instead.
+    pub suggestion: Option<String>,
+}
+
+impl PlanError {
+    pub(crate) fn new(path: &Path, message: impl Into<String>) -> Self {
+        Self {
+            path: path.clone(),
+            message: message.into(),
+            span: None,
+            suggestion: None,
+        }
+    }
+
+    pub(crate) fn suggest(mut self, suggestion: impl Into<String>) -> Self {
+        self.suggestion = Some(suggestion.into());
+        self
+    }
+
+    pub(crate) fn in_expression(path: &Path, error: ExprError) -> Self {
+        Self {
+            path: path.clone(),
+            message: error.message,
+            span: Some(error.span),
+            suggestion: error.suggestion,
+        }
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)?;
+        if let Some(span) = &self.span {
+            write!(f, " (at {})", span.start)?;
+        }
+        if let Some(suggestion) = &self.suggestion {
+            write!(f, "; {suggestion}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+/// Checks a declaration and compiles it.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the declaration's parts: types, streams, pipelines.
+pub fn plan(declaration: &Topology) -> Result<Plan, Vec<PlanError>> {
+    let mut errors = Vec::new();
+    names::check(declaration, &mut errors);
+    let types = types::resolve(&declaration.types, &mut errors);
+    let pipelines = resolve::resolve(declaration, &types, &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut sub_topologies = Vec::new();
+    for pipeline in &pipelines {
+        match build::build(pipeline) {
+            Ok(parts) => sub_topologies.extend(parts),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(Plan { sub_topologies })
+    } else {
+        Err(errors)
+    }
+}

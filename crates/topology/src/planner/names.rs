@@ -1,0 +1,125 @@
+//! Names: their characters, and that none is there twice.
+
+use std::collections::BTreeMap;
+
+use super::PlanError;
+use crate::Path;
+use crate::declaration::{Operator, Topology};
+
+/// Longest declared name; internal topic names add the application id and a suffix to it.
+const MAX_NAME_BYTES: usize = 63;
+/// Longest topic name in Kafka.
+const MAX_TOPIC_BYTES: usize = 249;
+
+/// Names that were seen, with what has them.
+type Seen<'a> = BTreeMap<&'a str, &'static str>;
+
+pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
+    let root = Path::topology();
+    let mut seen = Seen::new();
+    for (index, record_type) in declaration.types.iter().enumerate() {
+        let path = root.field("types").index(index).field("name");
+        unique(&mut seen, &record_type.name, "type", &path, errors);
+    }
+    // Streams, pipelines and what follows a cut give their names to tasks and topics.
+    let (mut seen, mut topics) = (Seen::new(), Seen::new());
+    for (index, stream) in declaration.streams.iter().enumerate() {
+        let path = root.field("streams").index(index);
+        name(&stream.name, &path.field("name"), errors);
+        unique(&mut seen, &stream.name, "stream", &path.field("name"), errors);
+        topic(&stream.topic, &path.field("topic"), errors);
+        if topics.insert(&stream.topic, "stream").is_some() {
+            let message = format!("topic `{}` is already read by another stream", stream.topic);
+            errors
+                .push(PlanError::new(&path.field("topic"), message).suggest("declare one stream per topic"));
+        }
+    }
+    let mut seen = Seen::new();
+    let mut readers = BTreeMap::new();
+    for (index, pipeline) in declaration.pipelines.iter().enumerate() {
+        let path = root.field("pipelines").index(index);
+        name(&pipeline.name, &path.field("name"), errors);
+        unique(&mut seen, &pipeline.name, "pipeline", &path.field("name"), errors);
+        topic(&pipeline.to.topic, &path.field("to").field("topic"), errors);
+        if let Some(other) = readers.insert(pipeline.from.as_str(), pipeline.name.as_str()) {
+            let message = format!(
+                "stream `{}` is already read by pipeline `{other}`; several pipelines from one stream are not \
+                 supported yet, their committed positions would collide",
+                pipeline.from
+            );
+            errors.push(PlanError::new(&path.field("from"), message));
+        }
+        if topics.contains_key(pipeline.to.topic.as_str()) {
+            let message = format!(
+                "topic `{}` is also read by a stream: records would go round",
+                pipeline.to.topic
+            );
+            errors.push(PlanError::new(&path.field("to").field("topic"), message));
+        }
+    }
+    // Stores after all pipelines: a clash is told at the store.
+    for (index, pipeline) in declaration.pipelines.iter().enumerate() {
+        for (step, declared) in pipeline.steps.iter().enumerate() {
+            let path = root.field("pipelines").index(index).field("steps").index(step);
+            match declared.operator() {
+                Ok(Operator::Aggregate(aggregate)) => {
+                    let path = path.field("aggregate").field("store");
+                    name(&aggregate.store, &path, errors);
+                    unique(&mut seen, &aggregate.store, "store", &path, errors);
+                }
+                Ok(Operator::GroupByKey(group)) => {
+                    if let Some(given) = &group.name {
+                        let path = path.field("groupByKey").field("name");
+                        name(given, &path, errors);
+                        unique(&mut seen, given, "repartition", &path, errors);
+                    }
+                }
+                Ok(
+                    Operator::SelectKey(_)
+                    | Operator::Filter(_)
+                    | Operator::FilterNot(_)
+                    | Operator::MapValues(_)
+                    | Operator::ToStream,
+                )
+                | Err(_) => {}
+            }
+        }
+    }
+}
+
+fn unique<'a>(
+    seen: &mut Seen<'a>,
+    name: &'a str,
+    what: &'static str,
+    path: &Path,
+    errors: &mut Vec<PlanError>,
+) {
+    if let Some(other) = seen.insert(name, what) {
+        errors.push(PlanError::new(
+            path,
+            format!("the name `{name}` is already taken by a {other}"),
+        ));
+    }
+}
+
+fn name(name: &str, path: &Path, errors: &mut Vec<PlanError>) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(allowed) || name.starts_with('.') {
+        let message = format!(
+            "`{name}` cannot be a name: 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_`, `.` are allowed, \
+             it becomes part of topic names"
+        );
+        errors.push(PlanError::new(path, message));
+    }
+}
+
+fn topic(name: &str, path: &Path, errors: &mut Vec<PlanError>) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = !name.is_empty() && name.len() <= MAX_TOPIC_BYTES && name.chars().all(allowed);
+    if !fits || name == "." || name == ".." {
+        let message = format!(
+            "`{name}` cannot be a topic in Kafka: 1 to {MAX_TOPIC_BYTES} letters, digits, `-`, `_`, `.` are allowed"
+        );
+        errors.push(PlanError::new(path, message));
+    }
+}

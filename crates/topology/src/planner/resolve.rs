@@ -1,0 +1,393 @@
+//! First pass: every step with the types that flow into and out of it.
+
+use std::collections::BTreeMap;
+
+use super::PlanError;
+use super::compile::{compile_aggregate, compile_as, compile_key, compile_map_values, compile_timestamp};
+use super::sink;
+use super::types::Types;
+use crate::declaration::{
+    Aggregate, KeySerde, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology, ValueSerde,
+};
+use crate::suggest::did_you_mean;
+use crate::{Env, Expr, Path, Type, ValueReads};
+
+/// A pipeline without errors.
+pub(crate) struct Resolved<'d> {
+    pub(crate) pipeline: &'d Pipeline,
+    pub(crate) path: Path,
+    pub(crate) stream: &'d Stream,
+    pub(crate) stream_path: Path,
+    /// Types of the stream's records, with all fields.
+    pub(crate) key: Type,
+    pub(crate) value: Type,
+    /// What the stream's `timestamp` reads.
+    pub(crate) timestamp_reads: ValueReads,
+    pub(crate) steps: Vec<Step<'d>>,
+}
+
+/// One step, with what it reads of a record's value.
+pub(crate) struct Step<'d> {
+    pub(crate) path: Path,
+    pub(crate) op: StepOp<'d>,
+    pub(crate) reads: ValueReads,
+}
+
+pub(crate) enum StepOp<'d> {
+    SelectKey(&'d str),
+    Filter(&'d str),
+    FilterNot(&'d str),
+    MapValues(&'d MapValues),
+    /// With the name of the repartition topic, where the key was changed before.
+    GroupByKey(Option<&'d str>),
+    Aggregate(&'d Aggregate),
+    ToStream,
+}
+
+pub(crate) fn resolve<'d>(
+    declaration: &'d Topology,
+    types: &Types,
+    errors: &mut Vec<PlanError>,
+) -> Vec<Resolved<'d>> {
+    let root = Path::topology();
+    let mut streams = BTreeMap::new();
+    for (index, stream) in declaration.streams.iter().enumerate() {
+        let path = root.field("streams").index(index);
+        let resolved = resolve_stream(stream, &path, types, errors);
+        streams.insert(stream.name.as_str(), resolved);
+        if !declaration
+            .pipelines
+            .iter()
+            .any(|pipeline| pipeline.from == stream.name)
+        {
+            let message = format!("no pipeline reads stream `{}`", stream.name);
+            errors.push(PlanError::new(&path.field("name"), message));
+        }
+    }
+    let mut pipelines = Vec::new();
+    for (index, pipeline) in declaration.pipelines.iter().enumerate() {
+        let path = root.field("pipelines").index(index);
+        match streams.get(pipeline.from.as_str()) {
+            Some(Some(stream)) => {
+                let before = errors.len();
+                let steps = Walk::new(stream, &path, errors).pipeline(pipeline);
+                if errors.len() == before {
+                    pipelines.push(Resolved {
+                        pipeline,
+                        path,
+                        stream: stream.declared,
+                        stream_path: stream.path.clone(),
+                        key: stream.key.clone(),
+                        value: stream.value.clone(),
+                        timestamp_reads: stream.timestamp_reads.clone(),
+                        steps,
+                    });
+                }
+            }
+            // The stream's own error says it.
+            Some(None) => {}
+            None => errors.push(unknown_from(declaration, pipeline, &path)),
+        }
+    }
+    pipelines
+}
+
+fn unknown_from(declaration: &Topology, pipeline: &Pipeline, path: &Path) -> PlanError {
+    let path = path.field("from");
+    if declaration
+        .pipelines
+        .iter()
+        .any(|other| other.name == pipeline.from)
+    {
+        let message = format!(
+            "`{}` is a pipeline; reading another pipeline is not supported yet",
+            pipeline.from
+        );
+        return PlanError::new(&path, message).suggest("read a stream");
+    }
+    let names: Vec<_> = declaration
+        .streams
+        .iter()
+        .map(|stream| stream.name.as_str())
+        .collect();
+    PlanError {
+        suggestion: did_you_mean(&pipeline.from, "streams", &names),
+        ..PlanError::new(&path, format!("unknown stream `{}`", pipeline.from))
+    }
+}
+
+struct ResolvedStream<'d> {
+    declared: &'d Stream,
+    path: Path,
+    key: Type,
+    value: Type,
+    timestamp_reads: ValueReads,
+}
+
+fn resolve_stream<'d>(
+    stream: &'d Stream,
+    path: &Path,
+    types: &Types,
+    errors: &mut Vec<PlanError>,
+) -> Option<ResolvedStream<'d>> {
+    let key = key_type(stream.key.serde);
+    let value = value_type(stream, path, types, errors)?;
+    let mut timestamp_reads = ValueReads::Nothing;
+    if let Some(source) = &stream.timestamp {
+        let path = path.field("timestamp");
+        let env = Env {
+            key: key.clone(),
+            value: value.clone(),
+            aggregate: None,
+        };
+        match compile_timestamp(source, &env, &path) {
+            Ok(expr) => timestamp_reads = expr.reads().value.clone(),
+            Err(error) => errors.push(error),
+        }
+    }
+    Some(ResolvedStream {
+        declared: stream,
+        path: path.clone(),
+        key,
+        value,
+        timestamp_reads,
+    })
+}
+
+fn key_type(serde: KeySerde) -> Type {
+    match serde {
+        KeySerde::String => Type::String,
+        KeySerde::Bytes => Type::Bytes,
+        KeySerde::Long => Type::Int,
+    }
+}
+
+fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<PlanError>) -> Option<Type> {
+    let path = path.field("value");
+    let scalar = match stream.value.serde {
+        ValueSerde::Json => None,
+        ValueSerde::String => Some(Type::String),
+        ValueSerde::Bytes => Some(Type::Bytes),
+        ValueSerde::Long => Some(Type::Int),
+    };
+    let error = match (&stream.value.type_name, scalar) {
+        (None, Some(scalar)) => return Some(scalar),
+        (Some(name), None) => match types.get(name) {
+            Some(ty) => return Some(Type::Struct(ty.clone())),
+            None => {
+                let names: Vec<_> = types.keys().map(String::as_str).collect();
+                PlanError {
+                    suggestion: did_you_mean(name, "types", &names),
+                    ..PlanError::new(&path.field("type"), format!("unknown type `{name}`"))
+                }
+            }
+        },
+        (None, None) => PlanError::new(&path, "`serde: Json` needs `type`, the name of a declared type"),
+        (Some(_), Some(_)) => {
+            PlanError::new(&path.field("type"), "`type` goes only with `serde: Json`").suggest("leave it out")
+        }
+    };
+    errors.push(error);
+    None
+}
+
+/// What the previous step allows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    Grouped,
+    Table,
+}
+
+/// Goes through one pipeline.
+struct Walk<'e> {
+    env: Env,
+    kind: Kind,
+    key_changed: bool,
+    path: &'e Path,
+    errors: &'e mut Vec<PlanError>,
+}
+
+impl<'e> Walk<'e> {
+    fn new(stream: &ResolvedStream<'_>, path: &'e Path, errors: &'e mut Vec<PlanError>) -> Self {
+        let env = Env {
+            key: stream.key.clone(),
+            value: stream.value.clone(),
+            aggregate: None,
+        };
+        Self {
+            env,
+            kind: Kind::Stream,
+            key_changed: false,
+            path,
+            errors,
+        }
+    }
+
+    fn pipeline<'d>(mut self, pipeline: &'d Pipeline) -> Vec<Step<'d>> {
+        let mut steps: Vec<Step<'d>> = Vec::new();
+        for (index, declared) in pipeline.steps.iter().enumerate() {
+            let path = self.path.field("steps").index(index);
+            let next = pipeline
+                .steps
+                .get(index + 1)
+                .and_then(|step| step.operator().ok());
+            let resolved = match declared.operator() {
+                Ok(operator) => self.operator(operator, next, &path),
+                Err(set) => Err(vec![not_one(&set, &path)]),
+            };
+            match resolved {
+                Ok((op, reads)) => steps.push(Step { path, op, reads }),
+                Err(errors) => {
+                    self.errors.extend(errors);
+                    if !self.knows_result(declared.operator().ok()) {
+                        return steps;
+                    }
+                }
+            }
+        }
+        self.end(&pipeline.to);
+        steps
+    }
+
+    /// Whether something can be said about the steps behind one with an error. Takes over what is known.
+    fn knows_result(&mut self, operator: Option<Operator<'_>>) -> bool {
+        match operator {
+            Some(Operator::Filter(_) | Operator::FilterNot(_)) => {
+                // A forgotten `toStream` is told once.
+                if self.kind == Kind::Table {
+                    self.kind = Kind::Stream;
+                }
+                true
+            }
+            // `initial` gives the type, whatever is wrong with `add`.
+            Some(Operator::Aggregate(aggregate)) if self.kind == Kind::Grouped => {
+                let Ok(initial) = Expr::compile(&aggregate.initial, &self.env) else {
+                    return false;
+                };
+                self.env.value = initial.ty().clone();
+                self.kind = Kind::Table;
+                true
+            }
+            Some(
+                Operator::SelectKey(_)
+                | Operator::MapValues(_)
+                | Operator::GroupByKey(_)
+                | Operator::Aggregate(_)
+                | Operator::ToStream,
+            )
+            | None => false,
+        }
+    }
+
+    fn end(&mut self, to: &SinkTopic) {
+        let path = self.path.field("to");
+        match self.kind {
+            Kind::Stream => {}
+            Kind::Grouped => {
+                let message = "`groupByKey` needs an `aggregate` behind it";
+                self.errors
+                    .push(PlanError::new(&self.path.field("steps"), message));
+                return;
+            }
+            Kind::Table => {
+                let error =
+                    PlanError::new(&path, "the result of `aggregate` is a table, `to` needs a stream");
+                self.errors.push(error.suggest("add the step `toStream: {}`"));
+                return;
+            }
+        }
+        self.errors.extend(sink::key(to, &self.env.key, &path).err());
+        self.errors.extend(sink::value(to, &self.env.value, &path).err());
+    }
+
+    fn operator<'d>(
+        &mut self,
+        operator: Operator<'d>,
+        next: Option<Operator<'d>>,
+        path: &Path,
+    ) -> Result<(StepOp<'d>, ValueReads), Vec<PlanError>> {
+        self.allowed(&operator, path).map_err(|error| vec![error])?;
+        let path = path.field(operator.name());
+        let one = |error| vec![error];
+        Ok(match operator {
+            Operator::SelectKey(source) => {
+                let expr = compile_key(source, &self.env, &path).map_err(one)?;
+                self.env.key = expr.ty().clone();
+                self.key_changed = true;
+                (StepOp::SelectKey(source), expr.reads().value.clone())
+            }
+            Operator::Filter(source) => {
+                let expr = compile_as(source, &Type::Bool, &self.env, &path).map_err(one)?;
+                (StepOp::Filter(source), expr.reads().value.clone())
+            }
+            Operator::FilterNot(source) => {
+                let expr = compile_as(source, &Type::Bool, &self.env, &path).map_err(one)?;
+                (StepOp::FilterNot(source), expr.reads().value.clone())
+            }
+            Operator::MapValues(map) => {
+                let expr = compile_map_values(map, &self.env, &path)?;
+                self.env.value = expr.ty().clone();
+                (StepOp::MapValues(map), expr.reads().value.clone())
+            }
+            Operator::GroupByKey(group) => {
+                let Some(Operator::Aggregate(aggregate)) = next else {
+                    return Err(vec![PlanError::new(
+                        &path,
+                        "`groupByKey` needs an `aggregate` behind it",
+                    )]);
+                };
+                self.kind = Kind::Grouped;
+                let name = group.name.as_deref().unwrap_or(&aggregate.store);
+                let cut = std::mem::take(&mut self.key_changed);
+                (StepOp::GroupByKey(cut.then_some(name)), ValueReads::Nothing)
+            }
+            Operator::Aggregate(aggregate) => {
+                let (initial, add) = compile_aggregate(aggregate, &self.env, &path)?;
+                self.env.value = initial.ty().clone();
+                self.kind = Kind::Table;
+                (StepOp::Aggregate(aggregate), add.reads().value.clone())
+            }
+            Operator::ToStream => {
+                self.kind = Kind::Stream;
+                (StepOp::ToStream, ValueReads::Nothing)
+            }
+        })
+    }
+
+    fn allowed(&self, operator: &Operator<'_>, path: &Path) -> Result<(), PlanError> {
+        let name = operator.name();
+        let path = path.field(name);
+        match (operator, self.kind) {
+            (Operator::Aggregate(_), Kind::Grouped) | (Operator::ToStream, Kind::Table) => Ok(()),
+            (Operator::Aggregate(_), Kind::Stream | Kind::Table) => {
+                let error = PlanError::new(&path, "`aggregate` needs a grouping before it");
+                Err(error.suggest("add the step `groupByKey: {}`"))
+            }
+            (Operator::ToStream, Kind::Stream | Kind::Grouped) => {
+                Err(PlanError::new(&path, "`toStream` goes only behind `aggregate`").suggest("leave it out"))
+            }
+            (_, Kind::Stream) => Ok(()),
+            (_, Kind::Grouped) => Err(PlanError::new(
+                &path,
+                format!("`{name}` cannot follow `groupByKey`"),
+            )),
+            (_, Kind::Table) => {
+                let message = format!("`{name}` needs a stream, the result of `aggregate` is a table");
+                Err(PlanError::new(&path, message).suggest("add the step `toStream: {}` before it"))
+            }
+        }
+    }
+}
+
+fn not_one(set: &[&str], path: &Path) -> PlanError {
+    if set.is_empty() {
+        return PlanError::new(path, "the step has no operator");
+    }
+    let names: Vec<_> = set.iter().map(|name| format!("`{name}`")).collect();
+    PlanError::new(
+        path,
+        format!("the step has {} operators: {}", set.len(), names.join(", ")),
+    )
+    .suggest("make each a step of its own")
+}

@@ -1,0 +1,78 @@
+//! Formats of the topics that are written.
+
+use super::PlanError;
+use crate::declaration::{KeySerde, SinkTopic, ValueSerde};
+use crate::plan::Format;
+use crate::{Path, Type};
+
+/// The format of a key of this type, if it can be one.
+pub(crate) fn key_format(ty: &Type) -> Option<Format> {
+    match ty {
+        Type::String => Some(Format::String),
+        Type::Int => Some(Format::Long),
+        Type::Bytes => Some(Format::Bytes),
+        Type::Bool | Type::Double | Type::Timestamp | Type::Struct(_) | Type::Optional(_) => None,
+    }
+}
+
+/// How `to` writes keys.
+pub(crate) fn key(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, PlanError> {
+    let Some(format) = key_format(ty) else {
+        return Err(PlanError::new(
+            path,
+            format!("a key of type {ty} cannot be written"),
+        ));
+    };
+    let Some(declared) = &to.key else {
+        return Ok(format);
+    };
+    let wanted = match declared.serde {
+        KeySerde::String => Format::String,
+        KeySerde::Bytes => Format::Bytes,
+        KeySerde::Long => Format::Long,
+    };
+    if wanted == format {
+        return Ok(format);
+    }
+    let path = path.field("key").field("serde");
+    let message = format!("the key has type {ty}, which {:?} does not write", declared.serde);
+    Err(PlanError::new(&path, message)
+        .suggest(format!("write `serde: {}`, or leave `key` out", name(&format))))
+}
+
+/// How `to` writes values.
+pub(crate) fn value(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, PlanError> {
+    let serde = to.value.serde;
+    match (serde, ty) {
+        (ValueSerde::Json, Type::Struct(ty)) => return Ok(Format::Json(ty.clone())),
+        (ValueSerde::String, Type::String) => return Ok(Format::String),
+        (ValueSerde::Bytes, Type::Bytes) => return Ok(Format::Bytes),
+        (ValueSerde::Long, Type::Int) => return Ok(Format::Long),
+        (ValueSerde::Json | ValueSerde::String | ValueSerde::Bytes | ValueSerde::Long, _) => {}
+    }
+    let path = path.field("value").field("serde");
+    let error = PlanError::new(
+        &path,
+        format!("the value has type {ty}, which {serde:?} does not write"),
+    );
+    Err(match (serde, ty) {
+        (_, Type::Struct(_)) => error.suggest("write `serde: Json`"),
+        (ValueSerde::Json, _) => error.suggest("give it fields with `mapValues: {fields: {…}}`"),
+        (_, Type::Int) => error.suggest("write `serde: Long`, or convert with `string(value)`"),
+        (_, Type::String) => error.suggest("write `serde: String`"),
+        (_, Type::Bytes) => error.suggest("write `serde: Bytes`"),
+        (_, Type::Bool | Type::Double | Type::Timestamp | Type::Optional(_)) => {
+            error.suggest("convert it with `mapValues: {expression: \"string(value)\"}`")
+        }
+    })
+}
+
+fn name(format: &Format) -> &'static str {
+    match format {
+        Format::String => "String",
+        Format::Bytes => "Bytes",
+        Format::Long => "Long",
+        Format::Json(_) => "Json",
+        Format::Row(_) => "Row",
+    }
+}

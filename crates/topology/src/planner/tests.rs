@@ -1,0 +1,624 @@
+use serde_json::{Value as Json, json};
+
+use super::plan;
+use crate::declaration::Topology;
+use crate::plan::{Format, OffsetReset, OnBadRecord, Op, Plan, SubTopology, TopicName};
+use crate::{PlanError, StructType, Type, ValueReads};
+
+/// The example of the design: `examples/orders-risk/app.yaml`.
+fn orders_risk() -> Json {
+    json!({
+        "language": "v1",
+        "types": [{"name": "Order", "fields": {
+            "orderId": "string", "customerId": "string", "amountInCents": "int", "note": "string?",
+            "submittedAt": "timestampMillis"
+        }}],
+        "streams": [{
+            "name": "orders", "topic": "orders.submitted.v1", "key": {"serde": "String"},
+            "value": {"serde": "Json", "type": "Order"}, "timestamp": "value.submittedAt"
+        }],
+        "pipelines": [{
+            "name": "exposure", "from": "orders",
+            "steps": [
+                {"selectKey": "value.customerId"},
+                {"groupByKey": {}},
+                {"aggregate": {"store": "by-customer", "initial": "0", "add": "aggregate + value.amountInCents"}},
+                {"toStream": {}},
+                {"filter": "value >= 1000000"},
+                {"mapValues": {"fields": {"exposure": "value", "customerId": "key"}}}
+            ],
+            "to": {"topic": "risk.decisions.v1", "value": {"serde": "Json"}}
+        }]
+    })
+}
+
+fn declared(json: Json) -> Topology {
+    serde_json::from_value(json).unwrap()
+}
+
+fn planned(json: Json) -> Plan {
+    plan(&declared(json)).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+/// Path, message and suggestion of each error.
+fn errors(json: Json) -> Vec<(String, String, String)> {
+    let errors = plan(&declared(json)).map(|plan| plan.describe()).unwrap_err();
+    errors
+        .into_iter()
+        .map(
+            |PlanError {
+                 path,
+                 message,
+                 suggestion,
+                 ..
+             }| {
+                (
+                    path.to_string().replace("spec.topology.", ""),
+                    message,
+                    suggestion.unwrap_or_default(),
+                )
+            },
+        )
+        .collect()
+}
+
+fn error(path: &str, message: &str, suggestion: &str) -> (String, String, String) {
+    (path.to_owned(), message.to_owned(), suggestion.to_owned())
+}
+
+/// The document with one place changed.
+fn with(pointer: &str, value: Json) -> Json {
+    let mut json = orders_risk();
+    *json.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+    json
+}
+
+fn field_names(ty: &StructType) -> Vec<&str> {
+    ty.fields.iter().map(|field| field.name.as_str()).collect()
+}
+
+/// Operators as words, each with its children.
+fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
+    let word = |op: &Op| match op {
+        Op::Forward => "forward",
+        Op::Filter(_) => "filter",
+        Op::FilterNot(_) => "filterNot",
+        Op::SelectKey(_) => "selectKey",
+        Op::MapValues(_) => "mapValues",
+        Op::Aggregate { .. } => "aggregate",
+        Op::Sink(_) => "sink",
+    };
+    sub.nodes
+        .iter()
+        .map(|node| (word(&node.op), node.children.clone()))
+        .collect()
+}
+
+#[test]
+fn a_changed_key_cuts_the_topology_and_only_read_fields_travel() {
+    let plan = planned(orders_risk());
+    let [before, after] = plan.sub_topologies.as_slice() else {
+        panic!("{}", plan.describe())
+    };
+
+    assert_eq!(
+        (before.name.as_str(), after.name.as_str()),
+        ("exposure", "by-customer")
+    );
+    assert_eq!(
+        before.source.topic,
+        TopicName::External("orders.submitted.v1".into())
+    );
+    assert_eq!(before.source.key, Format::String);
+    let Format::Json(read) = &before.source.value else {
+        panic!("{:?}", before.source.value)
+    };
+    assert_eq!(field_names(read), ["amountInCents", "customerId", "submittedAt"]);
+    assert!(before.source.timestamp.is_some());
+    assert_eq!(
+        (before.source.on_bad_record, before.source.offset_reset),
+        (OnBadRecord::Fail, OffsetReset::Earliest)
+    );
+    assert_eq!(
+        shape(before),
+        [
+            ("forward", vec![1]),
+            ("selectKey", vec![2]),
+            ("mapValues", vec![3]),
+            ("sink", vec![])
+        ]
+    );
+
+    let repartition = &before.sinks[0];
+    assert_eq!(repartition.topic, TopicName::Repartition("by-customer".into()));
+    assert_eq!(repartition.key, Format::String);
+    let Format::Row(Type::Struct(row)) = &repartition.value else {
+        panic!("{:?}", repartition.value)
+    };
+    assert_eq!(field_names(row), ["amountInCents"]);
+    let Op::MapValues(projection) = &before.nodes[2].op else {
+        panic!("{:?}", before.nodes[2])
+    };
+    assert_eq!(*projection.ty(), Type::Struct(row.clone()));
+
+    assert_eq!(
+        (&after.source.topic, &after.source.key),
+        (&repartition.topic, &repartition.key)
+    );
+    assert_eq!(after.source.value, repartition.value);
+    assert!(after.source.timestamp.is_none());
+    let kinds = shape(after);
+    assert_eq!(
+        kinds,
+        [
+            ("forward", vec![1]),
+            ("aggregate", vec![2]),
+            ("forward", vec![3]),
+            ("filter", vec![4]),
+            ("mapValues", vec![5]),
+            ("sink", vec![])
+        ]
+    );
+    let store = &after.stores[0];
+    assert_eq!(
+        (store.name.as_str(), &store.key, &store.value),
+        ("by-customer", &Format::String, &Type::Int)
+    );
+    assert_eq!(store.changelog, TopicName::Changelog("by-customer".into()));
+    assert_eq!(store.fingerprint, "d2909fc47a5d9132");
+    let sink = &after.sinks[0];
+    assert_eq!(
+        (&sink.topic, &sink.key),
+        (&TopicName::External("risk.decisions.v1".into()), &Format::String)
+    );
+    let Format::Json(written) = &sink.value else {
+        panic!("{:?}", sink.value)
+    };
+    assert_eq!(field_names(written), ["customerId", "exposure"]);
+    assert_eq!(after.nodes[3].path, "spec.topology.pipelines[0].steps[4]");
+}
+
+#[test]
+fn the_projection_and_the_aggregate_agree_on_slots() {
+    use crate::{Scope, Value};
+    let plan = planned(orders_risk());
+    let arena = bumpalo::Bump::new();
+    let order = [Value::Int(700), Value::String("c1"), Value::Timestamp(9)];
+    let scope = Scope {
+        key: Value::String("o1"),
+        value: Value::Struct(&order),
+        aggregate: Value::Null,
+        ts: 1,
+        topic: "orders.submitted.v1",
+        partition: 0,
+        offset: 0,
+        arena: &arena,
+    };
+    let before = &plan.sub_topologies[0];
+    assert_eq!(
+        before.source.timestamp.as_ref().unwrap().eval(&scope),
+        Ok(Value::Timestamp(9))
+    );
+    let Op::SelectKey(key) = &before.nodes[1].op else {
+        panic!()
+    };
+    assert_eq!(key.eval(&scope), Ok(Value::String("c1")));
+    let Op::MapValues(projection) = &before.nodes[2].op else {
+        panic!()
+    };
+    let row = projection.eval(&scope).unwrap();
+    assert_eq!(row, Value::Struct(&[Value::Int(700)]));
+    let Op::Aggregate { initial, add, .. } = &plan.sub_topologies[1].nodes[1].op else {
+        panic!()
+    };
+    assert_eq!(initial.eval(&scope), Ok(Value::Int(0)));
+    assert_eq!(
+        add.eval(&Scope {
+            value: row,
+            aggregate: Value::Int(5),
+            ..scope
+        }),
+        Ok(Value::Int(705))
+    );
+}
+
+#[test]
+fn an_unchanged_key_needs_no_repartition_topic() {
+    let mut json = orders_risk();
+    json["pipelines"][0]["steps"].as_array_mut().unwrap().remove(0);
+    let plan = planned(json);
+    let [only] = plan.sub_topologies.as_slice() else {
+        panic!("{}", plan.describe())
+    };
+    assert_eq!(only.name, "exposure");
+    assert_eq!((only.stores.len(), only.sinks.len()), (1, 1));
+}
+
+#[test]
+fn a_second_change_of_the_key_cuts_again_and_a_group_can_be_named() {
+    let mut json = orders_risk();
+    let steps = json["pipelines"][0]["steps"].as_array_mut().unwrap();
+    steps.extend([
+        json!({"selectKey": "'all'"}),
+        json!({"groupByKey": {"name": "everything"}}),
+        json!({"aggregate": {"store": "total", "initial": "0", "add": "aggregate + value.exposure"}}),
+        json!({"toStream": {}}),
+    ]);
+    json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+    let plan = planned(json);
+    let names: Vec<_> = plan.sub_topologies.iter().map(|sub| sub.name.as_str()).collect();
+    assert_eq!(names, ["exposure", "by-customer", "everything"]);
+    assert_eq!(
+        plan.sub_topologies[1].sinks[0].topic,
+        TopicName::Repartition("everything".into())
+    );
+    assert_eq!(
+        plan.sub_topologies[2].stores[0].changelog,
+        TopicName::Changelog("total".into())
+    );
+    assert_eq!(plan.sub_topologies[2].sinks[0].value, Format::Long);
+}
+
+#[test]
+fn a_value_that_passes_through_is_read_whole() {
+    let json = with(
+        "/pipelines/0/steps",
+        json!([{"filterNot": "value.amountInCents < 5"}]),
+    );
+    let plan = planned(json);
+    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+        panic!()
+    };
+    assert_eq!(
+        field_names(read),
+        ["amountInCents", "customerId", "note", "orderId", "submittedAt"]
+    );
+    assert_eq!(plan.sub_topologies[0].sinks[0].value, Format::Json(read.clone()));
+}
+
+#[test]
+fn the_fingerprint_of_a_store_follows_its_name_key_and_value_only() {
+    let fingerprint = |json| {
+        planned(json).sub_topologies.last().unwrap().stores[0]
+            .fingerprint
+            .clone()
+    };
+    let base = fingerprint(orders_risk());
+    let same = with(
+        "/pipelines/0/steps/2/aggregate/add",
+        json!("aggregate + 2 * value.amountInCents"),
+    );
+    assert_eq!(fingerprint(same), base);
+    let mut value = with("/pipelines/0/steps/2/aggregate/initial", json!("0.0"));
+    value["pipelines"][0]["steps"][2]["aggregate"]["add"] = json!("aggregate + 1.0");
+    value["pipelines"][0]["steps"][4] = json!({"filter": "value > 1.0"});
+    let key = with("/pipelines/0/steps/0/selectKey", json!("value.amountInCents"));
+    let name = with("/pipelines/0/steps/2/aggregate/store", json!("other"));
+    for changed in [value, key, name] {
+        assert_ne!(fingerprint(changed), base);
+    }
+}
+
+#[test]
+fn a_declaration_survives_json() {
+    let declaration = declared(orders_risk());
+    let text = serde_json::to_string(&declaration).unwrap();
+    assert_eq!(serde_json::from_str::<Topology>(&text).unwrap(), declaration);
+}
+
+#[test]
+fn all_errors_of_a_declaration_are_told_at_once() {
+    let mut json = orders_risk();
+    json["types"][0]["fields"]["amountInCents"] = json!("integer");
+    json["types"][0]["fields"]["a-b"] = json!("string");
+    json["streams"][0]["topic"] = json!("orders submitted");
+    json["streams"][0]["timestamp"] = json!("value.orderId");
+    json["pipelines"][0]["name"] = json!("ex posure");
+    json["pipelines"][0]["steps"][0]["selectKey"] = json!("value.custmerId");
+    let found = errors(json);
+    let expected = [
+        error(
+            "streams[0].topic",
+            "`orders submitted` cannot be a topic in Kafka: 1 to 249 letters, digits, `-`, `_`, `.` are allowed",
+            "",
+        ),
+        error(
+            "pipelines[0].name",
+            "`ex posure` cannot be a name: 1 to 63 letters, digits, `-`, `_`, `.` are allowed, it becomes part of topic names",
+            "",
+        ),
+        error(
+            "types[0].fields.a-b",
+            "field `a-b` cannot be named in an expression: use letters, digits and `_`",
+            "",
+        ),
+        error(
+            "types[0].fields.amountInCents",
+            "unknown type `integer`",
+            "did you mean `int`?",
+        ),
+        error(
+            "streams[0].timestamp",
+            "`timestamp` needs timestampMillis, the expression has type string",
+            "declare the field as `timestampMillis`",
+        ),
+        error(
+            "pipelines[0].steps[0].selectKey",
+            "Order has no field `custmerId`",
+            "did you mean `customerId`?",
+        ),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn each_rule_of_a_pipeline_has_its_error() {
+    let step = |steps: Json| with("/pipelines/0/steps", steps);
+    let aggregate = json!({"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1"}});
+    let cases = [
+        (
+            with("/streams/0/value/type", json!("Ordr")),
+            "streams[0].value.type",
+            "unknown type `Ordr`",
+            "did you mean `Order`?",
+        ),
+        (
+            with("/streams/0/value", json!({"serde": "Json"})),
+            "streams[0].value",
+            "`serde: Json` needs `type`, the name of a declared type",
+            "",
+        ),
+        (
+            with("/streams/0/value", json!({"serde": "Long", "type": "Order"})),
+            "streams[0].value.type",
+            "`type` goes only with `serde: Json`",
+            "leave it out",
+        ),
+        (
+            step(json!([aggregate])),
+            "pipelines[0].steps[0].aggregate",
+            "`aggregate` needs a grouping before it",
+            "add the step `groupByKey: {}`",
+        ),
+        (
+            step(json!([{"groupByKey": {}}])),
+            "pipelines[0].steps[0].groupByKey",
+            "`groupByKey` needs an `aggregate` behind it",
+            "",
+        ),
+        (
+            step(json!([{"toStream": {}}])),
+            "pipelines[0].steps[0].toStream",
+            "`toStream` goes only behind `aggregate`",
+            "leave it out",
+        ),
+        (
+            step(json!([{"groupByKey": {}}, aggregate])),
+            "pipelines[0].to",
+            "the result of `aggregate` is a table, `to` needs a stream",
+            "add the step `toStream: {}`",
+        ),
+        (
+            step(json!([{}])),
+            "pipelines[0].steps[0]",
+            "the step has no operator",
+            "",
+        ),
+        (
+            step(json!([{"filter": "true", "filterNot": "true"}])),
+            "pipelines[0].steps[0]",
+            "the step has 2 operators: `filter`, `filterNot`",
+            "make each a step of its own",
+        ),
+        (
+            step(json!([{"filter": "value.amountInCents"}])),
+            "pipelines[0].steps[0].filter",
+            "needs bool, the expression has type int",
+            "",
+        ),
+        (
+            step(json!([{"selectKey": "value.note"}])),
+            "pipelines[0].steps[0].selectKey",
+            "a key cannot be absent, the expression has type string?",
+            "filter with `has(…)` and use `has(x) ? x : default`",
+        ),
+        (
+            step(json!([{"selectKey": "true"}])),
+            "pipelines[0].steps[0].selectKey",
+            "a key needs string, int or bytes, the expression has type bool",
+            "convert it, e.g. `string(…)`",
+        ),
+        (
+            step(json!([{"mapValues": {}}])),
+            "pipelines[0].steps[0].mapValues",
+            "`mapValues` needs exactly one of `fields` and `expression`",
+            "",
+        ),
+        (
+            step(json!([{"mapValues": {"fields": {}}}])),
+            "pipelines[0].steps[0].mapValues.fields",
+            "`fields` is empty",
+            "",
+        ),
+        (
+            step(json!([{"mapValues": {"expression": "value.amountInCents"}}])),
+            "pipelines[0].to.value.serde",
+            "the value has type int, which Json does not write",
+            "give it fields with `mapValues: {fields: {…}}`",
+        ),
+        (
+            with(
+                "/pipelines/0/to",
+                json!({"topic": "t", "key": {"serde": "Long"}, "value": {"serde": "Json"}}),
+            ),
+            "pipelines[0].to.key.serde",
+            "the key has type string, which Long does not write",
+            "write `serde: String`, or leave `key` out",
+        ),
+        (
+            with("/pipelines/0/to/topic", json!("orders.submitted.v1")),
+            "pipelines[0].to.topic",
+            "topic `orders.submitted.v1` is also read by a stream: records would go round",
+            "",
+        ),
+        (
+            with(
+                "/pipelines/0/steps/2/aggregate/initial",
+                json!("value.amountInCents"),
+            ),
+            "pipelines[0].steps[2].aggregate.initial",
+            "`initial` is the value before any record: it can only be a constant",
+            "",
+        ),
+        (
+            with(
+                "/pipelines/0/steps/2/aggregate/add",
+                json!("double(aggregate) * 1.1"),
+            ),
+            "pipelines[0].steps[2].aggregate.add",
+            "`add` has type double, but `initial` has type int",
+            "write `initial: \"0.0\"`",
+        ),
+        (
+            with("/pipelines/0/steps/2/aggregate/store", json!("exposure")),
+            "pipelines[0].steps[2].aggregate.store",
+            "the name `exposure` is already taken by a pipeline",
+            "",
+        ),
+    ];
+    for (json, path, message, suggestion) in cases {
+        assert_eq!(errors(json), [error(path, message, suggestion)]);
+    }
+}
+
+#[test]
+fn errors_behind_a_wrong_filter_or_aggregate_are_told_too() {
+    let mut json = orders_risk();
+    json["pipelines"][0]["steps"][2]["aggregate"]["add"] = json!("aggregate + value.amount");
+    json["pipelines"][0]["steps"][4]["filter"] = json!("value >= 1.5");
+    json["pipelines"][0]["steps"][5]["mapValues"]["fields"] = json!({"a": "kye", "b": "valu"});
+    let paths: Vec<_> = errors(json).into_iter().map(|(path, _, _)| path).collect();
+    let expected = [
+        "pipelines[0].steps[2].aggregate.add",
+        "pipelines[0].steps[4].filter",
+        "pipelines[0].steps[5].mapValues.fields.a",
+        "pipelines[0].steps[5].mapValues.fields.b",
+    ];
+    assert_eq!(paths, expected);
+}
+
+#[test]
+fn two_readers_of_one_topic_are_refused() {
+    let mut json = orders_risk();
+    let mut second = json["pipelines"][0].clone();
+    second["name"] = json!("again");
+    second["steps"] = json!([]);
+    json["pipelines"].as_array_mut().unwrap().push(second);
+    let stream = json["streams"][0].clone();
+    json["streams"].as_array_mut().unwrap().push(stream);
+    json["streams"][1]["name"] = json!("copy");
+    let found: Vec<_> = errors(json)
+        .into_iter()
+        .map(|(path, message, _)| (path, message))
+        .collect();
+    let expected = [
+        (
+            "streams[1].topic",
+            "topic `orders.submitted.v1` is already read by another stream",
+        ),
+        (
+            "pipelines[1].from",
+            "stream `orders` is already read by pipeline `exposure`; several pipelines from one stream are not supported \
+             yet, their committed positions would collide",
+        ),
+        ("streams[1].name", "no pipeline reads stream `copy`"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(path, message)| (path.to_owned(), message.to_owned()))
+    );
+}
+
+#[test]
+fn a_forgotten_to_stream_is_told_once() {
+    let aggregate = json!({"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1"}});
+    let mut json = with(
+        "/pipelines/0/steps",
+        json!([{"groupByKey": {}}, aggregate, {"filter": "true"}]),
+    );
+    json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+    let message = "`filter` needs a stream, the result of `aggregate` is a table";
+    let help = "add the step `toStream: {}` before it";
+    assert_eq!(
+        errors(json),
+        [error("pipelines[0].steps[2].filter", message, help)]
+    );
+}
+
+#[test]
+fn an_unknown_stream_is_told_where_it_is_read() {
+    let expected = [
+        error("streams[0].name", "no pipeline reads stream `orders`", ""),
+        error(
+            "pipelines[0].from",
+            "unknown stream `order`",
+            "did you mean `orders`?",
+        ),
+    ];
+    assert_eq!(errors(with("/pipelines/0/from", json!("order"))), expected);
+    let itself = errors(with("/pipelines/0/from", json!("exposure"))).remove(1);
+    let message = "`exposure` is a pipeline; reading another pipeline is not supported yet";
+    assert_eq!(itself, error("pipelines[0].from", message, "read a stream"));
+}
+
+#[test]
+fn record_types_nest_but_never_contain_themselves() {
+    let types = json!([
+        {"name": "Order", "fields": {
+            "customerId": "string", "amountInCents": "int", "submittedAt": "timestampMillis", "to": "Address?"
+        }},
+        {"name": "Address", "fields": {"city": "string"}}
+    ]);
+    let mut json = with("/types", types);
+    json["pipelines"][0]["steps"][0]["selectKey"] = json!("has(value.to) ? value.to.city : ''");
+    let plan = planned(json.clone());
+    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+        panic!()
+    };
+    assert_eq!(field_names(read), ["amountInCents", "submittedAt", "to"]);
+
+    json["types"][1]["fields"]["again"] = json!("Order?");
+    assert_eq!(
+        errors(json)[0],
+        error("types[1].fields.again", "type `Order` contains itself", "")
+    );
+}
+
+#[test]
+fn reads_add_up() {
+    let fields = |name: &str| ValueReads::Fields([name.to_owned()].into());
+    let mut reads = ValueReads::Nothing;
+    reads.add(&fields("a"));
+    reads.add(&fields("b"));
+    assert_eq!(reads, ValueReads::Fields(["a".to_owned(), "b".to_owned()].into()));
+    reads.add(&ValueReads::Whole);
+    reads.add(&fields("c"));
+    assert_eq!(reads, ValueReads::Whole);
+}
+
+#[test]
+fn the_plan_reads_as_a_tree() {
+    let text = planned(orders_risk()).describe();
+    let expected = "\
+sub-topology exposure: one task per partition of orders.submitted.v1
+  reads   orders.submitted.v1 (key String, value Json Order{amountInCents: int, customerId: string, submittedAt: timestampMillis})
+          event time: computed from the record; bad records stop the task; first start: earliest
+  writes  <application.id>-by-customer-repartition (key String, value Row Order{amountInCents: int})
+  steps
+    source orders  [spec.topology.pipelines[0]]
+    selectKey -> string  [spec.topology.pipelines[0].steps[0]]
+    mapValues -> Order{amountInCents: int}  [spec.topology.pipelines[0].steps[1]]
+    to <application.id>-by-customer-repartition  [spec.topology.pipelines[0].steps[1]]
+";
+    assert!(text.starts_with(expected), "{text}");
+}

@@ -1,0 +1,155 @@
+//! From a file's text to a checked application.
+
+use saphyr_parser::ScalarStyle;
+use topology::{Path, Plan, PlanError};
+
+use crate::Diagnostic;
+use crate::app::{StreamApp, json_schema};
+use crate::check::check;
+use crate::shape::Shape;
+use crate::source::{Source, find, quote};
+use crate::yaml::{self, Node, NodeKind, Position, SyntaxError};
+
+/// A valid application with its plan.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The document.
+    pub app: StreamApp,
+    /// What `spec.topology` compiles to.
+    pub plan: Plan,
+}
+
+/// Reads a `StreamApp` from YAML or JSON and plans its topology.
+///
+/// # Errors
+/// Everything that is wrong with the document, in the order of the text. Only YAML that cannot be read at all, and
+/// values that leave no document (a missing field, a wrong type), hide what would be found behind them.
+pub fn load(text: &str) -> Result<Loaded, Vec<Diagnostic>> {
+    let source = Source::new(text);
+    let root = yaml::parse(text).map_err(|error| vec![syntax_error(&source, &error)])?;
+    let mut shape = Shape::new(&source);
+    let document = shape.document(&root, &json_schema());
+    let (mut diagnostics, is_broken) = (shape.diagnostics, shape.is_broken);
+    let mut loaded = None;
+    if !is_broken {
+        match serde_json::from_value::<StreamApp>(document) {
+            Ok(app) => {
+                loaded = look(
+                    &source,
+                    &root,
+                    StreamApp { status: None, ..app },
+                    &mut diagnostics,
+                )
+            }
+            // The schema and the types disagree: not for a person to solve, but never hidden.
+            Err(error) if diagnostics.is_empty() => {
+                let range = source.range(&root);
+                diagnostics.push(source.diagnostic(&Path::default(), range, error.to_string(), None));
+            }
+            Err(_) => {}
+        }
+    }
+    match loaded {
+        Some(loaded) if diagnostics.is_empty() => Ok(loaded),
+        _ => {
+            diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+            Err(diagnostics)
+        }
+    }
+}
+
+fn look(
+    source: &Source<'_>,
+    root: &Node,
+    app: StreamApp,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Loaded> {
+    for (path, (message, suggestion)) in check(&app) {
+        let range = source.range(find(root, &path));
+        diagnostics.push(source.diagnostic(&path, range, message, suggestion));
+    }
+    match topology::plan(&app.spec.topology) {
+        Ok(plan) => Some(Loaded { app, plan }),
+        Err(errors) => {
+            let told: Vec<_> = diagnostics
+                .iter()
+                .map(|diagnostic| diagnostic.path.clone())
+                .collect();
+            for error in errors.into_iter().map(|error| plan_error(source, root, error)) {
+                // What YAML made of an expression is told already; what that means as an expression is noise.
+                if !told.contains(&error.path) {
+                    diagnostics.push(error);
+                }
+            }
+            None
+        }
+    }
+}
+
+fn plan_error(source: &Source<'_>, root: &Node, error: PlanError) -> Diagnostic {
+    let PlanError {
+        path,
+        message,
+        span,
+        suggestion,
+    } = error;
+    let node = find(root, &path);
+    let mut suggestion = suggestion;
+    let range = match (&node.kind, &span) {
+        (NodeKind::Scalar(scalar), Some(span)) => {
+            let line: String = source
+                .line(node.end.line)
+                .chars()
+                .skip(node.end.column - 1)
+                .collect();
+            if scalar.style == ScalarStyle::Plain && line.trim_start().starts_with('#') {
+                let whole = format!("{}{}", scalar.text, line.trim_end());
+                let key = path
+                    .segments()
+                    .last()
+                    .map_or_else(String::new, |segment| match segment {
+                        topology::Segment::Field(name) => format!("{name}: "),
+                        topology::Segment::Index(_) => String::new(),
+                    });
+                suggestion = Some(format!(
+                    "YAML takes ` #` for a comment; if it is part of the expression, put it in quotes: `{key}{}`",
+                    quote(&whole)
+                ));
+            }
+            source.inside(node, scalar, span)
+        }
+        (NodeKind::Scalar(_) | NodeKind::List(_) | NodeKind::Map(_), _) => source.range(node),
+    };
+    source.diagnostic(&path, range, message, suggestion)
+}
+
+/// YAML cannot be read. Often the reason is an expression without quotes.
+fn syntax_error(source: &Source<'_>, error: &SyntaxError) -> Diagnostic {
+    let line = source.line(error.position.line);
+    let column = error.position.column.min(line.chars().count() + 1);
+    let start = Position {
+        column,
+        ..error.position
+    };
+    let range = start..Position {
+        column: column + 1,
+        ..start
+    };
+    source.diagnostic(&Path::default(), range, error.message.clone(), quoted_line(line))
+}
+
+fn quoted_line(line: &str) -> Option<String> {
+    let (key, value) = line.trim_start_matches([' ', '-']).split_once(": ")?;
+    let value = value.trim();
+    let is_name = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_name || value.is_empty() || value.starts_with(['"', '\'', '{', '[', '|', '>']) {
+        return None;
+    }
+    Some(format!(
+        "if this is an expression, put it in quotes: `{key}: {}`",
+        quote(value)
+    ))
+}
+
+#[cfg(test)]
+mod tests;

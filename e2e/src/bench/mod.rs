@@ -1,0 +1,250 @@
+//! `streamapp-e2e bench`: ours, Kafka Streams and the bare loop in turns on the same broker and input.
+
+mod measure;
+mod process;
+mod report;
+pub(crate) mod subjects;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+
+use crate::broker::{Broker, Isolation};
+use crate::generate::{self, Generate};
+use measure::{Run, Task};
+use process::Subject;
+use report::{About, LineFigures};
+use subjects::{Line, Names, Who};
+
+/// Partitions of the input and the output topics.
+const PARTITIONS: i32 = 12;
+
+/// Measures StreamApp beside Kafka Streams and a bare loop, interleaved; writes reports/bench.json.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) broker: Broker,
+    /// The broker's process, for its CPU time (`e2e/broker env` gives it)
+    #[arg(long, env = "STREAMAPP_BROKER_PID", value_name = "PID")]
+    broker_pid: Option<u32>,
+    /// Lines to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Line::Stateless, Line::OrdersRisk])]
+    lines: Vec<Line>,
+    /// Who runs them
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Who::Ours, Who::Peer, Who::Limit])]
+    subjects: Vec<Who>,
+    /// Input records, written before the first run
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
+    /// Customers, that is keys of the store
+    #[arg(long, default_value_t = 100_000)]
+    customers: u64,
+    /// Seed of the input
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// How often each subject runs
+    #[arg(long, default_value_t = 3)]
+    reps: u32,
+    /// Threads of every subject (ours: if its file has a line `threads: …`)
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+    /// Commit interval of every subject (ours: if its file has a line `commitInterval: …`)
+    #[arg(long, default_value_t = 100)]
+    commit_interval_ms: u64,
+    /// Command of StreamApp's command line
+    #[arg(long, default_value = "bin/streamapp", value_name = "COMMAND")]
+    ours: String,
+    /// Another line of our file to change: every `KEY: …` becomes `KEY: VALUE`
+    #[arg(long, value_name = "KEY=VALUE")]
+    ours_set: Vec<String>,
+    /// Declaration of the stateless line
+    #[arg(
+        long,
+        default_value = "examples/orders-risk/stateless.yaml",
+        value_name = "FILE"
+    )]
+    stateless_file: PathBuf,
+    /// Declaration of the orders-risk line
+    #[arg(
+        long,
+        default_value = "examples/orders-risk/streamapp.yaml",
+        value_name = "FILE"
+    )]
+    orders_risk_file: PathBuf,
+    /// Command of the Kafka Streams peer
+    #[arg(long, default_value = "e2e/peer/run", value_name = "COMMAND")]
+    peer: String,
+    /// How long one run may take, in seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    deadline: u64,
+    /// Fail when an aim of the design is missed
+    #[arg(long)]
+    require_aims: bool,
+    /// Report file
+    #[arg(long, default_value = "reports/bench.json", value_name = "FILE")]
+    report: PathBuf,
+    /// Where the runs' logs and state go; logs stay
+    #[arg(long, env = "STREAMAPP_STATE", default_value = ".state", value_name = "DIR")]
+    state: PathBuf,
+}
+
+/// Measures everything, prints the tables, writes the report; answers whether it passed.
+pub(crate) fn run(bench: &Bench) -> Result<bool> {
+    let started = SystemTime::now();
+    let load_before = load();
+    if bench.subjects.contains(&Who::Peer) {
+        build_peer(bench)?;
+    }
+    let input = preload(bench)?;
+    let mut lines = Vec::new();
+    for line in &bench.lines {
+        let figures = LineFigures::of(
+            *line,
+            bench.records,
+            &measure_line(bench, *line, &input, started)?,
+        );
+        figures.print();
+        lines.push(figures);
+    }
+    let passed = lines.iter().all(LineFigures::outputs_agree)
+        && (!bench.require_aims || lines.iter().all(LineFigures::aims_met));
+    let about = About {
+        passed,
+        seed: bench.seed,
+        started,
+        commit_interval_ms: bench.commit_interval_ms,
+        threads: bench.threads,
+        repetitions: bench.reps,
+        load_before,
+    };
+    report::write(&bench.report, &about, &lines)?;
+    println!(
+        "\nbench: {} {}",
+        if passed { "PASS" } else { "FAIL" },
+        bench.report.display()
+    );
+    Ok(passed)
+}
+
+/// Builds the peer before any clock runs.
+fn build_peer(bench: &Bench) -> Result<()> {
+    if bench.peer != "e2e/peer/run" {
+        return Ok(());
+    }
+    let status = std::process::Command::new(&bench.peer)
+        .arg("--build")
+        .stdout(std::process::Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run {} (is this the repository's root?)", bench.peer))?;
+    anyhow::ensure!(status.success(), "building the peer failed");
+    Ok(())
+}
+
+/// Writes the input, unless an earlier bench left the same one.
+fn preload(bench: &Bench) -> Result<String> {
+    let topic = format!(
+        "bench.orders.{}.{}.{}",
+        bench.records, bench.customers, bench.seed
+    );
+    if bench.broker.topic_names()?.contains(&topic) {
+        let consumer = bench.broker.consumer("streamapp-e2e", Isolation::Committed)?;
+        let written: i64 = bench.broker.ends(&consumer, &topic)?.values().sum();
+        if written == bench.records as i64 {
+            return Ok(topic);
+        }
+        bench.broker.delete_topics(&[&topic])?;
+    }
+    eprintln!("bench: writing {} orders to {topic}", bench.records);
+    bench.broker.create_topics(&[(&topic, PARTITIONS)])?;
+    generate::run(&Generate {
+        broker: bench.broker.clone(),
+        topic: topic.clone(),
+        count: bench.records,
+        first: 0,
+        rate: 0,
+        customers: bench.customers,
+        // Ten times the demo's amounts: about nine in ten orders are followed by a decision with 100,000 customers.
+        max_amount_cents: 1_000_000,
+        seed: bench.seed,
+        bad_at: None,
+        quiet: false,
+    })?;
+    Ok(topic)
+}
+
+fn measure_line(bench: &Bench, line: Line, input: &str, started: SystemTime) -> Result<Vec<(Who, Run)>> {
+    let stamp = started.duration_since(UNIX_EPOCH)?.as_secs();
+    let mut runs = Vec::new();
+    for repetition in 1..=bench.reps {
+        for who in bench.subjects.iter().copied().filter(|who| line.takes(*who)) {
+            let id = format!("bench-{}-{}-{repetition}-{stamp}", line.name(), who.name());
+            let names = Names {
+                output: format!("{id}.out"),
+                input: input.to_owned(),
+                directory: bench.state.join("bench").join(&id),
+                application_id: id,
+            };
+            let run = measure_one(bench, line, who, &names)
+                .with_context(|| format!("{} by {}, repetition {repetition}", line.name(), who.name()))?;
+            eprintln!(
+                "bench: {} {} {repetition}/{}: {:.0}/s steady, {:.2} CPU s/M, {} MiB",
+                line.name(),
+                who.name(),
+                bench.reps,
+                run.steady_per_second,
+                run.steady_cpu_per_million,
+                run.peak_rss_bytes / 1_048_576
+            );
+            runs.push((who, run));
+        }
+    }
+    Ok(runs)
+}
+
+fn measure_one(bench: &Bench, line: Line, who: Who, names: &Names) -> Result<Run> {
+    std::fs::create_dir_all(&names.directory)
+        .with_context(|| format!("cannot make {}", names.directory.display()))?;
+    bench.broker.create_topics(&[(&names.output, PARTITIONS)])?;
+    let command = subjects::command(bench, line, who, names)?;
+    let log = names.directory.with_extension("log");
+    let task = Task {
+        broker: &bench.broker,
+        line,
+        names,
+        records: bench.records,
+        broker_pid: bench.broker_pid,
+        deadline: Duration::from_secs(bench.deadline),
+    };
+    let start = Instant::now();
+    let run = Subject::start(&command, &log, &bench.broker.bootstrap)
+        .and_then(|subject| task.measure(subject, start))
+        .with_context(|| format!("its log is {}", log.display()));
+    clean(bench, names)?;
+    run
+}
+
+/// Removes what a run left in the broker and on the disk, so that the next one finds the machine as it was.
+fn clean(bench: &Bench, names: &Names) -> Result<()> {
+    let prefix = format!("{}-", names.application_id);
+    let topics = bench.broker.topic_names()?;
+    let own: Vec<&str> = topics
+        .iter()
+        .map(String::as_str)
+        .filter(|topic| topic.starts_with(&prefix) || *topic == names.output)
+        .collect();
+    bench.broker.delete_topics(&own)?;
+    if let Err(error) = bench.broker.delete_group(&names.application_id) {
+        eprintln!("bench: {error:#}");
+    }
+    std::fs::remove_dir_all(&names.directory)
+        .with_context(|| format!("cannot remove {}", names.directory.display()))
+}
+
+/// The load average of the last minute.
+fn load() -> f64 {
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(f64::NAN)
+}

@@ -1,0 +1,337 @@
+//! `streamapp-e2e demo`: the main job, with faults, judged by the checker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::app::{App, Launch, signal};
+use crate::broker::Broker;
+use crate::check::{Check, Example, Guarantee, check};
+use crate::drained::{WaitDrained, run as wait_drained};
+use crate::generate::{Generate, run as generate};
+use crate::hit::{Evidence, Target};
+use crate::report::Report;
+use crate::wait;
+
+const APPLICATION: &str = "orders-risk-scoring-v1";
+const INPUT: &str = "orders.submitted.v1";
+const OUTPUT: &str = "risk.decisions.v1";
+const WORKERS: u32 = 2;
+/// How long a worker is stopped: longer than the example's transaction time-out of 10 s.
+const STOPPED: Duration = Duration::from_secs(13);
+/// How often the state of things is told.
+const TELL: Duration = Duration::from_secs(3);
+
+/// Streams orders through two workers, kills and stops them, and checks every record
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    broker: Broker,
+    /// How many orders
+    #[arg(long, default_value_t = 200_000)]
+    orders: u64,
+    /// Orders a second
+    #[arg(long, default_value_t = 5_000)]
+    rate: u64,
+    /// The same seed gives the same orders
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// The `streamapp` program
+    #[arg(long, default_value = "bin/streamapp")]
+    streamapp: PathBuf,
+    /// The StreamApp file
+    #[arg(long, default_value = "examples/orders-risk/app.yaml")]
+    file: PathBuf,
+    /// Where stores live; emptied first
+    #[arg(long, default_value = ".state/demo")]
+    state_dir: PathBuf,
+    /// The broker's log, from which fences are counted
+    #[arg(long, default_value = ".state/broker/broker.log")]
+    broker_log: PathBuf,
+}
+
+/// The figures of the last line.
+#[derive(Debug, Default, Serialize)]
+struct Figures {
+    orders: u64,
+    decisions: u64,
+    duplicates: u64,
+    missing: u64,
+    wrong: u64,
+    out_of_order: u64,
+    aborted_records: u64,
+    restarts: u64,
+    fences: u64,
+    store_wipes: u64,
+    seconds: u64,
+    evidence: Vec<Evidence>,
+}
+
+/// Runs the demo; answers whether the checker found nothing.
+pub(crate) fn run(args: &Demo) -> Result<bool> {
+    let report = Report::begin("demo", args.seed);
+    let started = Instant::now();
+    match play(args, started) {
+        Ok((passed, figures)) => {
+            report.end(passed, &figures)?;
+            if passed {
+                look_around(args);
+            }
+            println!("{}", line(passed, &figures));
+            Ok(passed)
+        }
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            let figures = Figures { orders: args.orders, seconds: started.elapsed().as_secs(), ..Figures::default() };
+            report.end(false, &figures)?;
+            println!("demo: FAIL {error}");
+            Ok(false)
+        }
+    }
+}
+
+fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
+    say("1/6", "clean slate: topics and stores of an earlier demo go");
+    prepare(args)?;
+    let fences_before = initialisations(args)?;
+    say("2/6", &format!("starting {WORKERS} workers: streamapp run {} --workers {WORKERS}", args.file.display()));
+    let launch = Launch {
+        program: args.streamapp.clone(),
+        file: args.file.clone(),
+        workers: WORKERS,
+        state_dir: args.state_dir.clone(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+    };
+    let mut app = launch.start()?;
+    app.wait_running(WORKERS, Duration::from_secs(60))?;
+    let first_initialisations = initialisations(args)? - fences_before;
+    say(
+        "3/6",
+        &format!("streaming {} orders at {} a second, about {} s", args.orders, args.rate, args.orders / args.rate.max(1)),
+    );
+    let stream = Stream::start(args);
+    let evidence = faults(args, &app, &stream)?;
+    stream.finish(&app)?;
+    say("5/6", "waiting until everything is processed");
+    let drained = WaitDrained {
+        broker: args.broker.clone(),
+        application_id: APPLICATION.to_owned(),
+        topics: vec![INPUT.to_owned()],
+        repartitions: vec!["exposure-by-customer".to_owned()],
+        deadline: 180,
+    };
+    wait_drained(&drained)?;
+    let last = app.drain()?;
+    say("6/6", "checking every record against an independent model");
+    let judged = check(&Check {
+        broker: args.broker.clone(),
+        topology: Example::OrdersRisk,
+        application_id: APPLICATION.to_owned(),
+        guarantee: Guarantee::ExactlyOnceV2,
+        input: INPUT.to_owned(),
+        output: None,
+        formats: crate::check::Formats::Streamapp,
+        store: "exposure-by-customer".to_owned(),
+        malformed: 0,
+        deadline: 120,
+        json: None,
+    })?;
+    crate::check::print(&judged);
+    let verdict = &judged.verdict;
+    let figures = Figures {
+        orders: verdict.orders,
+        decisions: verdict.output().map_or(0, |section| section.found),
+        duplicates: verdict.total(|section| section.duplicates),
+        missing: verdict.total(|section| section.missing),
+        wrong: verdict.total(|section| section.wrong),
+        out_of_order: verdict.total(|section| section.out_of_order),
+        aborted_records: judged.aborted_records,
+        restarts: last["restarts"].as_u64().unwrap_or(0),
+        fences: initialisations(args)? - fences_before - first_initialisations,
+        store_wipes: set_aside(&args.state_dir),
+        seconds: started.elapsed().as_secs(),
+        evidence,
+    };
+    let hit = figures.restarts == 2 && figures.evidence.len() == 3 && figures.orders == args.orders;
+    Ok((verdict.passed() && hit && figures.store_wipes == 0, figures))
+}
+
+fn line(passed: bool, figures: &Figures) -> String {
+    format!(
+        "demo: {} orders={} decisions={} duplicates={} missing={} wrong={} restarts={} fences={} store_wipes={} seconds={}",
+        if passed { "PASS" } else { "FAIL" },
+        figures.orders,
+        figures.decisions,
+        figures.duplicates,
+        figures.missing,
+        figures.wrong + figures.out_of_order,
+        figures.restarts,
+        figures.fences,
+        figures.store_wipes,
+        figures.seconds
+    )
+}
+
+/// Kills each worker once and stops one for longer than its transaction may live; each at work.
+fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
+    let target = Target {
+        broker: &args.broker,
+        application_id: APPLICATION,
+        input: INPUT,
+        written: "orders-risk-scoring-v1-exposure-by-customer-repartition",
+    };
+    let mut evidence = Vec::new();
+    let seconds = args.orders / args.rate.max(1);
+    for worker in 0..WORKERS {
+        stream.tell_until(app, seconds * u64::from(worker + 1) / 6);
+        let found = target.stop_at_work(app, worker)?;
+        signal(found.pid, libc::SIGKILL)?;
+        say("4/6", &format!("kill -9 of worker {worker} (pid {}) {}", found.pid, describe(&found)));
+        evidence.push(found);
+        wait::until("the worker to run again", Duration::from_secs(60), || {
+            let status = app.status(worker).map_err(|error| error.to_string())?;
+            let pid = status["pid"].as_u64();
+            let again = pid.is_some_and(|pid| evidence.iter().all(|e| u64::from(e.pid) != pid));
+            if again && status["phase"] == "Running" { Ok(Ok(())) } else { Err(format!("it is {}", status["phase"])) }
+        })?;
+        say("   ", &format!("worker {worker} runs again, its store kept"));
+    }
+    stream.tell_until(app, seconds / 2);
+    let found = target.stop_at_work(app, 0)?;
+    say("4/6", &format!("SIGSTOP of worker 0 for {} s, longer than its transaction may live {}", STOPPED.as_secs(), describe(&found)));
+    let until = Instant::now() + STOPPED;
+    while Instant::now() < until {
+        stream.tell(app);
+    }
+    signal(found.pid, libc::SIGCONT)?;
+    say("   ", "worker 0 wakes up: the broker has ended its transaction, so it must acquire again");
+    evidence.push(found);
+    Ok(evidence)
+}
+
+fn describe(evidence: &Evidence) -> String {
+    format!(
+        "while its transaction was open (partition {} stable up to {}, written up to {}) and {} records waited",
+        evidence.pinned_partition, evidence.last_stable_offset, evidence.high_watermark, evidence.lag
+    )
+}
+
+/// The generator in the background.
+struct Stream {
+    thread: JoinHandle<Result<()>>,
+    ended: Arc<AtomicBool>,
+    started: Instant,
+    orders: u64,
+    rate: u64,
+    told: std::cell::Cell<Instant>,
+}
+
+impl Stream {
+    fn start(args: &Demo) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let generator = Generate {
+            broker: args.broker.clone(),
+            topic: INPUT.to_owned(),
+            count: args.orders,
+            first: 0,
+            rate: args.rate,
+            customers: 2_000,
+            max_amount_cents: 40_000,
+            seed: args.seed,
+            bad_at: None,
+            quiet: true,
+        };
+        let flag = Arc::clone(&ended);
+        let thread = std::thread::spawn(move || {
+            let result = generate(&generator).map(|_| ());
+            flag.store(true, Ordering::Release);
+            result
+        });
+        let (started, told) = (Instant::now(), std::cell::Cell::new(Instant::now()));
+        Self { thread, ended, started, orders: args.orders, rate: args.rate, told }
+    }
+
+    /// Tells where things stand, at most every few seconds.
+    fn tell(&self, app: &App) {
+        wait::pause();
+        if self.told.get().elapsed() < TELL {
+            return;
+        }
+        self.told.set(Instant::now());
+        let seconds = self.started.elapsed().as_secs();
+        let written = (seconds * self.rate).min(self.orders);
+        let left = (self.orders - written) / self.rate.max(1);
+        let progress = app.progress().unwrap_or_default();
+        println!(
+            "      {seconds:>3} s   {written:>7} orders written   {:>6} behind   {} workers running   about {left} s of orders left",
+            progress["lag"], progress["running"]
+        );
+    }
+
+    fn tell_until(&self, app: &App, second: u64) {
+        while self.started.elapsed().as_secs() < second && !self.ended.load(Ordering::Acquire) {
+            self.tell(app);
+        }
+    }
+
+    fn finish(self, app: &App) -> Result<()> {
+        while !self.ended.load(Ordering::Acquire) {
+            self.tell(app);
+        }
+        self.thread.join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
+    }
+}
+
+fn prepare(args: &Demo) -> Result<()> {
+    let names = args.broker.topic_names()?;
+    let ours = |name: &&String| name.starts_with(APPLICATION) || *name == INPUT || *name == OUTPUT;
+    let old: Vec<&str> = names.iter().filter(ours).map(String::as_str).collect();
+    args.broker.delete_topics(&old)?;
+    args.broker.delete_group(APPLICATION)?;
+    if args.state_dir.exists() {
+        std::fs::remove_dir_all(&args.state_dir).with_context(|| format!("empty {}", args.state_dir.display()))?;
+    }
+    args.broker.create_topics(&[(INPUT, 6), (OUTPUT, 6)])
+}
+
+/// How often the broker has initialised a producer of the application's stream threads, by its own log: each time
+/// after the first fences whoever held the id before.
+fn initialisations(args: &Demo) -> Result<u64> {
+    let log = std::fs::read_to_string(&args.broker_log)
+        .with_context(|| format!("read the broker's log {}", args.broker_log.display()))?;
+    let ours = format!("transactionalId {APPLICATION}-");
+    let count = log
+        .lines()
+        .filter(|line| line.contains("Initialized transactionalId") && line.contains(&ours))
+        .filter(|line| !line.contains("-control-operator"))
+        .count();
+    Ok(count as u64)
+}
+
+/// Store directories that a worker set aside.
+fn set_aside(state_dir: &std::path::Path) -> u64 {
+    let workers = (0..WORKERS).map(|worker| state_dir.join(format!("worker-{worker}/state/tasks")));
+    let entries = workers.filter_map(|tasks| std::fs::read_dir(tasks).ok()).flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().contains(".set-aside-")).count() as u64
+}
+
+fn say(step: &str, text: &str) {
+    println!("[{step}] {text}");
+}
+
+fn look_around(args: &Demo) {
+    println!();
+    println!("The broker still runs on {}. Look around:", args.broker.bootstrap);
+    println!("  bin/streamapp validate {} --plan     what was run", args.file.display());
+    println!("  bin/streamapp run {}                 run it yourself", args.file.display());
+    println!("  bin/streamapp-e2e generate --count 1000 --first {}   more orders", args.orders);
+    println!("  make figures                         the figures of this run (reports/demo.json)");
+    println!("  make clean                           stop the broker, remove everything");
+    println!();
+}

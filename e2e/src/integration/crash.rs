@@ -1,0 +1,128 @@
+//! The crash matrix: kill -9 (by itself, at a crash point) at every step, for both topologies and guarantees.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::scene::Scene;
+use super::{Counted, Integration, Test};
+use crate::check::{Example, Guarantee};
+use crate::wait;
+
+/// How long a run may take to process everything again.
+const DRAINED: Duration = Duration::from_secs(60);
+/// Orders a second: a few dozen transactions.
+const RATE: u64 = 2_000;
+
+/// Crash points that a running worker passes: the point, and which pass of it crashes.
+const RUNNING: [(&str, u64); 7] = [
+    ("after-begin", 5),
+    ("after-output", 5),
+    ("after-changelog", 5),
+    ("after-offsets", 5),
+    ("commit-sent", 5),
+    ("after-commit", 5),
+    ("during-apply", 7),
+];
+
+pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
+    let mut tests: Vec<Test<'_>> = Vec::new();
+    for topology in [Example::OrdersRisk, Example::Stateless] {
+        for guarantee in [Guarantee::ExactlyOnceV2, Guarantee::AtLeastOnce] {
+            let prefix = format!("crash-{}-{}", name(topology), if matches!(guarantee, Guarantee::ExactlyOnceV2) { "eos" } else { "alo" });
+            for (point, pass) in RUNNING {
+                let name = format!("{prefix}-{point}");
+                let crash_at = vec![format!("{point}:{pass}")];
+                tests.push((name.clone(), Box::new(move || running(args, &name, topology, guarantee, &crash_at))));
+            }
+            let points: &[&str] = match topology {
+                Example::OrdersRisk => &["during-drain", "during-flush"],
+                Example::Stateless => &["during-drain"],
+            };
+            for point in points {
+                let name = format!("{prefix}-{point}");
+                tests.push((name.clone(), Box::new(move || draining(args, &name, topology, guarantee, point))));
+            }
+        }
+    }
+    for guarantee in [Guarantee::ExactlyOnceV2, Guarantee::AtLeastOnce] {
+        let name = format!("crash-restore-{}", if matches!(guarantee, Guarantee::ExactlyOnceV2) { "eos" } else { "alo" });
+        // The first crash leaves a changelog tail behind the store, the second hits while it is read.
+        let crash_at = vec!["after-commit:9".to_owned(), "during-restore:1".to_owned()];
+        tests.push((name.clone(), Box::new(move || running(args, &name, Example::OrdersRisk, guarantee, &crash_at))));
+    }
+    tests
+}
+
+fn name(topology: Example) -> &'static str {
+    match topology {
+        Example::OrdersRisk => "stateful",
+        Example::Stateless => "stateless",
+    }
+}
+
+/// The worker crashes while orders come in, is started again, and everything must be right.
+fn running(
+    args: &Integration,
+    name: &str,
+    topology: Example,
+    guarantee: Guarantee,
+    crash_at: &[String],
+) -> Result<Counted> {
+    let scene = Scene::new(args, name, topology, guarantee)?;
+    let mut launch = scene.launch();
+    launch.environment = environment(&scene, crash_at);
+    let mut app = launch.start()?;
+    app.wait_running(1, Duration::from_secs(60))?;
+    scene.orders(0, args.orders, RATE, None)?;
+    scene.wait_drained(DRAINED)?;
+    let crashes = app.events("died");
+    ensure!(crashes == crash_at.len(), "{crashes} crashes instead of {}: {}", crash_at.len(), app.words());
+    let last = app.drain()?;
+    ensure!(last["totals"]["storeWipes"] == 0, "a store was wiped: {last}");
+    let mut counted = scene.check(args.orders, 0)?;
+    counted.kills = crashes as u64;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// The worker crashes while it drains; the next start goes on.
+fn draining(args: &Integration, name: &str, topology: Example, guarantee: Guarantee, point: &str) -> Result<Counted> {
+    let scene = Scene::new(args, name, topology, guarantee)?;
+    let mut launch = scene.launch();
+    launch.environment = environment(&scene, &[format!("{point}:1")]);
+    let mut app = launch.start()?;
+    app.wait_running(1, Duration::from_secs(60))?;
+    let half = args.orders / 2;
+    scene.orders(0, half, 0, None)?;
+    app.drain()?;
+    let marker = scene.state_dir.join(format!("crashed-{point}"));
+    ensure!(marker.exists(), "the crash point {point} was not reached");
+    scene.orders(half, args.orders - half, 0, None)?;
+    let mut again = scene.launch().start()?;
+    again.wait_running(1, Duration::from_secs(60))?;
+    scene.wait_drained(DRAINED)?;
+    again.drain()?;
+    let mut counted = scene.check(args.orders, 0)?;
+    counted.kills = 1;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Each crash point crashes once: a marker file remembers it across restarts.
+fn environment(scene: &Scene<'_>, crash_at: &[String]) -> Vec<(String, String)> {
+    let directory = std::path::absolute(&scene.state_dir).unwrap_or_else(|_| scene.state_dir.clone());
+    vec![
+        ("STREAMAPP_CRASH_AT".to_owned(), crash_at.join(",")),
+        ("STREAMAPP_CRASH_MARKERS".to_owned(), directory.display().to_string()),
+    ]
+}
+
+/// Waits for `check` with a deadline; for faults that take time to be noticed.
+pub(super) fn eventually(what: &str, check: impl Fn() -> Result<bool>) -> Result<()> {
+    wait::until(what, Duration::from_secs(60), || match check() {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => Err("not yet".to_owned()),
+        Err(error) => Err(error.to_string()),
+    })
+}

@@ -1,0 +1,384 @@
+//! Bad input and faults: each ends in a clear error or state, and nothing is lost or repeated.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use super::crash::eventually;
+use super::scene::Scene;
+use super::{Counted, Integration, Test};
+use crate::app::{App, signal};
+use crate::broker::Broker;
+use crate::check::{Example, Guarantee};
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
+    type Plot = fn(&Integration, &str) -> Result<Counted>;
+    let tests: [(&str, Plot); 13] = [
+        ("fault-unknown-field", unknown_field),
+        ("fault-wrong-type-in-expression", wrong_type),
+        ("fault-missing-topic", missing_topic),
+        ("fault-wrong-bootstrap-address", wrong_address),
+        ("fault-broker-down-at-start-and-midstream", broker_down),
+        ("fault-malformed-record-fail", malformed_fail),
+        ("fault-malformed-record-skip", malformed_skip),
+        ("fault-live-consumer-in-group", live_consumer),
+        ("fault-second-run-with-the-same-id", second_run),
+        ("fault-full-disk", full_disk),
+        ("fault-store-of-another-application", foreign_store),
+        ("fault-lost-volume", lost_volume),
+        ("fault-two-processes-of-one-ordinal", two_processes),
+    ];
+    tests
+        .into_iter()
+        .map(|(name, plot)| -> Test<'_> { (name.to_owned(), Box::new(move || plot(args, name))) })
+        .collect()
+}
+
+fn stateful<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
+    Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)
+}
+
+/// Runs `streamapp` to its end.
+fn streamapp(args: &Integration, arguments: &[&str]) -> Result<(i32, String)> {
+    let output = Command::new(&args.streamapp).args(arguments).output().context("run streamapp")?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.code().unwrap_or(-1), text))
+}
+
+fn says(text: &str, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    Ok(())
+}
+
+fn status_says(app: &App, parts: &[&str]) -> Result<()> {
+    eventually(&format!("a status with {parts:?}"), || {
+        let status = app.status(0)?.to_string();
+        match parts.iter().find(|part| !status.contains(**part)) {
+            None => Ok(true),
+            Some(part) => anyhow::bail!("`{part}` is not in {status}"),
+        }
+    })
+}
+
+fn unknown_field(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    scene.write_file(|text| text.replace("threads:", "threds:").replace("selectKey:", "selectkey:"))?;
+    let file = scene.file.display().to_string();
+    let (code, text) = streamapp(args, &["run", &file])?;
+    ensure!(code == 3, "exit code {code}: {text}");
+    says(&text, &["threds", "threads", "selectkey", "selectKey", "app.yaml:", "^"])?;
+    let (code, text) = streamapp(args, &["validate", &file, "--output", "json"])?;
+    let document: serde_json::Value = serde_json::from_str(&text).context("JSON output")?;
+    ensure!(code == 3 && document["valid"] == false, "exit code {code}: {text}");
+    let errors = document["errors"].as_array().map_or(0, Vec::len);
+    ensure!(errors == 2, "{errors} errors instead of 2: {text}");
+    Ok(Counted::default())
+}
+
+fn wrong_type(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    scene.write_file(|text| text.replace("aggregate + value.amountInCents", "aggregate + value.customerId"))?;
+    let (code, text) = streamapp(args, &["validate", &scene.file.display().to_string()])?;
+    ensure!(code == 3, "exit code {code}: {text}");
+    says(&text, &["int", "string", "aggregate.add", "^"])?;
+    Ok(Counted::default())
+}
+
+fn missing_topic(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let mut app = scene.launch().start()?;
+    let code = app.wait_end(SECONDS(60))?;
+    ensure!(code == 1, "exit code {code}");
+    says(&app.words(), &[&scene.input(), "does not exist", "--create-topics"])?;
+    Ok(Counted::default())
+}
+
+fn wrong_address(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    scene.write_file(|text| text.replace(&args.broker.bootstrap, "127.0.0.1:9"))?;
+    let mut launch = scene.launch();
+    launch.arguments = vec!["--connect-timeout".to_owned(), "1".to_owned()];
+    let mut app = launch.start()?;
+    let code = app.wait_end(SECONDS(60))?;
+    ensure!(code == 1, "exit code {code}");
+    says(&app.words(), &["127.0.0.1:9"])?;
+    Ok(Counted::default())
+}
+
+/// A broker of this test's own, which it may stop.
+struct OwnBroker<'a> {
+    args: &'a Integration,
+    directory: std::path::PathBuf,
+    port: u16,
+}
+
+impl<'a> OwnBroker<'a> {
+    fn new(args: &'a Integration, port: u16) -> Result<Self> {
+        let directory = std::path::absolute(args.state_dir.join(format!("broker-{port}")))?;
+        Ok(Self { args, directory, port })
+    }
+
+    fn call(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(&self.args.broker_script)
+            .args(arguments)
+            .arg("--dir")
+            .arg(&self.directory)
+            .args(["--port", &self.port.to_string()])
+            .output()
+            .context("run the broker script")?;
+        ensure!(output.status.success(), "broker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for OwnBroker<'_> {
+    fn drop(&mut self) {
+        let _ = self.call(&["down", "--purge"]);
+    }
+}
+
+fn broker_down(args: &Integration, name: &str) -> Result<Counted> {
+    const PORT: u16 = 19592;
+    let own = OwnBroker::new(args, PORT)?;
+    let mut scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    scene.broker = Broker { bootstrap: format!("127.0.0.1:{PORT}") };
+    scene.write_file(|text| text)?;
+    let mut launch = scene.launch();
+    launch.arguments = vec!["--create-topics".to_owned(), "6".to_owned()];
+    let mut app = launch.start()?;
+    eventually("the application to say that it waits", || Ok(app.events("waiting") > 0))?;
+    own.call(&["up"])?;
+    app.wait_running(1, SECONDS(60))?;
+    let half = args.orders / 2;
+    scene.orders(0, half, 2_000, None)?;
+    own.call(&["kill"])?;
+    eventually("the worker to notice", || Ok(app.status(0)?["phase"] != "Running"))?;
+    own.call(&["up"])?;
+    scene.orders(half, args.orders - half, 2_000, None)?;
+    scene.wait_drained(SECONDS(120))?;
+    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
+    app.drain()?;
+    let counted = scene.check(args.orders, 0)?;
+    std::fs::remove_dir_all(&scene.state_dir)?;
+    Ok(counted)
+}
+
+fn malformed_fail(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 2_000, 0, Some(1_000))?;
+    status_says(&app, &["\"Failed\"", &scene.input(), "@", "onBadRecord: Skip"])?;
+    // The other five partitions go on to their ends.
+    eventually("the other tasks to finish", || {
+        let status = app.status(0)?;
+        let tasks = status["tasks"].as_array().context("tasks")?;
+        let behind = tasks.iter().filter(|task| task["state"] != "Failed" && task["lag"].as_i64().unwrap_or(0) > 3);
+        Ok(behind.count() == 0)
+    })?;
+    ensure!(app.events("died") == 0, "the worker died");
+    app.drain()?;
+    // Once the stream is told to skip it, the task goes on from that very record.
+    scene.write_file(|text| skip(&text))?;
+    let mut again = scene.launch().start()?;
+    again.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    again.drain()?;
+    let counted = scene.check(1_999, 1)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// The file with `onBadRecord: Skip` on its stream.
+fn skip(text: &str) -> String {
+    let line = text.lines().find(|line| line.trim_start().starts_with("timestamp:")).unwrap_or_default();
+    let indent: String = line.chars().take_while(|c| *c == ' ').collect();
+    text.replace(line, &format!("{line}\n{indent}onBadRecord: Skip"))
+}
+
+fn malformed_skip(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.write_file(|text| skip(&text))?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 2_000, 0, Some(1_000))?;
+    scene.wait_drained(SECONDS(60))?;
+    let last = app.drain()?;
+    ensure!(last["totals"]["skipped"] == 1, "skipped is not 1: {last}");
+    let counted = scene.check(1_999, 1)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+fn live_consumer(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let consumer: BaseConsumer = scene.broker.config().set("group.id", &scene.id).create()?;
+    consumer.subscribe(&[&scene.input()])?;
+    eventually("the consumer to join", || {
+        let _ = consumer.poll(Duration::from_millis(100));
+        Ok(consumer.assignment()?.count() > 0)
+    })?;
+    let mut app = scene.launch().start()?;
+    eventually("the worker to hold", || {
+        let _ = consumer.poll(Duration::from_millis(10));
+        Ok(app.status(0)?.to_string().contains("GroupInUse"))
+    })?;
+    drop(consumer);
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let counted = scene.check(1_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+fn second_run(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    let mut same_directory = scene.launch().start()?;
+    ensure!(same_directory.wait_end(SECONDS(30))? == 1, "a second run in the same directory must fail");
+    says(&same_directory.words(), &["another `streamapp run`"])?;
+    let mut elsewhere = scene.launch();
+    elsewhere.state_dir = scene.state_dir.join("elsewhere");
+    let mut elsewhere = elsewhere.start()?;
+    ensure!(elsewhere.wait_end(SECONDS(30))? == 1, "a second run elsewhere must fail");
+    says(&elsewhere.words(), &["is claimed by", "--take-over"])?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    ensure!(app.progress().is_some_and(|last| last["totals"]["fences"] == 0), "the first run was fenced");
+    app.drain()?;
+    let counted = scene.check(1_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// A small file system of its own.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, size: &str) -> Result<Self> {
+        std::fs::create_dir_all(at)?;
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status()?;
+        ensure!(status.success(), "cannot mount a small tmpfs (root is needed)");
+        Ok(Self(at))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+fn full_disk(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let at = scene.state_dir.join("app");
+    let disk = SmallDisk::mount(&at, "24m")?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, args.orders, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    // All space goes; the next flush cannot be written.
+    let filler = at.join("filler");
+    let _ = Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", filler.display())).output()?;
+    scene.orders(args.orders, args.orders, 0, None)?;
+    status_says(&app, &["VolumeFull"])?;
+    std::fs::remove_file(&filler)?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let counted = scene.check(args.orders * 2, 0)?;
+    drop(disk);
+    scene.clean()?;
+    Ok(counted)
+}
+
+fn foreign_store(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    app.drain()?;
+    let other = Scene::new(args, "other-app", Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let mut launch = other.launch();
+    launch.state_dir = scene.launch().state_dir;
+    let mut refused = launch.start()?;
+    ensure!(refused.wait_end(SECONDS(30))? == 1, "another application's directory must be refused");
+    says(&refused.words(), &["belongs to application", &scene.id])?;
+    // The same, found by the worker: only its own directory is another's.
+    let workers = (scene.launch().state_dir.join("worker-0"), other.launch().state_dir.join("worker-0"));
+    std::fs::create_dir_all(&workers.1)?;
+    let copied = Command::new("cp").arg("-r").arg(workers.0.join("state")).arg(&workers.1).status()?;
+    ensure!(copied.success(), "cannot copy the directory");
+    let mut refused = other.launch().start()?;
+    ensure!(refused.wait_end(SECONDS(60))? == 1, "another application's store must be refused");
+    says(&refused.words(), &["belongs to application", &scene.id])?;
+    scene.clean()?;
+    other.clean()?;
+    Ok(Counted::default())
+}
+
+fn lost_volume(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, args.orders, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let volume = scene.launch().state_dir.join("worker-0").join("state");
+    std::fs::remove_dir_all(&volume)?;
+    let mut again = scene.launch().start()?;
+    again.wait_running(1, SECONDS(60))?;
+    scene.orders(args.orders, args.orders, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    let last = again.drain()?;
+    ensure!(last["totals"]["restoredRecords"].as_u64() > Some(0), "nothing was restored: {last}");
+    let counted = scene.check(args.orders * 2, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// A worker sleeps (SIGSTOP) while another process of its ordinal takes over; when it wakes, it must leave for good.
+fn two_processes(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, args.orders, 0, None)?;
+    let sleeper = u32::try_from(app.status(0)?["pid"].as_u64().context("pid")?)?;
+    signal(sleeper, libc::SIGSTOP)?;
+    let directory = scene.launch().state_dir.join("worker-0");
+    let text = std::fs::read_to_string(directory.join("config.json"))?;
+    let mut config: serde_json::Value = serde_json::from_str(&text)?;
+    let successor_dir = scene.state_dir.join("successor");
+    std::fs::create_dir_all(&successor_dir)?;
+    config["stateDir"] = successor_dir.join("state").display().to_string().into();
+    let file = successor_dir.join("config.json");
+    std::fs::write(&file, config.to_string())?;
+    let log = std::fs::File::create(successor_dir.join("worker.log"))?;
+    let mut successor = Command::new(args.streamapp.with_file_name("streamapp-worker"))
+        .arg("--config")
+        .arg(&file)
+        .arg("--keep-repartition-records")
+        .stderr(log)
+        .spawn()?;
+    scene.orders(args.orders, args.orders, 0, None)?;
+    let drained = scene.wait_drained(SECONDS(60));
+    signal(sleeper, libc::SIGCONT)?;
+    let code = app.wait_end(SECONDS(60));
+    signal(successor.id(), libc::SIGTERM)?;
+    successor.wait()?;
+    drained?;
+    ensure!(code? == 1, "streamapp must end when its worker was replaced");
+    says(&app.words(), &["exit code 3", "taken over"])?;
+    let mut counted = scene.check(args.orders * 2, 0)?;
+    counted.kills = 1;
+    scene.clean()?;
+    Ok(counted)
+}

@@ -1,0 +1,166 @@
+//! A test's own topics, file and state directory, and the pieces of its plot.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Counted, Integration};
+use crate::app::Launch;
+use crate::bench::subjects::set;
+use crate::broker::Broker;
+use crate::check::{Check, Example, Formats, Guarantee, check};
+use crate::drained::{WaitDrained, run as wait_drained};
+use crate::generate::{Generate, run as generate};
+
+/// Partitions of input and output.
+const PARTITIONS: i32 = 6;
+
+/// One test's world.
+pub(super) struct Scene<'a> {
+    pub(super) args: &'a Integration,
+    pub(super) broker: Broker,
+    pub(super) id: String,
+    pub(super) topology: Example,
+    pub(super) guarantee: Guarantee,
+    pub(super) file: PathBuf,
+    pub(super) state_dir: PathBuf,
+}
+
+impl<'a> Scene<'a> {
+    /// Topics, file and directory, all new.
+    pub(super) fn new(args: &'a Integration, name: &str, topology: Example, guarantee: Guarantee) -> Result<Self> {
+        let scene = Self::without_topics(args, name, topology, guarantee)?;
+        scene.broker.create_topics(&[(&scene.input(), PARTITIONS), (&scene.output(), PARTITIONS)])?;
+        Ok(scene)
+    }
+
+    /// As [`Self::new`], on another broker or before there is one.
+    pub(super) fn without_topics(
+        args: &'a Integration,
+        name: &str,
+        topology: Example,
+        guarantee: Guarantee,
+    ) -> Result<Self> {
+        // The process id keeps runs on one broker apart.
+        let id = format!("it-{}-{name}", std::process::id());
+        let state_dir = args.state_dir.join(&id);
+        if state_dir.exists() {
+            std::fs::remove_dir_all(&state_dir)?;
+        }
+        std::fs::create_dir_all(&state_dir)?;
+        let file = state_dir.join("app.yaml");
+        let scene = Self { args, broker: args.broker.clone(), id, topology, guarantee, file, state_dir };
+        scene.write_file(|text| text)?;
+        Ok(scene)
+    }
+
+    pub(super) fn input(&self) -> String {
+        format!("{}-in", self.id)
+    }
+
+    pub(super) fn output(&self) -> String {
+        format!("{}-out", self.id)
+    }
+
+    /// Writes the example with this scene's names, changed by `edit`.
+    pub(super) fn write_file(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let (example, output) = match self.topology {
+            Example::OrdersRisk => ("examples/orders-risk/app.yaml", "risk.decisions.v1"),
+            Example::Stateless => ("examples/orders-risk/stateless.yaml", "orders.scored.v1"),
+        };
+        let text = std::fs::read_to_string(example).with_context(|| format!("read {example}"))?;
+        let text = text.replace("orders.submitted.v1", &self.input()).replace(output, &self.output());
+        let guarantee = match self.guarantee {
+            Guarantee::ExactlyOnceV2 => "exactly_once_v2",
+            Guarantee::AtLeastOnce => "at_least_once",
+        };
+        let values = [("applicationId", self.id.as_str()), ("bootstrapServers", &self.broker.bootstrap), ("guarantee", guarantee)];
+        let text = values.iter().try_fold(text, |text, (key, value)| {
+            set(&text, key, value).with_context(|| format!("{example} has no line for {key}"))
+        })?;
+        std::fs::write(&self.file, edit(text)).context("write the StreamApp file")
+    }
+
+    pub(super) fn launch(&self) -> Launch {
+        Launch {
+            program: self.args.streamapp.clone(),
+            file: self.file.clone(),
+            workers: 1,
+            state_dir: self.state_dir.join("app"),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Writes orders `first..first + count`.
+    pub(super) fn orders(&self, first: u64, count: u64, rate: u64, bad_at: Option<u64>) -> Result<()> {
+        generate(&Generate {
+            broker: self.broker.clone(),
+            topic: self.input(),
+            count,
+            first,
+            rate,
+            customers: 200,
+            max_amount_cents: 200_000,
+            seed: 7,
+            bad_at,
+            quiet: true,
+        })
+        .map(|_| ())
+    }
+
+    pub(super) fn wait_drained(&self, deadline: Duration) -> Result<()> {
+        wait_drained(&WaitDrained {
+            broker: self.broker.clone(),
+            application_id: self.id.clone(),
+            topics: vec![self.input()],
+            repartitions: match self.topology {
+                Example::OrdersRisk => vec!["exposure-by-customer".to_owned()],
+                Example::Stateless => Vec::new(),
+            },
+            deadline: deadline.as_secs(),
+        })
+    }
+
+    /// The checker's verdict on everything this scene's application did.
+    pub(super) fn check(&self, orders: u64, malformed: u64) -> Result<Counted> {
+        let report = check(&Check {
+            broker: self.broker.clone(),
+            topology: self.topology,
+            application_id: self.id.clone(),
+            guarantee: self.guarantee,
+            input: self.input(),
+            output: Some(self.output()),
+            formats: Formats::Streamapp,
+            store: "exposure-by-customer".to_owned(),
+            malformed,
+            deadline: 60,
+            json: None,
+        })?;
+        let verdict = &report.verdict;
+        let faults: Vec<_> = verdict.sections.iter().flat_map(|section| section.examples.iter()).take(5).collect();
+        if !verdict.passed() {
+            bail!("the checker found faults: {faults:?}");
+        }
+        if verdict.orders != orders {
+            bail!("{} orders were judged, {orders} were written", verdict.orders);
+        }
+        let allowed = matches!(self.guarantee, Guarantee::AtLeastOnce);
+        Ok(Counted {
+            kills: 0,
+            records: verdict.orders,
+            duplicates: if allowed { 0 } else { verdict.total(|section| section.duplicates) },
+            missing: verdict.total(|section| section.missing),
+            wrong: verdict.total(|section| section.wrong + section.out_of_order),
+        })
+    }
+
+    /// Removes the scene's topics and files; a test that failed leaves them to be looked at.
+    pub(super) fn clean(&self) -> Result<()> {
+        let names = self.broker.topic_names()?;
+        let ours: Vec<_> = names.iter().filter(|name| name.starts_with(&self.id)).map(String::as_str).collect();
+        self.broker.delete_topics(&ours)?;
+        std::fs::remove_dir_all(&self.state_dir).context("remove the test's directory")
+    }
+}

@@ -1,0 +1,46 @@
+//! `reports/<name>.json`: the figures of a proof.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+/// A report under way.
+pub(crate) struct Report {
+    name: &'static str,
+    seed: u64,
+    started: u64,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Report {
+    /// Begins; the time counts from here.
+    pub(crate) fn begin(name: &'static str, seed: u64) -> Self {
+        Self { name, seed, started: now() }
+    }
+
+    /// Writes the report.
+    pub(crate) fn end(&self, passed: bool, figures: &impl Serialize) -> Result<()> {
+        let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+        let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        let document = serde_json::json!({
+            "name": self.name,
+            "passed": passed,
+            "commit": commit,
+            "command": std::env::args().collect::<Vec<_>>().join(" "),
+            "seed": self.seed,
+            "started": self.started,
+            "ended": now(),
+            "figures": figures,
+        });
+        std::fs::create_dir_all("reports").context("create reports")?;
+        let file = Path::new("reports").join(format!("{}.json", self.name));
+        let text = serde_json::to_string_pretty(&document)?;
+        std::fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))
+    }
+}

@@ -1,0 +1,178 @@
+//! The control log as this worker uses it, and what the worker remembers of it across restarts.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::{Appender, Reader};
+pub(crate) use control::REQUEST_TIMEOUT;
+use kafka::{Admin, Settings};
+use protocol::{ApplicationId, Ordinal, Record, World};
+use serde::{Deserialize, Serialize};
+
+use crate::store::write_atomically;
+
+/// Why the worker cannot follow its control log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    /// Reading or writing it failed.
+    #[error(transparent)]
+    Log(#[from] control::Error),
+    /// The log is not the one that this worker has followed before.
+    #[error("the control log was lost: {0}; nothing is processed, because who owns which task is unknown. Restore the topic, or remove worker.json from the state directory once every worker is stopped")]
+    Lost(String),
+    /// The state directory cannot be used.
+    #[error("state directory: {} {reason}", .path.display())]
+    StateDir {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl From<kafka::Error> for ControlError {
+    fn from(error: kafka::Error) -> Self {
+        Self::Log(error.into())
+    }
+}
+
+/// What the worker remembers of the log across restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    application_id: String,
+    ordinal: Ordinal,
+    cluster_id: String,
+    control_topic_id: String,
+    applied_offset: i64,
+}
+
+/// The control log and the world that it describes.
+pub(crate) struct ControlLog {
+    reader: Reader,
+    appender: Appender,
+    file: PathBuf,
+    memory: Memory,
+}
+
+impl ControlLog {
+    /// Opens the log from its first record, after comparing it with the one followed before.
+    pub(crate) fn open(
+        settings: &Settings,
+        admin: &Admin,
+        application: &ApplicationId,
+        ordinal: Ordinal,
+        state_dir: &Path,
+    ) -> Result<Self, ControlError> {
+        let cluster_id = admin.cluster_id(REQUEST_TIMEOUT)?;
+        let reader = Reader::open(settings, admin, application)?;
+        let file = state_dir.join("worker.json");
+        let fresh = Memory {
+            application_id: application.0.clone(),
+            ordinal,
+            cluster_id,
+            control_topic_id: reader.topic_id().to_owned(),
+            applied_offset: 0,
+        };
+        let memory = remembered(&file, fresh, reader.end()?)?;
+        Ok(Self { reader, appender: Appender::new(settings, application)?, file, memory })
+    }
+
+    /// The cluster's id.
+    pub(crate) fn cluster_id(&self) -> &str {
+        &self.memory.cluster_id
+    }
+
+    /// What the log says so far.
+    pub(crate) fn world(&self) -> &World {
+        self.reader.world()
+    }
+
+    /// Appends a record; returns its offset.
+    pub(crate) fn append(&self, record: &Record) -> Result<i64, ControlError> {
+        Ok(self.appender.append(record, crate::now_ms())?)
+    }
+
+    /// Reads the control log through the record at `offset`, and remembers how far.
+    pub(crate) fn read_through(&mut self, offset: i64) -> Result<&World, ControlError> {
+        self.reader.read_through(offset)?;
+        self.memory.applied_offset = self.reader.world().next_offset;
+        write_atomically(&self.file, &self.memory)
+            .map_err(|error| ControlError::StateDir { path: self.file.clone(), reason: error.to_string() })?;
+        Ok(self.reader.world())
+    }
+
+    /// Applies what arrives within `timeout`.
+    pub(crate) fn follow(&mut self, timeout: Duration) -> Result<(), ControlError> {
+        self.reader.follow(timeout)?;
+        Ok(())
+    }
+}
+
+/// Compares the log with what this worker followed before.
+fn remembered(file: &Path, fresh: Memory, end: i64) -> Result<Memory, ControlError> {
+    let wrong = |reason: String| ControlError::StateDir { path: file.to_owned(), reason };
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
+        Err(error) => return Err(wrong(error.to_string())),
+    };
+    let found: Memory = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    if found.application_id != fresh.application_id || found.ordinal != fresh.ordinal {
+        return Err(wrong(format!(
+            "belongs to application `{}` ordinal {}, not `{}` ordinal {}; choose another state directory",
+            found.application_id, found.ordinal, fresh.application_id, fresh.ordinal
+        )));
+    }
+    if found.cluster_id != fresh.cluster_id {
+        return Err(wrong(format!(
+            "belongs to Kafka cluster {}, not {}; choose another state directory",
+            found.cluster_id, fresh.cluster_id
+        )));
+    }
+    if found.control_topic_id != fresh.control_topic_id {
+        return Err(ControlError::Lost("the topic was re-created".to_owned()));
+    }
+    if end < found.applied_offset {
+        return Err(ControlError::Lost(format!(
+            "it ends at offset {end}, this worker has applied it up to {}",
+            found.applied_offset
+        )));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(topic: &str, applied_offset: i64) -> Memory {
+        Memory {
+            application_id: "a".into(),
+            ordinal: Ordinal(0),
+            cluster_id: "c".into(),
+            control_topic_id: topic.into(),
+            applied_offset,
+        }
+    }
+
+    #[test]
+    fn a_log_that_ends_before_what_was_applied_or_was_recreated_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("worker.json");
+        write_atomically(&file, &memory("t", 9)).unwrap();
+        assert!(remembered(&file, memory("t", 0), 9).is_ok());
+        assert!(matches!(remembered(&file, memory("t", 0), 8), Err(ControlError::Lost(_))));
+        assert!(matches!(remembered(&file, memory("u", 0), 20), Err(ControlError::Lost(_))));
+    }
+
+    #[test]
+    fn a_state_directory_of_another_application_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("worker.json");
+        write_atomically(&file, &memory("t", 9)).unwrap();
+        let other = Memory { application_id: "b".into(), ..memory("t", 0) };
+        let error = remembered(&file, other, 20).unwrap_err().to_string();
+        assert!(error.contains("belongs to application `a`"), "{error}");
+    }
+}

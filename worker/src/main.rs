@@ -1,0 +1,153 @@
+//! The worker process: runs the tasks of one ordinal until it is told to drain, or somebody else speaks for it.
+//!
+//! Exit codes: 0 drained · 1 failed, the message says why · 2 wrong usage · 3 superseded, never restart.
+
+mod control;
+mod failpoint;
+mod http;
+mod recovery;
+mod restore;
+mod session;
+mod shared;
+mod store;
+mod stream_task;
+mod stream_thread;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Parser;
+use kafka::{Admin, Settings, Wakeup};
+use protocol::{Phase, Uid, WorkerConfig};
+
+use crate::session::{Purge, SessionEnd, Worker};
+use crate::shared::Shared;
+use crate::store::StoreMemory;
+
+/// Wait before a session is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs the tasks of one ordinal of a StreamApp.
+#[derive(Debug, Parser)]
+#[command(name = "streamapp-worker", version)]
+struct Args {
+    /// Worker configuration (JSON), written by the operator or by `streamapp run`.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// This process's uid; in Kubernetes the pod's. Invented when absent.
+    #[arg(long, env = "STREAMAPP_POD_UID")]
+    uid: Option<String>,
+    /// Drain when standard input ends.
+    #[arg(long)]
+    end_with_stdin: bool,
+    /// Write the address of the status endpoint into this file.
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
+    /// Keep consumed records in repartition topics, for a checker to read.
+    #[arg(long)]
+    keep_repartition_records: bool,
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "worker failed");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read(&args.config).with_context(|| format!("read {}", args.config.display()))?;
+    let config: WorkerConfig =
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", args.config.display()))?;
+    let plan = topology::plan(&config.topology).map_err(|errors| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the topology is not valid: {}", errors.join("; "))
+    })?;
+    let state_dir = config.state_dir.clone();
+    std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
+    let _lock = lock_directory(&state_dir)?;
+    let settings = Settings {
+        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+        properties: config.kafka.client_config.clone(),
+    };
+    let uid = Uid(args.uid.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
+    let shared = Arc::new(Shared::new(&config.application_id.0, config.ordinal, uid));
+    let listener = TcpListener::bind(&config.http_listen).with_context(|| format!("listen on {}", config.http_listen))?;
+    let address = listener.local_addr()?;
+    http::serve(listener, Arc::clone(&shared), args.end_with_stdin)?;
+    if let Some(file) = &args.address_file {
+        std::fs::write(file, address.to_string()).with_context(|| format!("write {}", file.display()))?;
+    }
+    tracing::info!(%address, ordinal = config.ordinal.0, uid = %shared.uid, "status endpoint");
+    let worker = Worker {
+        admin: Admin::new(&settings)?,
+        config,
+        plan: Arc::new(plan),
+        settings,
+        state_dir,
+        memory: StoreMemory::new(),
+        shared,
+        purge_repartitions: if args.keep_repartition_records { Purge::Never } else { Purge::Regularly },
+        control: None,
+    };
+    sessions(worker)
+}
+
+fn sessions(mut worker: Worker) -> anyhow::Result<ExitCode> {
+    let shared = Arc::clone(&worker.shared);
+    let pause = Wakeup::new()?;
+    loop {
+        if shared.shutdown_requested() {
+            shared.enter(Phase::Stopped);
+            return Ok(ExitCode::SUCCESS);
+        }
+        match worker.session() {
+            Ok(end) | Err(end) => match end {
+                SessionEnd::Drained => shared.request_shutdown(),
+                SessionEnd::Restart => {}
+                SessionEnd::Superseded(by) => {
+                    shared.explain(Phase::Failed, "Superseded", format!("{by}; this process ends for good"));
+                    return Ok(ExitCode::from(3));
+                }
+                SessionEnd::Wait { phase, reason, message } => {
+                    shared.explain(phase, reason, message);
+                    let until = std::time::Instant::now() + AGAIN;
+                    while std::time::Instant::now() < until && !shared.shutdown_requested() {
+                        pause.sleep(Duration::from_millis(100));
+                    }
+                }
+                SessionEnd::Failed { reason, message } => {
+                    shared.explain(Phase::Failed, reason, message);
+                    return Ok(ExitCode::from(1));
+                }
+            },
+        }
+    }
+}
+
+/// One process per state directory: a second one would corrupt the stores.
+fn lock_directory(state_dir: &Path) -> anyhow::Result<std::fs::File> {
+    let path = state_dir.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    file.try_lock().map_err(|error| {
+        anyhow::anyhow!("{} is locked ({error}): another worker uses this state directory", path.display())
+    })?;
+    Ok(file)
+}

@@ -1,0 +1,218 @@
+//! What the worker's threads tell the outside: counters, phase, tasks. Written with atomics by the threads that
+//! own the facts, read by the HTTP endpoint.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use protocol::{Ordinal, Phase, Restore, TaskId, TaskState, TaskStatus, Totals, Uid, WorkerStatus};
+
+/// One counter per field of [`Totals`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) records_in: AtomicU64,
+    pub(crate) records_out: AtomicU64,
+    pub(crate) changelog_records: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) aborts: AtomicU64,
+    pub(crate) fences: AtomicU64,
+    pub(crate) producer_rebuilds: AtomicU64,
+    pub(crate) skipped: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) restored_records: AtomicU64,
+    pub(crate) store_wipes: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Counters {
+    fn totals(&self) -> Totals {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Totals {
+            records_in: get(&self.records_in),
+            records_out: get(&self.records_out),
+            changelog_records: get(&self.changelog_records),
+            commits: get(&self.commits),
+            aborts: get(&self.aborts),
+            fences: get(&self.fences),
+            producer_rebuilds: get(&self.producer_rebuilds),
+            skipped: get(&self.skipped),
+            dropped: get(&self.dropped),
+            restored_records: get(&self.restored_records),
+            store_wipes: get(&self.store_wipes),
+        }
+    }
+}
+
+/// One task as its thread sees it.
+#[derive(Debug)]
+pub(crate) struct TaskShared {
+    pub(crate) id: TaskId,
+    state: AtomicU8,
+    pub(crate) lag: AtomicI64,
+    /// Committed offset of the task's input; what lies below it may be purged from a repartition topic.
+    pub(crate) committed: AtomicI64,
+    pub(crate) restore_remaining: AtomicI64,
+    pub(crate) restore_records: AtomicU64,
+    restore_started: Mutex<Option<Instant>>,
+    error: Mutex<Option<String>>,
+}
+
+impl TaskShared {
+    pub(crate) fn new(id: TaskId) -> Self {
+        Self {
+            id,
+            state: AtomicU8::new(0),
+            lag: AtomicI64::new(0),
+            committed: AtomicI64::new(0),
+            restore_remaining: AtomicI64::new(0),
+            restore_records: AtomicU64::new(0),
+            restore_started: Mutex::new(None),
+            error: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: TaskState) {
+        if state == TaskState::Restoring {
+            *lock(&self.restore_started) = Some(Instant::now());
+        }
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub(crate) fn fail(&self, error: String) {
+        *lock(&self.error) = Some(error);
+        self.set_state(TaskState::Failed);
+    }
+
+    fn state(&self) -> TaskState {
+        [TaskState::Created, TaskState::Restoring, TaskState::Running, TaskState::Failed]
+            .into_iter()
+            .find(|state| *state as u8 == self.state.load(Ordering::Acquire))
+            .unwrap_or(TaskState::Created)
+    }
+
+    fn status(&self) -> TaskStatus {
+        let state = self.state();
+        let restore = (state == TaskState::Restoring).then(|| {
+            let records = self.restore_records.load(Ordering::Relaxed);
+            let seconds = lock(&self.restore_started).map_or(1.0, |at| at.elapsed().as_secs_f64().max(0.001));
+            let remaining = self.restore_remaining.load(Ordering::Relaxed);
+            Restore { remaining, records, rate: (records as f64 / seconds) as u64 }
+        });
+        let lag = self.lag.load(Ordering::Relaxed);
+        TaskStatus { id: self.id.clone(), state, lag, restore, error: lock(&self.error).clone() }
+    }
+}
+
+/// Why the worker is in its phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Situation {
+    phase: Phase,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+/// Facts about this process that threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) application_id: String,
+    pub(crate) ordinal: Ordinal,
+    pub(crate) uid: Uid,
+    pub(crate) counters: Counters,
+    pub(crate) nonce: AtomicU64,
+    pub(crate) open_transactions: AtomicU32,
+    situation: Mutex<Situation>,
+    tasks: Mutex<Vec<Arc<TaskShared>>>,
+    shutdown: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(application_id: &str, ordinal: Ordinal, uid: Uid) -> Self {
+        Self {
+            application_id: application_id.to_owned(),
+            ordinal,
+            uid,
+            counters: Counters::default(),
+            nonce: AtomicU64::new(0),
+            open_transactions: AtomicU32::new(0),
+            situation: Mutex::new(Situation { phase: Phase::Starting, reason: None, message: None }),
+            tasks: Mutex::new(Vec::new()),
+            shutdown: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the process to drain and end.
+    pub(crate) fn request_shutdown(&self) {
+        self.shutdown.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn shutdown_requested(&self) -> bool {
+        self.shutdown.load(Ordering::Acquire)
+    }
+
+    /// Enters a phase that needs no explanation.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.set(Situation { phase, reason: None, message: None });
+    }
+
+    /// Enters a phase, or says why it lasts. Logged when it changes.
+    pub(crate) fn explain(&self, phase: Phase, reason: &'static str, message: String) {
+        self.set(Situation { phase, reason: Some(reason), message: Some(message) });
+    }
+
+    fn set(&self, situation: Situation) {
+        let mut current = lock(&self.situation);
+        if *current != situation {
+            let (reason, message) = (situation.reason, situation.message.as_deref());
+            match situation.phase {
+                Phase::Failed => tracing::error!(?reason, message, "worker failed"),
+                Phase::Hold => tracing::warn!(?reason, message, "worker holds"),
+                phase => tracing::info!(?phase, ?reason, message, "worker"),
+            }
+            *current = situation;
+        }
+    }
+
+    pub(crate) fn set_tasks(&self, tasks: Vec<Arc<TaskShared>>) {
+        *lock(&self.tasks) = tasks;
+    }
+
+    /// Committed offset of each task's input.
+    pub(crate) fn committed_offsets(&self) -> BTreeMap<TaskId, i64> {
+        let tasks = lock(&self.tasks);
+        tasks.iter().map(|task| (task.id.clone(), task.committed.load(Ordering::Acquire))).collect()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        lock(&self.situation).phase
+    }
+
+    /// The document served at `/status`.
+    pub(crate) fn status(&self) -> WorkerStatus {
+        let situation = lock(&self.situation).clone();
+        let tasks: Vec<_> = lock(&self.tasks).iter().map(|task| task.status()).collect();
+        WorkerStatus {
+            application_id: self.application_id.clone(),
+            ordinal: self.ordinal,
+            uid: self.uid.clone(),
+            pid: std::process::id(),
+            nonce: self.nonce.load(Ordering::Relaxed),
+            phase: situation.phase,
+            reason: situation.reason.map(str::to_owned),
+            message: situation.message,
+            open_transactions: self.open_transactions.load(Ordering::Relaxed),
+            lag: tasks.iter().map(|task| task.lag).sum(),
+            totals: self.counters.totals(),
+            tasks,
+        }
+    }
+}
+
+/// A poisoned lock means that a thread panicked; the facts are still the facts.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,394 @@
+//! State on disk: one RocksDB per task, one column family per store, positions in the same batch.
+//!
+//! Nothing uncommitted is ever written here: a batch is applied after Kafka has committed it. The write-ahead
+//! log is off and flushes are atomic over all column families, so what is on disk is always a committed prefix
+//! with its own positions, and a crash costs the changelog's tail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protocol::{Positions, TaskId};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, FlushOptions, Options, WriteBatch,
+    WriteBufferManager, WriteOptions,
+};
+use serde::{Deserialize, Serialize};
+
+/// Version of the directory's layout.
+const FORMAT: u32 = 1;
+/// The column family and key that hold [`StorePositions`].
+const POSITIONS: &str = "positions";
+/// Block cache shared by all stores of the process.
+const BLOCK_CACHE_BYTES: usize = 64 << 20;
+/// Memtables of all stores of the process together.
+const MEMTABLE_BYTES: usize = 64 << 20;
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The directory belongs to something else.
+    #[error("store directory {} {reason}; nothing was changed: choose another state directory, or move this one away", .path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
+    /// RocksDB failed.
+    #[error("store in {}: {error}", .path.display())]
+    RocksDb {
+        /// The directory.
+        path: PathBuf,
+        /// Its error.
+        #[source]
+        error: rocksdb::Error,
+    },
+    /// A file could not be read or written.
+    #[error("store directory {}: {error}", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        error: std::io::Error,
+    },
+    /// What lies in the positions family is no positions document.
+    #[error("store in {}: unreadable positions: {reason}", .path.display())]
+    Positions {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the volume is full.
+    pub(crate) fn is_volume_full(&self) -> bool {
+        match self {
+            Self::RocksDb { error, .. } => {
+                let text = error.to_string();
+                text.contains("No space left") || text.contains("quota exceeded") || text.contains("space limit")
+            }
+            Self::Io { error, .. } => error.raw_os_error() == Some(libc::ENOSPC),
+            Self::Foreign { .. } | Self::Positions { .. } => false,
+        }
+    }
+}
+
+/// What a store directory says of itself; compared before anything is opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Label {
+    pub(crate) format: u32,
+    pub(crate) application_id: String,
+    pub(crate) cluster_id: String,
+    pub(crate) task: TaskId,
+    /// Fingerprint per store.
+    pub(crate) stores: BTreeMap<String, String>,
+}
+
+impl Label {
+    pub(crate) fn new(
+        application_id: &str,
+        cluster_id: &str,
+        task: &TaskId,
+        stores: BTreeMap<String, String>,
+    ) -> Self {
+        let (application_id, cluster_id) = (application_id.to_owned(), cluster_id.to_owned());
+        Self { format: FORMAT, application_id, cluster_id, task: task.clone(), stores }
+    }
+
+    fn difference(&self, found: &Self) -> Option<String> {
+        if found.format != self.format {
+            Some(format!("has layout version {}, this worker knows {}", found.format, self.format))
+        } else if found.application_id != self.application_id {
+            Some(format!("belongs to application `{}`, not `{}`", found.application_id, self.application_id))
+        } else if found.cluster_id != self.cluster_id {
+            Some(format!("belongs to Kafka cluster {}, not {}", found.cluster_id, self.cluster_id))
+        } else if found.task != self.task {
+            Some(format!("belongs to task {}, not {}", found.task, self.task))
+        } else if found.stores != self.stores {
+            Some("was written by a topology whose stores have other names or types".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// Positions as a store keeps them: the task's, and where its changelogs are known to be contained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StorePositions {
+    /// The task's positions as of the last applied transaction; absent while a first restore runs.
+    pub(crate) task: Option<Positions>,
+    /// Per store: everything below this offset of its changelog is in the store.
+    pub(crate) changelogs: BTreeMap<String, ChangelogPosition>,
+    /// When the store was last known to be caught up, in milliseconds since the Unix epoch.
+    pub(crate) as_of_ms: i64,
+}
+
+/// A lower bound of what a store contains of its changelog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ChangelogPosition {
+    pub(crate) topic_id: String,
+    pub(crate) offset: i64,
+}
+
+/// Memory that all stores of the process share.
+pub(crate) struct StoreMemory {
+    cache: Cache,
+    memtables: WriteBufferManager,
+}
+
+impl StoreMemory {
+    pub(crate) fn new() -> Self {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let memtables = WriteBufferManager::new_write_buffer_manager(MEMTABLE_BYTES, false);
+        Self { cache, memtables }
+    }
+
+    fn options(&self) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_bloom_filter(10.0, false);
+        table.set_format_version(5);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_write_buffer_manager(&self.memtables);
+        options.set_write_buffer_size(16 << 20);
+        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        options.set_block_based_table_factory(&table);
+        options.set_max_background_jobs(2);
+        options.set_keep_log_file_num(2);
+        options
+    }
+}
+
+/// The database of one task.
+pub(crate) struct TaskDb {
+    db: Arc<DB>,
+    path: PathBuf,
+    stores: Vec<String>,
+    write: WriteOptions,
+    pub(crate) positions: StorePositions,
+}
+
+impl TaskDb {
+    /// Opens or creates the store directory. A directory that belongs to something else is left alone.
+    pub(crate) fn open(
+        path: &Path,
+        label: &Label,
+        stores: Vec<String>,
+        memory: &StoreMemory,
+    ) -> Result<Self, StoreError> {
+        check_label(path, label)?;
+        let path = path.to_owned();
+        let rocks = |error| StoreError::RocksDb { path: path.clone(), error };
+        let families = stores.iter().map(String::as_str).chain([POSITIONS, "default"]);
+        let families = families.map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
+        let db = DB::open_cf_descriptors(&memory.options(), path.join("db"), families).map_err(rocks)?;
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        let positions = match cf(&db, POSITIONS).map(|cf| db.get_cf(&cf, POSITIONS)) {
+            Some(Ok(Some(bytes))) => serde_json::from_slice(&bytes)
+                .map_err(|error| StoreError::Positions { path: path.clone(), reason: error.to_string() })?,
+            Some(Err(error)) => return Err(rocks(error)),
+            Some(Ok(None)) | None => {
+                StorePositions { task: None, changelogs: BTreeMap::new(), as_of_ms: 0 }
+            }
+        };
+        Ok(Self { db: Arc::new(db), path, stores, write, positions })
+    }
+
+    /// Read access for the engine, by store index.
+    pub(crate) fn readers(&self) -> Vec<StoreReader> {
+        self.stores.iter().map(|name| StoreReader { db: Arc::clone(&self.db), name: name.clone() }).collect()
+    }
+
+    /// A batch for [`Self::apply`].
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { db: self, batch: WriteBatch::default(), failed: None }
+    }
+
+    fn rocks(&self, error: rocksdb::Error) -> StoreError {
+        StoreError::RocksDb { path: self.path.clone(), error }
+    }
+
+    fn missing(&self, name: &str) -> StoreError {
+        StoreError::Positions { path: self.path.clone(), reason: format!("column family {name} is missing") }
+    }
+
+    /// Writes memtables to disk; what is on disk afterwards contains everything applied so far.
+    pub(crate) fn flush(&self, wait: FlushWait) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(wait == FlushWait::UntilDone);
+        let families: Vec<_> =
+            self.stores.iter().map(String::as_str).chain([POSITIONS]).filter_map(|n| cf(&self.db, n)).collect();
+        self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options).map_err(|e| self.rocks(e))
+    }
+}
+
+/// Whether a flush is awaited.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlushWait {
+    /// Return when the data is on disk.
+    UntilDone,
+    /// Return at once.
+    No,
+}
+
+/// Changes of one committed transaction, or of one step of a restore.
+pub(crate) struct Batch<'a> {
+    db: &'a TaskDb,
+    batch: WriteBatch,
+    failed: Option<StoreError>,
+}
+
+impl Batch<'_> {
+    /// Puts or, with `None`, deletes a key of a store.
+    pub(crate) fn change(&mut self, store: usize, key: &[u8], value: Option<&[u8]>) {
+        let family = self.db.stores.get(store).and_then(|name| cf(&self.db.db, name));
+        match (family, value) {
+            (Some(cf), Some(value)) => self.batch.put_cf(&cf, key, value),
+            (Some(cf), None) => self.batch.delete_cf(&cf, key),
+            (None, _) => self.failed = Some(self.db.missing(&format!("of store {store}"))),
+        }
+    }
+
+    /// Applies the changes and the positions that belong to them, together.
+    pub(crate) fn apply(mut self, positions: &StorePositions) -> Result<(), StoreError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let unreadable = |error: serde_json::Error| StoreError::Positions {
+            path: self.db.path.clone(),
+            reason: error.to_string(),
+        };
+        let bytes = serde_json::to_vec(positions).map_err(unreadable)?;
+        let family = cf(&self.db.db, POSITIONS).ok_or_else(|| self.db.missing(POSITIONS))?;
+        self.batch.put_cf(&family, POSITIONS, bytes);
+        self.db.db.write_opt(self.batch, &self.db.write).map_err(|error| self.db.rocks(error))
+    }
+}
+
+/// The engine's view of one store.
+pub(crate) struct StoreReader {
+    db: Arc<DB>,
+    name: String,
+}
+
+impl engine::Store for StoreReader {
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, engine::StoreError> {
+        let failed = |reason: String| engine::StoreError::new(format!("store {}: {reason}", self.name));
+        into.clear();
+        let family = cf(&self.db, &self.name).ok_or_else(|| failed("column family is missing".into()))?;
+        match self.db.get_pinned_cf(&family, key) {
+            Ok(Some(value)) => {
+                into.extend_from_slice(&value);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}
+
+fn cf<'a>(db: &'a DB, name: &str) -> Option<&'a rocksdb::ColumnFamily> {
+    db.cf_handle(name)
+}
+
+fn check_label(path: &Path, label: &Label) -> Result<(), StoreError> {
+    let io = |error| StoreError::Io { path: path.to_owned(), error };
+    let file = path.join("store.json");
+    match fs::read(&file) {
+        Ok(bytes) => {
+            let foreign = |reason| StoreError::Foreign { path: path.to_owned(), reason };
+            let found: Label = serde_json::from_slice(&bytes)
+                .map_err(|error| foreign(format!("has an unreadable store.json ({error})")))?;
+            label.difference(&found).map_or(Ok(()), |reason| Err(foreign(reason)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if path.join("db").exists() {
+                let reason = "has a database but no store.json".to_owned();
+                return Err(StoreError::Foreign { path: path.to_owned(), reason });
+            }
+            fs::create_dir_all(path).map_err(io)?;
+            write_atomically(&file, label).map_err(io)
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Writes a JSON document so that a crash leaves the old or the new one.
+pub(crate) fn write_atomically(path: &Path, document: &impl Serialize) -> std::io::Result<()> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, serde_json::to_vec_pretty(document)?)?;
+    fs::File::open(&fresh)?.sync_all()?;
+    fs::rename(&fresh, path)
+}
+
+/// Sets a store directory aside, to be rebuilt from its changelog; returns where it went.
+pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError> {
+    let aside = path.with_file_name(format!(
+        "{}.set-aside-{now_ms}",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    ));
+    fs::rename(path, &aside).map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::Store as _;
+
+    fn label(application: &str) -> Label {
+        let stores = BTreeMap::from([("s".to_owned(), "f".to_owned())]);
+        Label::new(application, "cluster", &"t-0".parse().unwrap(), stores)
+    }
+
+    fn open(path: &Path, application: &str) -> Result<TaskDb, StoreError> {
+        TaskDb::open(path, &label(application), vec!["s".to_owned()], &StoreMemory::new())
+    }
+
+    fn positions(offset: i64) -> StorePositions {
+        let position = ChangelogPosition { topic_id: "id".into(), offset };
+        StorePositions { task: None, changelogs: BTreeMap::from([("s".into(), position)]), as_of_ms: 1 }
+    }
+
+    #[test]
+    fn data_and_positions_come_back_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        {
+            let db = open(&path, "a").unwrap();
+            let mut batch = db.batch();
+            batch.change(0, b"k", Some(b"v"));
+            batch.apply(&positions(7)).unwrap();
+            db.flush(FlushWait::UntilDone).unwrap();
+        }
+        let db = open(&path, "a").unwrap();
+        assert_eq!(db.positions, positions(7));
+        let mut value = Vec::new();
+        assert!(db.readers()[0].get(b"k", &mut value).unwrap());
+        assert_eq!(value, b"v");
+        assert!(!db.readers()[0].get(b"absent", &mut value).unwrap());
+    }
+
+    #[test]
+    fn a_directory_of_another_application_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        drop(open(&path, "a").unwrap());
+        let before = fs::read(path.join("store.json")).unwrap();
+        let error = open(&path, "b").err().unwrap().to_string();
+        assert!(error.contains("belongs to application `a`, not `b`"), "{error}");
+        assert_eq!(fs::read(path.join("store.json")).unwrap(), before);
+    }
+}

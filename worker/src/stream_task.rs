@@ -1,0 +1,349 @@
+//! One task of a stream thread: its input queue, its engine, its store, its positions.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use engine::{InputRecord, Output, OutputError, ProcessError, Processed, Task};
+use kafka::{Consumer, Event, Message, PartitionQueue, PlainProducer, Record, TopicHandle, TransactionalProducer, Wakeup};
+use protocol::Positions;
+
+use crate::control::REQUEST_TIMEOUT;
+use crate::shared::{Counters, TaskShared, add};
+use crate::store::{FlushWait, StorePositions, StoreReader, TaskDb};
+use crate::stream_thread::End;
+
+/// A topic that the task writes.
+pub(crate) struct SinkTopic {
+    pub(crate) topic: TopicHandle,
+    pub(crate) partitions: i32,
+    /// Outside the application: what `at_least_once` writes outside the transaction.
+    pub(crate) external: bool,
+    /// Largest record that the topic takes, in bytes.
+    pub(crate) max_record_bytes: usize,
+}
+
+/// A store's changelog.
+pub(crate) struct Changelog {
+    pub(crate) store: String,
+    pub(crate) name: String,
+    pub(crate) topic: TopicHandle,
+}
+
+/// The producers that outputs go to.
+pub(crate) struct SendTargets<'a> {
+    pub(crate) producer: &'a TransactionalProducer,
+    pub(crate) plain: Option<&'a PlainProducer>,
+}
+
+/// A task.
+pub(crate) struct StreamTask {
+    // Messages must go before the queue that they came from.
+    pub(crate) events: VecDeque<Event>,
+    parts: Parts,
+    /// Next offset to process.
+    position: i64,
+    /// Something of this task belongs into the next transaction.
+    dirty: bool,
+    failed: bool,
+    /// Since when only commit markers have moved the position.
+    moved_over_markers: Option<Instant>,
+    pending: Pending,
+    /// The positions record of the transaction under way.
+    next: Option<Positions>,
+}
+
+/// Counts of the transaction under way.
+#[derive(Default)]
+struct Pending {
+    records_in: u64,
+    records_out: u64,
+}
+
+/// What the session gives a task.
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<TaskShared>,
+    pub(crate) topic: String,
+    pub(crate) topic_native: CString,
+    pub(crate) queue: PartitionQueue,
+    pub(crate) engine: Task<StoreReader>,
+    pub(crate) db: Option<TaskDb>,
+    pub(crate) sinks: Vec<SinkTopic>,
+    pub(crate) changelogs: Vec<Changelog>,
+    pub(crate) committed: Positions,
+    pub(crate) positions_partition: i32,
+}
+
+impl StreamTask {
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        let position = parts.committed.inputs.first().map_or(0, |input| input.offset);
+        parts.shared.committed.store(position, Ordering::Release);
+        parts.engine.restore_stream_time(parts.committed.stream_time);
+        Self {
+            parts,
+            events: VecDeque::new(),
+            position,
+            dirty: false,
+            failed: false,
+            moved_over_markers: None,
+            pending: Pending::default(),
+            next: None,
+        }
+    }
+
+    /// The task's id and facts for the outside.
+    pub(crate) fn shared(&self) -> &TaskShared {
+        &self.parts.shared
+    }
+
+    /// Wakes the thread when records arrive.
+    pub(crate) fn wake(&self, wakeup: &Wakeup) {
+        self.parts.queue.wake(wakeup);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.parts.engine.staged_bytes()
+    }
+
+    /// Takes events from the input queue when all taken before are processed.
+    pub(crate) fn fill(&mut self, max: usize) -> Result<(), kafka::Error> {
+        if self.events.is_empty() {
+            self.parts.queue.take(max, &mut self.events)?;
+        }
+        Ok(())
+    }
+
+    /// Processes one record. `None` when the task stopped at it.
+    pub(crate) fn process(
+        &mut self,
+        message: &Message,
+        targets: &SendTargets<'_>,
+    ) -> Result<Option<Processed>, End> {
+        let record = InputRecord {
+            topic: &self.parts.topic,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp(),
+            key: message.key(),
+            value: message.value(),
+        };
+        let mut output = ThreadOutput {
+            targets,
+            sinks: &self.parts.sinks,
+            source_partition: message.partition(),
+            sent: 0,
+            failed: None,
+        };
+        let result = self.parts.engine.process(&record, &mut output);
+        let (sent, failed) = (output.sent, output.failed.take());
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        match result {
+            Ok(processed) => {
+                self.position = message.offset() + 1;
+                self.dirty = true;
+                self.moved_over_markers = None;
+                self.pending.records_in += 1;
+                self.pending.records_out += sent;
+                Ok(Some(processed))
+            }
+            Err(error) => {
+                self.stop_at(&error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn stop_at(&mut self, error: &ProcessError) {
+        self.failed = true;
+        self.events.clear();
+        tracing::error!(task = %self.parts.shared.id, %error, "task stopped at a record; the other tasks go on");
+        self.parts.shared.fail(error.to_string());
+    }
+
+    /// Everything below `offset` was delivered: what is between the last record and here are commit markers.
+    pub(crate) fn end_of_partition(&mut self, offset: i64) {
+        if offset > self.position {
+            self.position = offset;
+            self.moved_over_markers.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether only markers moved the position, long enough ago that it should be committed.
+    pub(crate) fn moved_over_markers(&self, after: Duration) -> bool {
+        !self.failed && self.moved_over_markers.is_some_and(|at| at.elapsed() >= after)
+    }
+
+    /// Puts moved positions of idle tasks into the transaction that is about to be committed.
+    pub(crate) fn join_transaction(&mut self) {
+        self.dirty |= self.moved_over_markers.is_some();
+    }
+
+    /// Makes the start vector part of the next transaction; `false` if the task has committed before.
+    pub(crate) fn mark_start_vector(&mut self) -> bool {
+        let first = self.parts.committed.transaction == 0;
+        self.dirty |= first;
+        first
+    }
+
+    pub(crate) fn update_lag(&self, consumer: &Consumer) {
+        if let Some(end) = consumer.known_end(&self.parts.topic_native, self.parts.shared.id.partition) {
+            self.parts.shared.lag.store((end - self.position).max(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Sends each changed key once, and the positions. Returns the number of changelog records.
+    pub(crate) fn send_changes(
+        &mut self,
+        producer: &TransactionalProducer,
+        positions_topic: &TopicHandle,
+    ) -> Result<u64, End> {
+        let mut sent = 0;
+        let partition = self.parts.shared.id.partition;
+        for (store, changelog) in self.parts.changelogs.iter().enumerate() {
+            for change in self.parts.engine.changes(store) {
+                let record = Record {
+                    partition,
+                    key: Some(change.key),
+                    value: change.value,
+                    timestamp: change.timestamp,
+                };
+                producer.send(&changelog.topic, &record)?;
+                sent += 1;
+            }
+        }
+        let mut next = self.parts.committed.clone();
+        next.transaction += 1;
+        next.stream_time = self.parts.engine.stream_time();
+        for input in &mut next.inputs {
+            input.offset = self.position;
+        }
+        let key = next.task.to_string();
+        let value = serde_json::to_vec(&next).unwrap_or_default();
+        let record = Record {
+            partition: self.parts.positions_partition,
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+            timestamp: crate::now_ms(),
+        };
+        producer.send(positions_topic, &record)?;
+        self.next = Some(next);
+        Ok(sent)
+    }
+
+    /// The input's position for the group's mirror.
+    pub(crate) fn input_offset(&self) -> (&str, i32, i64) {
+        (&self.parts.topic, self.parts.shared.id.partition, self.position)
+    }
+
+    /// After Kafka has committed: changes and positions go to the store together.
+    pub(crate) fn apply(&mut self, counters: &Counters) -> Result<(), End> {
+        let Some(next) = self.next.take() else { return Ok(()) };
+        if let Some(db) = &mut self.parts.db {
+            db.positions.task = Some(next.clone());
+            db.positions.as_of_ms = crate::now_ms();
+            let mut batch = db.batch();
+            for store in 0..self.parts.changelogs.len() {
+                for change in self.parts.engine.changes(store) {
+                    batch.change(store, change.key, change.value);
+                }
+            }
+            batch.apply(&db.positions)?;
+        }
+        self.parts.engine.committed();
+        self.parts.shared.committed.store(self.position, Ordering::Release);
+        self.parts.committed = next;
+        self.dirty = false;
+        self.moved_over_markers = None;
+        let Pending { records_in, records_out } = std::mem::take(&mut self.pending);
+        add(&counters.records_in, records_in);
+        add(&counters.records_out, records_out);
+        Ok(())
+    }
+
+    /// Notes the current end of each changelog as contained in the store.
+    pub(crate) fn note_changelog_positions(&mut self, all: &Consumer) -> Result<(), End> {
+        let Some(db) = &mut self.parts.db else { return Ok(()) };
+        let before: &StorePositions = &db.positions;
+        let mut positions = before.clone();
+        for changelog in &self.parts.changelogs {
+            let (_, end) = all.watermarks(&changelog.name, self.parts.shared.id.partition, REQUEST_TIMEOUT)?;
+            if let Some(position) = positions.changelogs.get_mut(&changelog.store) {
+                position.offset = end;
+            }
+        }
+        if positions != *before {
+            db.batch().apply(&positions)?;
+            db.positions = positions;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&self, wait: FlushWait) -> Result<(), End> {
+        self.parts.db.as_ref().map_or(Ok(()), |db| Ok(db.flush(wait)?))
+    }
+}
+
+/// Sends the outputs of one record.
+struct ThreadOutput<'a> {
+    targets: &'a SendTargets<'a>,
+    sinks: &'a [SinkTopic],
+    source_partition: i32,
+    sent: u64,
+    failed: Option<kafka::Error>,
+}
+
+impl Output for ThreadOutput<'_> {
+    fn check(&self, sink: usize, key_bytes: usize, value_bytes: usize) -> Result<(), OutputError> {
+        let size = key_bytes + value_bytes;
+        match self.sinks.get(sink) {
+            Some(target) if size > target.max_record_bytes => Err(OutputError::new(format!(
+                "the result has {size} bytes, topic {} takes {}",
+                target.topic.name(),
+                target.max_record_bytes
+            ))),
+            Some(_) => Ok(()),
+            None => Err(OutputError::new(format!("sink {sink} does not exist"))),
+        }
+    }
+
+    fn send(
+        &mut self,
+        sink: usize,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+    ) -> Result<(), OutputError> {
+        let Some(target) = self.sinks.get(sink) else {
+            return Err(OutputError::new(format!("sink {sink} does not exist")));
+        };
+        // Kafka spreads null keys at random; here they follow their input, so that replay gives the same result.
+        let partition = match key {
+            Some(key) => engine::partition::partition_for(key, target.partitions),
+            None => self.source_partition % target.partitions,
+        };
+        let record = Record { partition, key, value, timestamp };
+        let result = match self.targets.plain {
+            Some(plain) if target.external => plain.send(&target.topic, &record),
+            Some(_) | None => self.targets.producer.send(&target.topic, &record),
+        };
+        result.map_err(|error| {
+            let output = OutputError::new(error.to_string());
+            self.failed = Some(error);
+            output
+        })?;
+        self.sent += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! A stream thread: the read-process-write loop of its tasks, in transactions of one producer.
+//!
+//! The way of a record, top to bottom, is [`StreamThread::run`]: inputs → engine → outputs; at the commit interval
+//! changelog and positions → offsets → commit → stores. Nothing reaches a store before Kafka has committed it, and
+//! any error of a transactional call ends the thread: the session goes through `acquire()` again, and positions
+//! decide what was committed. No outcome is ever guessed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::Processed;
+use kafka::{Consumer, Event, PlainProducer, TransactionalProducer, Wakeup};
+use protocol::TaskState;
+
+use crate::control::REQUEST_TIMEOUT;
+use crate::failpoint::{self, Point};
+use crate::shared::{Shared, add};
+use crate::store::{FlushWait, StoreError};
+use crate::stream_task::{SendTargets, StreamTask};
+
+/// Events taken from a partition at once; bounds what a stop throws away.
+const BATCH: usize = 512;
+/// Longest sleep without work; also how late a stop is seen.
+const IDLE: Duration = Duration::from_millis(100);
+/// A position that only moved over commit markers is committed when the task has been idle this long.
+const MARKER_COMMIT: Duration = Duration::from_secs(1);
+/// Memtables go to disk at least this often, so that a crash costs at most this much of the changelog.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+/// Staged bytes per thread after which a transaction is committed before its interval.
+const STAGED_BYTES: usize = 64 << 20;
+
+/// What the session wants from its threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Process.
+    Run,
+    /// Commit what is done, close, end.
+    Drain,
+    /// Stop at once; what is not committed is dropped.
+    Drop,
+}
+
+/// The session's wish, seen by all its threads.
+#[derive(Debug)]
+pub(crate) struct Signal(AtomicU8);
+
+impl Signal {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(Wanted::Run as u8))
+    }
+
+    pub(crate) fn set(&self, wanted: Wanted) {
+        self.0.store(wanted as u8, Ordering::Release);
+    }
+
+    fn get(&self) -> Wanted {
+        match self.0.load(Ordering::Acquire) {
+            value if value == Wanted::Run as u8 => Wanted::Run,
+            value if value == Wanted::Drain as u8 => Wanted::Drain,
+            _ => Wanted::Drop,
+        }
+    }
+}
+
+/// How a thread ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Everything done is committed and on disk.
+    Drained,
+    /// Dropped on request.
+    Dropped,
+    /// The producer is lost or in doubt.
+    Lost(kafka::Error),
+    /// A connection error or time-out happened in a transaction that did commit: the producer may still have
+    /// requests under way.
+    Doubt,
+    /// A store failed.
+    Store(StoreError),
+    /// Only a person can help.
+    Stopped(kafka::Error),
+}
+
+impl From<kafka::Error> for End {
+    fn from(error: kafka::Error) -> Self {
+        match error.recovery() {
+            kafka::Recovery::Retry | kafka::Recovery::Reacquire => Self::Lost(error),
+            kafka::Recovery::Stop => Self::Stopped(error),
+        }
+    }
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One stream thread of a session.
+pub(crate) struct StreamThread {
+    pub(crate) application_id: String,
+    pub(crate) commit_interval: Duration,
+    pub(crate) consumer: Consumer,
+    /// High watermarks, for the changelog positions of flushes.
+    pub(crate) all: Arc<Consumer>,
+    pub(crate) producer: TransactionalProducer,
+    /// Writes sinks under `at_least_once`.
+    pub(crate) plain: Option<PlainProducer>,
+    pub(crate) positions_topic: kafka::TopicHandle,
+    pub(crate) tasks: Vec<StreamTask>,
+    pub(crate) wakeup: Arc<Wakeup>,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) began: Option<Instant>,
+    pub(crate) flushed: Instant,
+}
+
+impl StreamThread {
+    /// Runs until it is told to stop or cannot go on.
+    pub(crate) fn run(mut self) -> End {
+        let end = match self.process_until_told() {
+            Ok(end) | Err(end) => end,
+        };
+        if self.began.take().is_some() {
+            self.shared.open_transactions.fetch_sub(1, Ordering::AcqRel);
+            add(&self.shared.counters.aborts, 1);
+        }
+        match &end {
+            // With a healthy producer the open transaction is ended here, not left to the time-out.
+            End::Dropped | End::Store(_) => self.producer.abort_and_close(),
+            End::Lost(error) if error.category() == kafka::Category::Fenced => {
+                add(&self.shared.counters.fences, 1);
+            }
+            End::Drained | End::Lost(_) | End::Doubt | End::Stopped(_) => {}
+        }
+        end
+    }
+
+    fn process_until_told(&mut self) -> Result<End, End> {
+        self.commit_start_vectors()?;
+        loop {
+            match self.signal.get() {
+                Wanted::Run => {}
+                Wanted::Drain => return self.drain(),
+                Wanted::Drop => return Ok(End::Dropped),
+            }
+            let mut events = 0;
+            for at in 0..self.tasks.len() {
+                events += self.step(at)?;
+            }
+            self.producer.poll();
+            self.consumer.poll(Duration::ZERO)?;
+            if self.commit_is_due() {
+                self.commit()?;
+            }
+            if self.flushed.elapsed() >= FLUSH_INTERVAL && self.began.is_none() {
+                self.flush(FlushWait::No)?;
+            }
+            if events == 0 {
+                self.wakeup.sleep(self.time_to_commit().min(IDLE));
+            }
+        }
+    }
+
+    /// Takes what one task's input has, and processes it.
+    fn step(&mut self, at: usize) -> Result<usize, End> {
+        let Some(task) = self.tasks.get_mut(at).filter(|task| !task.has_failed()) else { return Ok(0) };
+        task.fill(BATCH)?;
+        let mut events = 0;
+        while let Some(event) = task.events.pop_front() {
+            events += 1;
+            match event {
+                Event::EndOfPartition { offset, .. } => task.end_of_partition(offset),
+                Event::Record(message) => {
+                    if self.began.is_none() {
+                        self.producer.begin()?;
+                        self.began = Some(Instant::now());
+                        self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
+                        failpoint::reach(Point::AfterBegin, || ());
+                    }
+                    let targets = SendTargets { producer: &self.producer, plain: self.plain.as_ref() };
+                    match task.process(&message, &targets)? {
+                        Some(Processed::Done) => {}
+                        Some(Processed::Dropped(_)) => add(&self.shared.counters.dropped, 1),
+                        Some(Processed::Skipped(bad)) => {
+                            add(&self.shared.counters.skipped, 1);
+                            tracing::warn!(task = %task.shared().id, %bad, "record skipped");
+                        }
+                        // The task stopped at this record; the others go on.
+                        None => break,
+                    }
+                }
+            }
+        }
+        task.update_lag(&self.consumer);
+        Ok(events)
+    }
+
+    fn commit_is_due(&self) -> bool {
+        match self.began {
+            Some(_) => {
+                let staged: usize = self.tasks.iter().map(StreamTask::staged_bytes).sum();
+                self.time_to_commit().is_zero() || staged >= STAGED_BYTES
+            }
+            None => self.tasks.iter().any(|task| task.moved_over_markers(MARKER_COMMIT)),
+        }
+    }
+
+    fn time_to_commit(&self) -> Duration {
+        self.began.map_or(IDLE, |began| self.commit_interval.saturating_sub(began.elapsed()))
+    }
+
+    /// One transaction: changelog, positions, offsets, commit; then the stores.
+    fn commit(&mut self) -> Result<(), End> {
+        if self.began.is_none() {
+            self.producer.begin()?;
+            self.began = Some(Instant::now());
+            self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
+        }
+        let flush = |producer: &TransactionalProducer| {
+            let _ = producer.flush(REQUEST_TIMEOUT);
+        };
+        failpoint::reach(Point::AfterOutput, || flush(&self.producer));
+        let mut sent = 0;
+        self.tasks.iter_mut().for_each(StreamTask::join_transaction);
+        for task in self.tasks.iter_mut().filter(|task| task.is_dirty()) {
+            sent += task.send_changes(&self.producer, &self.positions_topic)?;
+        }
+        if let Some(plain) = &self.plain {
+            // at_least_once: sinks first, so that a position never covers an output that was not written.
+            plain.flush(REQUEST_TIMEOUT)?;
+        }
+        failpoint::reach(Point::AfterChangelog, || flush(&self.producer));
+        let offsets: Vec<_> =
+            self.tasks.iter().filter(|task| task.is_dirty()).map(StreamTask::input_offset).collect();
+        self.producer.send_offsets(&self.application_id, &offsets, REQUEST_TIMEOUT)?;
+        failpoint::reach(Point::AfterOffsets, || ());
+        failpoint::reach_in_background(Point::CommitSent);
+        self.producer.commit()?;
+        failpoint::reach(Point::AfterCommit, || ());
+        self.began = None;
+        self.shared.open_transactions.fetch_sub(1, Ordering::AcqRel);
+        add(&self.shared.counters.commits, 1);
+        add(&self.shared.counters.changelog_records, sent);
+        for task in self.tasks.iter_mut().filter(|task| task.is_dirty()) {
+            task.apply(&self.shared.counters)?;
+            failpoint::reach(Point::DuringApply, || ());
+        }
+        if self.producer.in_doubt() { Err(End::Doubt) } else { Ok(()) }
+    }
+
+    /// The first transaction of a task that has never committed holds its start vector and nothing else.
+    fn commit_start_vectors(&mut self) -> Result<(), End> {
+        let mut any = false;
+        for task in &mut self.tasks {
+            any |= task.mark_start_vector();
+        }
+        if any {
+            self.commit()?;
+        }
+        for task in &self.tasks {
+            task.shared().set_state(TaskState::Running);
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<End, End> {
+        failpoint::reach(Point::DuringDrain, || ());
+        if self.began.is_some() || self.tasks.iter().any(StreamTask::is_dirty) {
+            self.commit()?;
+        }
+        self.flush(FlushWait::UntilDone)?;
+        Ok(End::Drained)
+    }
+
+    /// Writes memtables to disk together with a changelog position: every record of this task's transactions was
+    /// acknowledged before they were committed and applied, so the high watermark now bounds them from above, and
+    /// nobody else writes the partition.
+    fn flush(&mut self, wait: FlushWait) -> Result<(), End> {
+        self.flushed = Instant::now();
+        for task in &mut self.tasks {
+            task.note_changelog_positions(&self.all)?;
+            failpoint::reach(Point::DuringFlush, || ());
+            task.flush(wait)?;
+        }
+        Ok(())
+    }
+}
