@@ -220,6 +220,8 @@ impl StreamThread {
         let flush = |producer: &TransactionalProducer| {
             let _ = producer.flush(REQUEST_TIMEOUT);
         };
+        let open = self.began.map(|began| began.elapsed());
+        let started = Instant::now();
         failpoint::reach(Point::AfterOutput, || flush(&self.producer));
         let mut sent = 0;
         self.tasks.iter_mut().for_each(StreamTask::join_transaction);
@@ -233,10 +235,13 @@ impl StreamThread {
         failpoint::reach(Point::AfterChangelog, || flush(&self.producer));
         let offsets: Vec<_> =
             self.tasks.iter().filter(|task| task.is_dirty()).map(StreamTask::input_offset).collect();
+        let changes = started.elapsed();
         self.producer.send_offsets(&self.application_id, &offsets, REQUEST_TIMEOUT)?;
+        let offsets_sent = started.elapsed();
         failpoint::reach(Point::AfterOffsets, || ());
         failpoint::reach_in_background(Point::CommitSent);
         self.producer.commit()?;
+        let committed = started.elapsed();
         failpoint::reach(Point::AfterCommit, || ());
         self.began = None;
         self.shared.open_transactions.fetch_sub(1, Ordering::AcqRel);
@@ -246,6 +251,8 @@ impl StreamThread {
             task.apply(&self.shared.counters)?;
             failpoint::reach(Point::DuringApply, || ());
         }
+        let applied = started.elapsed();
+        tracing::debug!(?open, ?changes, ?offsets_sent, ?committed, ?applied, sent, "transaction");
         if self.producer.in_doubt() { Err(End::Doubt) } else { Ok(()) }
     }
 
