@@ -17,7 +17,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -28,8 +28,10 @@ use crate::session::{Purge, SessionEnd, Worker};
 use crate::shared::Shared;
 use crate::store::StoreMemory;
 
-/// Wait before a session is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// First and longest wait before a session is tried again: each try writes two records to the control log.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// A session that lasted this long was a good one: the next wait is short again.
+const GOOD: Duration = Duration::from_secs(30);
 
 /// Runs the tasks of one ordinal of a StreamApp.
 #[derive(Debug, Parser)]
@@ -113,12 +115,18 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn sessions(mut worker: Worker) -> anyhow::Result<ExitCode> {
     let shared = Arc::clone(&worker.shared);
     let pause = Wakeup::new()?;
+    let mut again = AGAIN.0;
     loop {
         if shared.shutdown_requested() {
             shared.enter(Phase::Stopped);
             return Ok(ExitCode::SUCCESS);
         }
-        match worker.session() {
+        let began = Instant::now();
+        let ended = worker.session();
+        if began.elapsed() > GOOD {
+            again = AGAIN.0;
+        }
+        match ended {
             Ok(end) | Err(end) => match end {
                 SessionEnd::Drained => shared.request_shutdown(),
                 SessionEnd::Restart => {}
@@ -128,10 +136,11 @@ fn sessions(mut worker: Worker) -> anyhow::Result<ExitCode> {
                 }
                 SessionEnd::Wait { phase, reason, message } => {
                     shared.explain(phase, reason, message);
-                    let until = std::time::Instant::now() + AGAIN;
-                    while std::time::Instant::now() < until && !shared.shutdown_requested() {
+                    let until = Instant::now() + again;
+                    while Instant::now() < until && !shared.shutdown_requested() {
                         pause.sleep(Duration::from_millis(100));
                     }
+                    again = (again * 2).min(AGAIN.1);
                 }
                 SessionEnd::Failed { reason, message } => {
                     shared.explain(Phase::Failed, reason, message);

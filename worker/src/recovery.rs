@@ -48,10 +48,10 @@ pub(crate) enum RecoveryError {
         high: i64,
     },
     /// A positions record is not readable.
-    #[error("positions of task {task} are not readable: {reason}")]
+    #[error("partition {partition} of the positions topic is not readable: {reason}")]
     Unreadable {
-        /// The task.
-        task: TaskId,
+        /// The partition.
+        partition: i32,
         /// What is wrong.
         reason: String,
     },
@@ -99,17 +99,20 @@ pub(crate) fn recover(
     committed: &Consumer,
     all: &Consumer,
 ) -> Result<BTreeMap<TaskId, Recovered>, RecoveryError> {
+    let planned: Vec<_> = tasks
+        .keys()
+        .filter_map(|task| {
+            let sub = plan.sub_topologies.iter().find(|sub| sub.name == task.sub_topology)?;
+            Some((task, sub, sub.source.topic.resolve(&application.0)))
+        })
+        .collect();
+    let inputs: Vec<_> = planned.iter().map(|(task, _, topic)| (topic.as_str(), task.partition)).collect();
+    let mirror = committed.committed(&inputs, REQUEST_TIMEOUT)?;
+    let mut last = last_positions(application, tasks, committed, all)?;
     let mut recovered = BTreeMap::new();
-    for (task, owner) in tasks {
-        let Some(sub_topology) = plan.sub_topologies.iter().find(|sub| sub.name == task.sub_topology) else {
-            continue;
-        };
-        let topic = sub_topology.source.topic.resolve(&application.0);
-        let mirror = committed.committed(&[(&topic, task.partition)], REQUEST_TIMEOUT)?;
-        let mirror = mirror.first().copied().flatten();
-        let last = last_positions(application, task, owner.positions_partition, committed, all)?;
-        let (low, high) = all.watermarks(&topic, task.partition, REQUEST_TIMEOUT)?;
-        let found = match last {
+    for ((task, sub, topic), mirror) in planned.iter().zip(mirror) {
+        let (low, high) = all.watermarks(topic, task.partition, REQUEST_TIMEOUT)?;
+        let found = match last.remove(*task) {
             Some(positions) => {
                 for input in &positions.inputs {
                     check_mirror(input, mirror)?;
@@ -121,85 +124,100 @@ pub(crate) fn recover(
                 Recovered::Continue(positions)
             }
             None => {
+                let (topic, partition) = (topic.clone(), task.partition);
                 if mirror.is_some() {
-                    let (group, partition) = (application.0.clone(), task.partition);
+                    let group = application.0.clone();
                     return Err(RecoveryError::GroupHasOffsets { group, topic, partition });
                 }
-                let internal = !matches!(sub_topology.source.topic, TopicName::External(_));
-                let offset = match sub_topology.source.offset_reset {
+                let internal = !matches!(sub.source.topic, TopicName::External(_));
+                let offset = match sub.source.offset_reset {
                     OffsetReset::Latest if !internal => high,
                     OffsetReset::Earliest | OffsetReset::Latest => low,
                 };
-                let start = vec![InputPosition { topic, partition: task.partition, offset }];
-                Recovered::Begin(Positions {
-                    task: task.clone(),
-                    transaction: 0,
-                    inputs: start.clone(),
-                    start,
-                    stream_time: i64::MIN,
-                })
+                let start = vec![InputPosition { topic, partition, offset }];
+                let task = (*task).clone();
+                let inputs = start.clone();
+                Recovered::Begin(Positions { task, transaction: 0, inputs, start, stream_time: i64::MIN })
             }
         };
-        recovered.insert(task.clone(), found);
+        recovered.insert((*task).clone(), found);
     }
     Ok(recovered)
 }
 
-/// The last committed positions record of a task. Only its task writes that partition, so the record is near the
-/// end; if none is there (aborted transactions), the look goes back further.
+/// Where to look in a task's positions partition.
+struct Look<'a> {
+    task: &'a TaskId,
+    partition: i32,
+    low: i64,
+    target: i64,
+}
+
+/// The last committed positions record of each task. Only its task writes a partition, so the record is near the end;
+/// where none is there (aborted transactions), the look goes back further. All partitions are read side by side.
 fn last_positions(
     application: &protocol::ApplicationId,
-    task: &TaskId,
-    partition: i32,
+    tasks: &BTreeMap<TaskId, Owner>,
     committed: &Consumer,
     all: &Consumer,
-) -> Result<Option<Positions>, RecoveryError> {
+) -> Result<BTreeMap<TaskId, Positions>, RecoveryError> {
     let topic = application.positions_topic();
-    let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
+    let mut found = BTreeMap::new();
+    let mut open = Vec::new();
+    for (task, owner) in tasks {
+        let partition = owner.positions_partition;
+        let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
+        open.push(Look { task, partition, low, target });
+    }
     let mut back = TAIL;
     loop {
-        let from = low.max(target - back);
-        if let Some(found) = last_record(&topic, task, partition, from, target, committed)? {
-            return Ok(Some(found));
+        open.retain(|look| look.low < look.target && !found.contains_key(look.task));
+        if open.is_empty() {
+            return Ok(found);
         }
-        if from == low {
-            return Ok(None);
-        }
+        read_tails(&topic, &open, back, committed, &mut found)?;
+        open.retain(|look| look.target - back > look.low);
         back *= 16;
     }
 }
 
-fn last_record(
+fn read_tails(
     topic: &str,
-    task: &TaskId,
-    partition: i32,
-    from: i64,
-    target: i64,
+    looks: &[Look<'_>],
+    back: i64,
     consumer: &Consumer,
-) -> Result<Option<Positions>, RecoveryError> {
-    if from >= target {
-        return Ok(None);
-    }
-    consumer.assign(&[Start { topic: topic.to_owned(), partition, offset: from }])?;
+    found: &mut BTreeMap<TaskId, Positions>,
+) -> Result<(), RecoveryError> {
+    let start = |look: &Look<'_>| Start {
+        topic: topic.to_owned(),
+        partition: look.partition,
+        offset: look.low.max(look.target - back),
+    };
+    consumer.assign(&looks.iter().map(start).collect::<Vec<_>>())?;
     let deadline = Instant::now() + REQUEST_TIMEOUT * 2;
-    let mut last = None;
-    loop {
+    let mut reading: BTreeMap<i32, &Look<'_>> = looks.iter().map(|look| (look.partition, look)).collect();
+    while let Some(look) = reading.values().next() {
+        if Instant::now() > deadline {
+            return Err(RecoveryError::Blocked(look.task.clone()));
+        }
         match consumer.poll(std::time::Duration::from_millis(100))? {
             Some(Event::Record(message)) => {
-                let document = serde_json::from_slice(message.value().unwrap_or_default());
-                last = Some(document.map_err(|error| RecoveryError::Unreadable {
-                    task: task.clone(),
+                let document: Result<Positions, _> = serde_json::from_slice(message.value().unwrap_or_default());
+                let position = document.map_err(|error| RecoveryError::Unreadable {
+                    partition: message.partition(),
                     reason: format!("offset {}: {error}", message.offset()),
-                })?);
+                })?;
+                found.insert(position.task.clone(), position);
             }
             // The end fires at the last stable offset: only one at or after the high watermark counts.
-            Some(Event::EndOfPartition { offset, .. }) if offset >= target => break,
-            Some(Event::EndOfPartition { .. }) | None => {}
-        }
-        if Instant::now() > deadline {
-            return Err(RecoveryError::Blocked(task.clone()));
+            Some(Event::EndOfPartition { partition, offset, .. }) => {
+                if reading.get(&partition).is_some_and(|look| offset >= look.target) {
+                    reading.remove(&partition);
+                }
+            }
+            None => {}
         }
     }
     consumer.assign(&[])?;
-    Ok(last)
+    Ok(())
 }
