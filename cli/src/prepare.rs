@@ -25,10 +25,14 @@ pub(crate) enum PrepareError {
     #[error(transparent)]
     Control(#[from] control::Error),
     /// A topic of the user's does not exist.
-    #[error("topic {0} does not exist; create it, correct its name in spec.topology, or run with --create-topics N")]
+    #[error(
+        "topic {0} does not exist; create it, correct its name in spec.topology, or run with --create-topics N"
+    )]
     TopicMissing(String),
     /// An internal topic has another shape than the plan needs.
-    #[error("internal topic {topic} has {found} partitions, the topology needs {wanted}: the partition count of its source changed; choose another applicationId")]
+    #[error(
+        "internal topic {topic} has {found} partitions, the topology needs {wanted}: the partition count of its source changed; choose another applicationId"
+    )]
     PartitionCount {
         /// The topic.
         topic: String,
@@ -38,7 +42,9 @@ pub(crate) enum PrepareError {
         wanted: i32,
     },
     /// Another object or another run owns the application.
-    #[error("applicationId {application} is claimed by {owner}; choose another applicationId. If that run is gone for good, take its state directory, or run with --take-over (its processes are fenced)")]
+    #[error(
+        "applicationId {application} is claimed by {owner}; choose another applicationId. If that run is gone for good, take its state directory, or run with --take-over (its processes are fenced)"
+    )]
     Claimed {
         /// The application.
         application: String,
@@ -53,7 +59,9 @@ impl PrepareError {
         let kafka = match self {
             Self::Kafka(error) | Self::Control(control::Error::Kafka(error)) => error,
             Self::Control(control::Error::Conflict | control::Error::Blocked { .. }) => return true,
-            _ => return false,
+            Self::Control(_) | Self::TopicMissing(_) | Self::PartitionCount { .. } | Self::Claimed { .. } => {
+                return false;
+            }
         };
         kafka.recovery() != kafka::Recovery::Stop
     }
@@ -104,17 +112,39 @@ impl Preparation<'_> {
             .iter()
             .flat_map(|sub| {
                 let count = partitions.get(&sub.name).copied().unwrap_or(0);
-                (0..count).map(|partition| TaskId { sub_topology: sub.name.clone(), partition })
+                (0..count).map(|partition| TaskId {
+                    sub_topology: sub.name.clone(),
+                    partition,
+                })
             })
             .collect();
         let positions = self.positions_topic(&admin, tasks.len(), &mut created)?;
-        let control = self.internal(&self.application.control_topic(), 1, &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")]);
+        let control = self.internal(
+            &self.application.control_topic(),
+            1,
+            &[
+                ("cleanup.policy", "delete"),
+                ("retention.ms", "-1"),
+                ("retention.bytes", "-1"),
+            ],
+        );
         self.ensure(&admin, &control, &mut created)?;
         let mut log = OperatorLog::open(self.settings, &admin, self.application)?;
         self.claim(&mut log)?;
         let owners = assign(&tasks, self.workers, positions, log.world());
-        if log.world().assignment.as_ref().is_none_or(|(_, current)| *current != owners) {
-            log.write(|prev| Record::Assignment { prev, owners: owners.clone() }, now_ms())?;
+        if log
+            .world()
+            .assignment
+            .as_ref()
+            .is_none_or(|(_, current)| *current != owners)
+        {
+            log.write(
+                |prev| Record::Assignment {
+                    prev,
+                    owners: owners.clone(),
+                },
+                now_ms(),
+            )?;
         }
         let mut to_fence = log.world().unsettled_ordinals();
         if self.claiming == Claiming::TakeOver {
@@ -123,11 +153,18 @@ impl Preparation<'_> {
         for ordinal in to_fence {
             log.fence(self.settings, self.application, ordinal, now_ms())?;
         }
-        Ok(Prepared { created, tasks: tasks.len() })
+        Ok(Prepared {
+            created,
+            tasks: tasks.len(),
+        })
     }
 
     /// Creates what is missing; returns the partition count per sub-topology.
-    fn topics(&self, admin: &Admin, created: &mut Vec<String>) -> Result<BTreeMap<String, i32>, PrepareError> {
+    fn topics(
+        &self,
+        admin: &Admin,
+        created: &mut Vec<String>,
+    ) -> Result<BTreeMap<String, i32>, PrepareError> {
         let mut counts: BTreeMap<String, i32> = BTreeMap::new();
         let mut by_sub_topology = BTreeMap::new();
         // Sub-topologies come in the order in which records flow, so a repartition topic's count is known here.
@@ -140,7 +177,10 @@ impl Preparation<'_> {
             by_sub_topology.insert(sub.name.clone(), count);
             for store in &sub.stores {
                 let name = store.changelog.resolve(&self.application.0);
-                let config = [("cleanup.policy", "compact"), ("delete.retention.ms", TOMBSTONE_RETENTION_MS)];
+                let config = [
+                    ("cleanup.policy", "compact"),
+                    ("delete.retention.ms", TOMBSTONE_RETENTION_MS),
+                ];
                 self.ensure(admin, &self.internal(&name, count, &config), created)?;
             }
             for sink in &sub.sinks {
@@ -164,19 +204,30 @@ impl Preparation<'_> {
         if let Some(topic) = admin.topic(name, TIMEOUT)? {
             return Ok(topic.partitions);
         }
-        let Some(partitions) = self.create_topics else { return Err(PrepareError::TopicMissing(name.to_owned())) };
+        let Some(partitions) = self.create_topics else {
+            return Err(PrepareError::TopicMissing(name.to_owned()));
+        };
         self.ensure(admin, &self.internal(name, partitions, &[]), created)?;
         Ok(partitions)
     }
 
     /// The positions topic holds one partition per task; it grows when tasks are added, never shrinks.
-    fn positions_topic(&self, admin: &Admin, tasks: usize, created: &mut Vec<String>) -> Result<i32, PrepareError> {
+    fn positions_topic(
+        &self,
+        admin: &Admin,
+        tasks: usize,
+        created: &mut Vec<String>,
+    ) -> Result<i32, PrepareError> {
         let name = self.application.positions_topic();
         if let Some(topic) = admin.topic(&name, TIMEOUT)? {
             return Ok(topic.partitions);
         }
         let count = i32::try_from(tasks).unwrap_or(i32::MAX).max(1);
-        let config = [("cleanup.policy", "compact"), ("segment.ms", "3600000"), ("min.cleanable.dirty.ratio", "0.1")];
+        let config = [
+            ("cleanup.policy", "compact"),
+            ("segment.ms", "3600000"),
+            ("min.cleanable.dirty.ratio", "0.1"),
+        ];
         self.ensure(admin, &self.internal(&name, count, &config), created)?;
         Ok(count)
     }
@@ -186,11 +237,19 @@ impl Preparation<'_> {
             name: name.to_owned(),
             partitions,
             replication_factor: self.replication_factor,
-            config: config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            config: config
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
         }
     }
 
-    fn ensure(&self, admin: &Admin, wanted: &NewTopic, created: &mut Vec<String>) -> Result<(), PrepareError> {
+    fn ensure(
+        &self,
+        admin: &Admin,
+        wanted: &NewTopic,
+        created: &mut Vec<String>,
+    ) -> Result<(), PrepareError> {
         match admin.topic(&wanted.name, TIMEOUT)? {
             Some(found) if found.partitions != wanted.partitions => Err(PrepareError::PartitionCount {
                 topic: wanted.name.clone(),
@@ -218,9 +277,19 @@ impl Preparation<'_> {
             }
             Some(_) | None => {}
         }
-        let directory = self.state_dir.canonicalize().unwrap_or_else(|_| self.state_dir.to_owned());
+        let directory = self
+            .state_dir
+            .canonicalize()
+            .unwrap_or_else(|_| self.state_dir.to_owned());
         let description = format!("`streamapp run` with state directory {}", directory.display());
-        log.write(|prev| Record::Claim { prev, uid: self.uid.clone(), description }, now_ms())?;
+        log.write(
+            |prev| Record::Claim {
+                prev,
+                uid: self.uid.clone(),
+                description,
+            },
+            now_ms(),
+        )?;
         Ok(())
     }
 }
@@ -229,7 +298,11 @@ impl Preparation<'_> {
 /// keeps its positions partition for life.
 fn assign(tasks: &[TaskId], workers: u32, positions: i32, world: &World) -> BTreeMap<TaskId, Owner> {
     let known = world.assignment.as_ref().map(|(_, owners)| owners);
-    let kept = |task: &TaskId| known.and_then(|owners| owners.get(task)).map(|owner| owner.positions_partition);
+    let kept = |task: &TaskId| {
+        known
+            .and_then(|owners| owners.get(task))
+            .map(|owner| owner.positions_partition)
+    };
     let taken: BTreeSet<i32> = tasks.iter().filter_map(kept).collect();
     let mut free = (0..positions).filter(|partition| !taken.contains(partition));
     tasks
@@ -237,7 +310,13 @@ fn assign(tasks: &[TaskId], workers: u32, positions: i32, world: &World) -> BTre
         .filter_map(|task| {
             let positions_partition = kept(task).or_else(|| free.next())?;
             let ordinal = Ordinal(u32::try_from(task.partition).unwrap_or(0) % workers.max(1));
-            Some((task.clone(), Owner { ordinal, positions_partition }))
+            Some((
+                task.clone(),
+                Owner {
+                    ordinal,
+                    positions_partition,
+                },
+            ))
         })
         .collect()
 }
@@ -260,7 +339,13 @@ mod tests {
     fn each_worker_gets_its_share_of_every_sub_topology() {
         let tasks = tasks(&["a-0", "a-1", "b-0", "b-1"]);
         let owners = assign(&tasks, 2, 4, &World::default());
-        let of = |ordinal| owners.iter().filter(|(_, o)| o.ordinal == Ordinal(ordinal)).map(|(t, _)| t.to_string()).collect::<Vec<_>>();
+        let of = |ordinal| {
+            owners
+                .iter()
+                .filter(|(_, o)| o.ordinal == Ordinal(ordinal))
+                .map(|(t, _)| t.to_string())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of(0), ["a-0", "b-0"]);
         assert_eq!(of(1), ["a-1", "b-1"]);
     }
@@ -269,7 +354,13 @@ mod tests {
     fn a_task_keeps_its_positions_partition_when_others_come_and_workers_change() {
         let first = assign(&tasks(&["b-0"]), 1, 2, &World::default());
         let mut world = World::default();
-        world.apply(0, &Record::Assignment { prev: None, owners: first.clone() });
+        world.apply(
+            0,
+            &Record::Assignment {
+                prev: None,
+                owners: first.clone(),
+            },
+        );
         let second = assign(&tasks(&["a-0", "b-0"]), 3, 2, &world);
         let b = "b-0".parse().unwrap();
         assert_eq!(second[&b].positions_partition, first[&b].positions_partition);

@@ -14,7 +14,7 @@ use protocol::{ApplicationId, Guarantee, KafkaConfig, Ordinal, Uid, WorkerConfig
 use crate::prepare::{Claiming, Preparation, PrepareError};
 use crate::supervise::{Change, Supervised};
 use crate::validate::load;
-use crate::view::{Overview, OutputKind, View};
+use crate::view::{OutputKind, Overview, View};
 
 /// How often workers are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -65,7 +65,10 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
 
 fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
     let application = ApplicationId(loaded.app.application_id().to_owned());
-    let state_dir = args.state_dir.clone().unwrap_or_else(|| Path::new(".streamapp").join(&application.0));
+    let state_dir = args
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| Path::new(".streamapp").join(&application.0));
     std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
     let _lock = lock(&state_dir, &application)?;
     let uid = claim_uid(&state_dir, &application)?;
@@ -86,7 +89,11 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         replication_factor: loaded.app.spec.kafka.internal_topics.replication_factor,
         workers: args.workers,
         create_topics: args.create_topics,
-        claiming: if args.take_over { Claiming::TakeOver } else { Claiming::Respect },
+        claiming: if args.take_over {
+            Claiming::TakeOver
+        } else {
+            Claiming::Respect
+        },
         uid: &uid,
         state_dir: &state_dir,
     };
@@ -97,7 +104,13 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
     let mut workers = Vec::new();
     for ordinal in 0..args.workers {
         let directory = state_dir.join(format!("worker-{ordinal}"));
-        let config = worker_config(loaded, &application, &kafka, Ordinal(ordinal), directory.join("state"));
+        let config = worker_config(
+            loaded,
+            &application,
+            &kafka,
+            Ordinal(ordinal),
+            directory.join("state"),
+        );
         let mut arguments = Vec::new();
         if args.keep_repartition_records {
             arguments.push("--keep-repartition-records".to_owned());
@@ -120,10 +133,19 @@ fn prepare(
         match preparation.prepare() {
             Ok(prepared) => {
                 if !prepared.created.is_empty() {
-                    view.event("topics", &format!("created topics: {}", prepared.created.join(", ")));
+                    view.event(
+                        "topics",
+                        &format!("created topics: {}", prepared.created.join(", ")),
+                    );
                 }
                 let tasks = prepared.tasks;
-                view.event("assigned", &format!("{}: {tasks} tasks on {} worker(s)", preparation.application, args.workers));
+                view.event(
+                    "assigned",
+                    &format!(
+                        "{}: {tasks} tasks on {} worker(s)",
+                        preparation.application, args.workers
+                    ),
+                );
                 return Ok(true);
             }
             Err(error) if error.is_transient() => {
@@ -163,9 +185,16 @@ fn watch(
         for (ordinal, worker) in workers.iter_mut().enumerate() {
             match worker.look()? {
                 Change::None => {}
-                Change::Started(pid) => view.event("started", &format!("worker {ordinal}: pid {pid}, log {}", worker.log().display())),
-                Change::Died(how) => view.event("died", &format!("worker {ordinal}: {how}; starting it again")),
-                Change::Ended(code, error) => failed = Some(format!("worker {ordinal} (exit code {code}): {error}")),
+                Change::Started(pid) => view.event(
+                    "started",
+                    &format!("worker {ordinal}: pid {pid}, log {}", worker.log().display()),
+                ),
+                Change::Died(how) => {
+                    view.event("died", &format!("worker {ordinal}: {how}; starting it again"))
+                }
+                Change::Ended(code, error) => {
+                    failed = Some(format!("worker {ordinal} (exit code {code}): {error}"))
+                }
             }
         }
         overview = look_at(&workers);
@@ -176,7 +205,10 @@ fn watch(
     let deadline = Instant::now() + Duration::from_secs(args.drain_timeout);
     while !workers.iter_mut().all(Supervised::is_gone) {
         if Instant::now() > deadline || interrupts.load(Ordering::Acquire) > 1 {
-            view.event("killed", "draining was cut short; nothing is lost, the next start goes on from the last commit");
+            view.event(
+                "killed",
+                "draining was cut short; nothing is lost, the next start goes on from the last commit",
+            );
             workers.iter_mut().for_each(Supervised::kill);
             break;
         }
@@ -198,8 +230,15 @@ fn watch(
 
 fn look_at(workers: &[Supervised]) -> Overview {
     let restarts = workers.iter().map(|worker| worker.restarts).sum();
-    let mut overview = Overview { workers: workers.len(), restarts, ..Overview::default() };
-    workers.iter().filter_map(Supervised::status).for_each(|status| overview.add(&status));
+    let mut overview = Overview {
+        workers: workers.len(),
+        restarts,
+        ..Overview::default()
+    };
+    workers
+        .iter()
+        .filter_map(Supervised::status)
+        .for_each(|status| overview.add(&status));
     overview
 }
 
@@ -232,7 +271,11 @@ fn worker_config(
 fn worker_binary() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find this program's own path")?;
     let beside = own.with_file_name("streamapp-worker");
-    anyhow::ensure!(beside.exists(), "{} is missing; `make build` makes it", beside.display());
+    anyhow::ensure!(
+        beside.exists(),
+        "{} is missing; `make build` makes it",
+        beside.display()
+    );
     Ok(beside)
 }
 
@@ -276,7 +319,8 @@ fn claim_uid(state_dir: &Path, application: &ApplicationId) -> anyhow::Result<Ui
 fn interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     std::thread::spawn(move || {
         for _ in &mut signals {
             seen.fetch_add(1, Ordering::AcqRel);
@@ -286,7 +330,10 @@ fn interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
 }
 
 /// The pause between two looks.
-#[expect(clippy::disallowed_methods, reason = "the one pause of this program; every loop around it has an end")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one pause of this program; every loop around it has an end"
+)]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -50,7 +50,10 @@ impl Supervised {
     ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&directory)?;
         std::fs::write(directory.join("config.json"), serde_json::to_vec_pretty(config)?)?;
-        let agent = ureq::Agent::config_builder().timeout_global(Some(STATUS_TIMEOUT)).build().into();
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(STATUS_TIMEOUT))
+            .build()
+            .into();
         Ok(Self {
             binary,
             directory,
@@ -100,7 +103,9 @@ impl Supervised {
             }
             return Ok(Change::Started(self.start()?));
         };
-        let Some(status) = child.try_wait()? else { return Ok(Change::None) };
+        let Some(status) = child.try_wait()? else {
+            return Ok(Change::None);
+        };
         self.child = None;
         if let Some(code @ (1..=3)) = status.code() {
             return Ok(Change::Ended(code, last_error(&self.log())));
@@ -160,12 +165,20 @@ fn describe(status: ExitStatus) -> String {
 /// The last error line of a worker's log, for people.
 fn last_error(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let error = text.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let error = text
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     error
         .filter(|line| line.get("level").is_some_and(|level| level == "ERROR"))
         .find_map(|line| {
             let fields = line.get("fields")?;
-            let text = |name: &str| fields.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+            let text = |name: &str| {
+                fields
+                    .get(name)
+                    .and_then(|value| value.as_str())
+                    .map(str::to_owned)
+            };
             match (text("error"), text("message")) {
                 (Some(error), _) => Some(error),
                 (None, message) => message,

@@ -37,7 +37,10 @@ pub(crate) fn load(file: &Path) -> Result<crds::Loaded, ExitCode> {
             eprintln!("{}", diagnostic.render(&name));
         }
         let count = diagnostics.len();
-        eprintln!("{name}: {count} error{}; nothing was started", if count == 1 { "" } else { "s" });
+        eprintln!(
+            "{name}: {count} error{}; nothing was started",
+            if count == 1 { "" } else { "s" }
+        );
         ExitCode::from(INVALID)
     })
 }
@@ -70,8 +73,15 @@ pub(crate) fn validate(args: &ValidateArgs) -> ExitCode {
                 Ok(_) => (true, serde_json::json!([])),
                 Err(diagnostics) => (false, serde_json::json!(diagnostics)),
             };
-            println!("{}", serde_json::json!({"file": args.file, "valid": valid, "errors": errors}));
-            if valid { ExitCode::SUCCESS } else { ExitCode::from(INVALID) }
+            println!(
+                "{}",
+                serde_json::json!({"file": args.file, "valid": valid, "errors": errors})
+            );
+            if valid {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(INVALID)
+            }
         }
     }
 }

@@ -23,8 +23,14 @@ pub(crate) enum OutputKind {
 
 /// Where progress goes.
 pub(crate) enum View {
-    Terminal { line: ProgressBar, last: (Instant, u64), rate: f64 },
-    Json { last: Option<Instant> },
+    Terminal {
+        line: ProgressBar,
+        last: (Instant, u64),
+        rate: f64,
+    },
+    Json {
+        last: Option<Instant>,
+    },
 }
 
 /// All workers together.
@@ -50,10 +56,18 @@ impl Overview {
         if status.phase != Phase::Running || status.reason.is_some() {
             let reason = status.reason.as_deref().unwrap_or_default();
             let message = status.message.as_deref().unwrap_or_default();
-            self.notes.push(format!("worker {}: {:?} {reason} {message}", status.ordinal, status.phase).trim_end().to_owned());
+            self.notes.push(
+                format!("worker {}: {:?} {reason} {message}", status.ordinal, status.phase)
+                    .trim_end()
+                    .to_owned(),
+            );
         }
         for task in status.tasks.iter().filter(|task| task.error.is_some()) {
-            self.notes.push(format!("task {} stopped: {}", task.id, task.error.as_deref().unwrap_or_default()));
+            self.notes.push(format!(
+                "task {} stopped: {}",
+                task.id,
+                task.error.as_deref().unwrap_or_default()
+            ));
         }
         for (task, restore) in status.tasks.iter().filter_map(|task| Some((task, task.restore?))) {
             let eta = restore.remaining / i64::try_from(restore.rate.max(1)).unwrap_or(1);
@@ -80,7 +94,11 @@ impl View {
             line.set_style(style);
         }
         line.enable_steady_tick(Duration::from_millis(120));
-        Self::Terminal { line, last: (Instant::now(), 0), rate: 0.0 }
+        Self::Terminal {
+            line,
+            last: (Instant::now(), 0),
+            rate: 0.0,
+        }
     }
 
     /// Something happened that people want to read once.
@@ -103,8 +121,15 @@ impl View {
                 }
                 let mut text = format!(
                     "{}/{} workers running · {} in · {} out · {:.0}/s · lag {} · {} commits · {} fences · {} restarts   (Ctrl-C drains)",
-                    overview.running, overview.workers, totals.records_in, totals.records_out, rate, overview.lag,
-                    totals.commits, totals.fences, overview.restarts
+                    overview.running,
+                    overview.workers,
+                    totals.records_in,
+                    totals.records_out,
+                    rate,
+                    overview.lag,
+                    totals.commits,
+                    totals.fences,
+                    overview.restarts
                 );
                 for note in &overview.notes {
                     text.push_str("\n  ");

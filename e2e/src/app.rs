@@ -68,7 +68,9 @@ impl Launch {
             let lines = Arc::clone(&said);
             std::thread::spawn(move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    let Ok(document) = serde_json::from_str::<Value>(&line) else { continue };
+                    let Ok(document) = serde_json::from_str::<Value>(&line) else {
+                        continue;
+                    };
                     let mut said = lines.lock().unwrap_or_else(PoisonError::into_inner);
                     match document["event"].as_str() {
                         Some("progress" | "drained") => said.progress = Some(document),
@@ -86,7 +88,11 @@ impl Launch {
                 }
             });
         }
-        Ok(App { child, state_dir: self.state_dir.clone(), said })
+        Ok(App {
+            child,
+            state_dir: self.state_dir.clone(),
+            said,
+        })
     }
 }
 
@@ -109,7 +115,11 @@ impl App {
     pub(crate) fn words(&self) -> String {
         self.said(|said| {
             let events: Vec<_> = said.events.iter().map(ToString::to_string).collect();
-            let progress = said.progress.as_ref().map(ToString::to_string).unwrap_or_default();
+            let progress = said
+                .progress
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             format!("{}\n{progress}\n{}", events.join("\n"), said.errors)
         })
     }
@@ -123,9 +133,13 @@ impl App {
     pub(crate) fn wait_running(&mut self, workers: u32, deadline: Duration) -> Result<()> {
         wait::until("the workers to run", deadline, || {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Ok(Err(anyhow::anyhow!("streamapp ended with {status}:\n{}", self.words())));
+                return Ok(Err(anyhow::anyhow!(
+                    "streamapp ended with {status}:\n{}",
+                    self.words()
+                )));
             }
-            let running = (0..workers).filter(|worker| self.status(*worker).is_ok_and(|s| s["phase"] == "Running"));
+            let running =
+                (0..workers).filter(|worker| self.status(*worker).is_ok_and(|s| s["phase"] == "Running"));
             match running.count() {
                 count if count == workers as usize => Ok(Ok(())),
                 count => Err(format!("{count} of {workers} run; said:\n{}", self.words())),
@@ -165,7 +179,10 @@ fn status(address_file: &Path) -> Result<Value> {
     let address = std::fs::read_to_string(address_file)?;
     let mut stream = TcpStream::connect_timeout(&address.parse()?, STATUS)?;
     stream.set_read_timeout(Some(STATUS))?;
-    write!(stream, "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").context("no body")?.1;
@@ -178,6 +195,9 @@ pub(crate) fn signal(pid: u32, signal: i32) -> Result<()> {
     // SAFETY: kill has no memory effects.
     match unsafe { libc::kill(pid, signal) } {
         0 => Ok(()),
-        _ => bail!("signal {signal} to process {pid}: {}", std::io::Error::last_os_error()),
+        _ => bail!(
+            "signal {signal} to process {pid}: {}",
+            std::io::Error::last_os_error()
+        ),
     }
 }

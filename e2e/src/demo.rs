@@ -87,7 +87,11 @@ pub(crate) fn run(args: &Demo) -> Result<bool> {
         }
         Err(error) => {
             eprintln!("demo: {error:#}");
-            let figures = Figures { orders: args.orders, seconds: started.elapsed().as_secs(), ..Figures::default() };
+            let figures = Figures {
+                orders: args.orders,
+                seconds: started.elapsed().as_secs(),
+                ..Figures::default()
+            };
             report.end(false, &figures)?;
             println!("demo: FAIL {error}");
             Ok(false)
@@ -99,7 +103,13 @@ fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
     say("1/6", "clean slate: topics and stores of an earlier demo go");
     prepare(args)?;
     let fences_before = initialisations(args)?;
-    say("2/6", &format!("starting {WORKERS} workers: streamapp run {} --workers {WORKERS}", args.file.display()));
+    say(
+        "2/6",
+        &format!(
+            "starting {WORKERS} workers: streamapp run {} --workers {WORKERS}",
+            args.file.display()
+        ),
+    );
     let launch = Launch {
         program: args.streamapp.clone(),
         file: args.file.clone(),
@@ -113,7 +123,12 @@ fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
     let first_initialisations = initialisations(args)? - fences_before;
     say(
         "3/6",
-        &format!("streaming {} orders at {} a second, about {} s", args.orders, args.rate, args.orders / args.rate.max(1)),
+        &format!(
+            "streaming {} orders at {} a second, about {} s",
+            args.orders,
+            args.rate,
+            args.orders / args.rate.max(1)
+        ),
     );
     let stream = Stream::start(args);
     let evidence = faults(args, &app, &stream)?;
@@ -192,25 +207,46 @@ fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
         stream.tell_until(app, seconds * u64::from(worker + 1) / 6);
         let found = target.stop_at_work(app, worker)?;
         signal(found.pid, libc::SIGKILL)?;
-        say("4/6", &format!("kill -9 of worker {worker} (pid {}) {}", found.pid, describe(&found)));
+        say(
+            "4/6",
+            &format!(
+                "kill -9 of worker {worker} (pid {}) {}",
+                found.pid,
+                describe(&found)
+            ),
+        );
         evidence.push(found);
         wait::until("the worker to run again", Duration::from_secs(60), || {
             let status = app.status(worker).map_err(|error| error.to_string())?;
             let pid = status["pid"].as_u64();
             let again = pid.is_some_and(|pid| evidence.iter().all(|e| u64::from(e.pid) != pid));
-            if again && status["phase"] == "Running" { Ok(Ok(())) } else { Err(format!("it is {}", status["phase"])) }
+            if again && status["phase"] == "Running" {
+                Ok(Ok(()))
+            } else {
+                Err(format!("it is {}", status["phase"]))
+            }
         })?;
         say("   ", &format!("worker {worker} runs again, its store kept"));
     }
     stream.tell_until(app, seconds / 2);
     let found = target.stop_at_work(app, 0)?;
-    say("4/6", &format!("SIGSTOP of worker 0 for {} s, longer than its transaction may live {}", STOPPED.as_secs(), describe(&found)));
+    say(
+        "4/6",
+        &format!(
+            "SIGSTOP of worker 0 for {} s, longer than its transaction may live {}",
+            STOPPED.as_secs(),
+            describe(&found)
+        ),
+    );
     let until = Instant::now() + STOPPED;
     while Instant::now() < until {
         stream.tell(app);
     }
     signal(found.pid, libc::SIGCONT)?;
-    say("   ", "worker 0 wakes up: the broker has ended its transaction, so it must acquire again");
+    say(
+        "   ",
+        "worker 0 wakes up: the broker has ended its transaction, so it must acquire again",
+    );
     evidence.push(found);
     Ok(evidence)
 }
@@ -254,7 +290,14 @@ impl Stream {
             result
         });
         let (started, told) = (Instant::now(), std::cell::Cell::new(Instant::now()));
-        Self { thread, ended, started, orders: args.orders, rate: args.rate, told }
+        Self {
+            thread,
+            ended,
+            started,
+            orders: args.orders,
+            rate: args.rate,
+            told,
+        }
     }
 
     /// Tells where things stand, at most every few seconds.
@@ -284,7 +327,9 @@ impl Stream {
         while !self.ended.load(Ordering::Acquire) {
             self.tell(app);
         }
-        self.thread.join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        self.thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
     }
 }
 
@@ -295,7 +340,8 @@ fn prepare(args: &Demo) -> Result<()> {
     args.broker.delete_topics(&old)?;
     args.broker.delete_group(APPLICATION)?;
     if args.state_dir.exists() {
-        std::fs::remove_dir_all(&args.state_dir).with_context(|| format!("empty {}", args.state_dir.display()))?;
+        std::fs::remove_dir_all(&args.state_dir)
+            .with_context(|| format!("empty {}", args.state_dir.display()))?;
     }
     args.broker.create_topics(&[(INPUT, 6), (OUTPUT, 6)])
 }
@@ -317,8 +363,13 @@ fn initialisations(args: &Demo) -> Result<u64> {
 /// Store directories that a worker set aside.
 fn set_aside(state_dir: &std::path::Path) -> u64 {
     let workers = (0..WORKERS).map(|worker| state_dir.join(format!("worker-{worker}/state/tasks")));
-    let entries = workers.filter_map(|tasks| std::fs::read_dir(tasks).ok()).flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_string_lossy().contains(".set-aside-")).count() as u64
+    let entries = workers
+        .filter_map(|tasks| std::fs::read_dir(tasks).ok())
+        .flatten()
+        .flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().contains(".set-aside-"))
+        .count() as u64
 }
 
 fn say(step: &str, text: &str) {
@@ -328,9 +379,18 @@ fn say(step: &str, text: &str) {
 fn look_around(args: &Demo) {
     println!();
     println!("The broker still runs on {}. Look around:", args.broker.bootstrap);
-    println!("  bin/streamapp validate {} --plan     what was run", args.file.display());
-    println!("  bin/streamapp run {}                 run it yourself", args.file.display());
-    println!("  bin/streamapp-e2e generate --count 1000 --first {}   more orders", args.orders);
+    println!(
+        "  bin/streamapp validate {} --plan     what was run",
+        args.file.display()
+    );
+    println!(
+        "  bin/streamapp run {}                 run it yourself",
+        args.file.display()
+    );
+    println!(
+        "  bin/streamapp-e2e generate --count 1000 --first {}   more orders",
+        args.orders
+    );
     println!("  make figures                         the figures of this run (reports/demo.json)");
     println!("  make clean                           stop the broker, remove everything");
     println!();

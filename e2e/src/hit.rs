@@ -41,7 +41,9 @@ impl Target<'_> {
     /// Stops the worker (SIGSTOP) at a moment at which it holds an open transaction while records wait.
     pub(crate) fn stop_at_work(&self, app: &App, worker: u32) -> Result<Evidence> {
         let stable = self.broker.consumer(self.application_id, Isolation::Committed)?;
-        let all = self.broker.consumer(self.application_id, Isolation::Uncommitted)?;
+        let all = self
+            .broker
+            .consumer(self.application_id, Isolation::Uncommitted)?;
         let started = Instant::now();
         let mut tries = 0;
         loop {
@@ -58,7 +60,14 @@ impl Target<'_> {
             if let Some((partition, last_stable_offset, high_watermark)) = pinned(&early, &late, &written)
                 && lag > 0
             {
-                return Ok(Evidence { worker, pid, pinned_partition: partition, last_stable_offset, high_watermark, lag });
+                return Ok(Evidence {
+                    worker,
+                    pid,
+                    pinned_partition: partition,
+                    last_stable_offset,
+                    high_watermark,
+                    lag,
+                });
             }
             signal(pid, libc::SIGCONT)?;
             if started.elapsed() > MOMENT {
@@ -70,10 +79,17 @@ impl Target<'_> {
         }
     }
 
-    fn lag(&self, stable: &rdkafka::consumer::BaseConsumer, all: &rdkafka::consumer::BaseConsumer) -> Result<i64> {
+    fn lag(
+        &self,
+        stable: &rdkafka::consumer::BaseConsumer,
+        all: &rdkafka::consumer::BaseConsumer,
+    ) -> Result<i64> {
         let ends = self.broker.ends(all, self.input)?;
         let committed = Broker::committed(stable, self.input, i32::try_from(ends.len())?)?;
-        Ok(ends.iter().map(|(partition, end)| end - committed.get(partition).copied().unwrap_or(0)).sum())
+        Ok(ends
+            .iter()
+            .map(|(partition, end)| end - committed.get(partition).copied().unwrap_or(0))
+            .sum())
     }
 }
 

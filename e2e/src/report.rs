@@ -15,19 +15,29 @@ pub(crate) struct Report {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 impl Report {
     /// Begins; the time counts from here.
     pub(crate) fn begin(name: &'static str, seed: u64) -> Self {
-        Self { name, seed, started: now() }
+        Self {
+            name,
+            seed,
+            started: now(),
+        }
     }
 
     /// Writes the report.
     pub(crate) fn end(&self, passed: bool, figures: &impl Serialize) -> Result<()> {
-        let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-        let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        let commit = Command::new("git")
+            .args(["rev-parse", "--short", "HEAD"])
+            .output();
+        let commit = commit
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .unwrap_or_default();
         let document = serde_json::json!({
             "name": self.name,
             "passed": passed,

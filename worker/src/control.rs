@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control::{Appender, Reader};
 pub(crate) use control::REQUEST_TIMEOUT;
+use control::{Appender, Reader};
 use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, Record, World};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,9 @@ pub(crate) enum ControlError {
     #[error(transparent)]
     Log(#[from] control::Error),
     /// The log is not the one that this worker has followed before.
-    #[error("the control log was lost: {0}; nothing is processed, because who owns which task is unknown. Restore the topic, or remove worker.json from the state directory once every worker is stopped")]
+    #[error(
+        "the control log was lost: {0}; nothing is processed, because who owns which task is unknown. Restore the topic, or remove worker.json from the state directory once every worker is stopped"
+    )]
     Lost(String),
     /// The state directory cannot be used.
     #[error("state directory: {} {reason}", .path.display())]
@@ -75,7 +77,12 @@ impl ControlLog {
             applied_offset: 0,
         };
         let memory = remembered(&file, fresh, reader.end()?)?;
-        Ok(Self { reader, appender: Appender::new(settings, application)?, file, memory })
+        Ok(Self {
+            reader,
+            appender: Appender::new(settings, application)?,
+            file,
+            memory,
+        })
     }
 
     /// The cluster's id.
@@ -97,8 +104,10 @@ impl ControlLog {
     pub(crate) fn read_through(&mut self, offset: i64) -> Result<&World, ControlError> {
         self.reader.read_through(offset)?;
         self.memory.applied_offset = self.reader.world().next_offset;
-        write_atomically(&self.file, &self.memory)
-            .map_err(|error| ControlError::StateDir { path: self.file.clone(), reason: error.to_string() })?;
+        write_atomically(&self.file, &self.memory).map_err(|error| ControlError::StateDir {
+            path: self.file.clone(),
+            reason: error.to_string(),
+        })?;
         Ok(self.reader.world())
     }
 
@@ -111,7 +120,10 @@ impl ControlLog {
 
 /// Compares the log with what this worker followed before.
 fn remembered(file: &Path, fresh: Memory, end: i64) -> Result<Memory, ControlError> {
-    let wrong = |reason: String| ControlError::StateDir { path: file.to_owned(), reason };
+    let wrong = |reason: String| ControlError::StateDir {
+        path: file.to_owned(),
+        reason,
+    };
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
@@ -162,8 +174,14 @@ mod tests {
         let file = dir.path().join("worker.json");
         write_atomically(&file, &memory("t", 9)).unwrap();
         assert!(remembered(&file, memory("t", 0), 9).is_ok());
-        assert!(matches!(remembered(&file, memory("t", 0), 8), Err(ControlError::Lost(_))));
-        assert!(matches!(remembered(&file, memory("u", 0), 20), Err(ControlError::Lost(_))));
+        assert!(matches!(
+            remembered(&file, memory("t", 0), 8),
+            Err(ControlError::Lost(_))
+        ));
+        assert!(matches!(
+            remembered(&file, memory("u", 0), 20),
+            Err(ControlError::Lost(_))
+        ));
     }
 
     #[test]
@@ -171,7 +189,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("worker.json");
         write_atomically(&file, &memory("t", 9)).unwrap();
-        let other = Memory { application_id: "b".into(), ..memory("t", 0) };
+        let other = Memory {
+            application_id: "b".into(),
+            ..memory("t", 0)
+        };
         let error = remembered(&file, other, 20).unwrap_err().to_string();
         assert!(error.contains("belongs to application `a`"), "{error}");
     }

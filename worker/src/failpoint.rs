@@ -65,10 +65,14 @@ fn armed() -> &'static [Armed] {
             Armed {
                 point: point.to_owned(),
                 remaining: AtomicU64::new(count.parse().unwrap_or(1)),
-                marker: markers.as_ref().map(|directory| directory.join(format!("crashed-{point}"))),
+                marker: markers
+                    .as_ref()
+                    .map(|directory| directory.join(format!("crashed-{point}"))),
             }
         });
-        armed.filter(|armed| armed.marker.as_ref().is_none_or(|marker| !marker.exists())).collect()
+        armed
+            .filter(|armed| armed.marker.as_ref().is_none_or(|marker| !marker.exists()))
+            .collect()
     })
 }
 
@@ -108,5 +112,8 @@ pub(crate) fn reach_in_background(point: Point) {
 fn crash(point: Point) {
     tracing::error!(point = point.name(), "crash point reached");
     // SIGKILL to itself: no destructor, no flush, as a machine that loses power would.
-    let _ = std::process::Command::new("kill").arg("-9").arg(std::process::id().to_string()).status();
+    let _ = std::process::Command::new("kill")
+        .arg("-9")
+        .arg(std::process::id().to_string())
+        .status();
 }

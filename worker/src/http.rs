@@ -20,20 +20,28 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::shared::Shared;
 
 /// Serves on `listener`, and turns SIGTERM, SIGINT (and, if asked, the end of standard input) into a drain.
-pub(crate) fn serve(listener: std::net::TcpListener, shared: Arc<Shared>, end_with_stdin: bool) -> std::io::Result<()> {
+pub(crate) fn serve(
+    listener: std::net::TcpListener,
+    shared: Arc<Shared>,
+    end_with_stdin: bool,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-        runtime.block_on(async move {
-            if end_with_stdin {
-                tokio::spawn(drain_at_end_of_stdin(Arc::clone(&shared)));
-            }
-            tokio::spawn(drain_at_signal(Arc::clone(&shared)));
-            if let Err(error) = listen(listener, shared).await {
-                tracing::error!(%error, "status endpoint");
-            }
-        });
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("http".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                if end_with_stdin {
+                    tokio::spawn(drain_at_end_of_stdin(Arc::clone(&shared)));
+                }
+                tokio::spawn(drain_at_signal(Arc::clone(&shared)));
+                if let Err(error) = listen(listener, shared).await {
+                    tracing::error!(%error, "status endpoint");
+                }
+            });
+        })?;
     Ok(())
 }
 
@@ -44,16 +52,21 @@ async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>) -> std::io
     let router = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
-        .route("/status", get(|State(shared): State<Arc<Shared>>| async move { Json(shared.status()) }))
+        .route(
+            "/status",
+            get(|State(shared): State<Arc<Shared>>| async move { Json(shared.status()) }),
+        )
         .route("/metrics", get(move || async move { metrics(&registry) }))
         .with_state(shared);
     axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    match shared.phase() {
-        Phase::Running => (StatusCode::OK, "ok".to_owned()),
-        phase => (StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}")),
+    let phase = shared.phase();
+    if phase == Phase::Running {
+        (StatusCode::OK, "ok".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}"))
     }
 }
 
@@ -63,11 +76,19 @@ fn metrics(registry: &Registry) -> (StatusCode, [(&'static str, &'static str); 1
         Ok(()) => StatusCode::OK,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    (status, [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    (
+        status,
+        [(
+            "content-type",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
 }
 
 async fn drain_at_signal(shared: Arc<Shared>) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be received: SIGTERM will not drain");
         return;
     };
@@ -94,17 +115,57 @@ impl Collector for Metrics {
         let status = self.0.status();
         let totals = status.totals;
         let counters = [
-            ("streamapp_records_in", "Records processed in committed transactions", totals.records_in),
-            ("streamapp_records_out", "Records written to sinks and repartition topics", totals.records_out),
-            ("streamapp_changelog_records", "Records written to changelogs", totals.changelog_records),
-            ("streamapp_transaction_commits", "Committed transactions", totals.commits),
-            ("streamapp_transaction_aborts", "Transactions that ended without a commit", totals.aborts),
-            ("streamapp_producer_fences", "Producers fenced by the broker", totals.fences),
-            ("streamapp_producer_rebuilds", "Acquisitions after the first", totals.producer_rebuilds),
+            (
+                "streamapp_records_in",
+                "Records processed in committed transactions",
+                totals.records_in,
+            ),
+            (
+                "streamapp_records_out",
+                "Records written to sinks and repartition topics",
+                totals.records_out,
+            ),
+            (
+                "streamapp_changelog_records",
+                "Records written to changelogs",
+                totals.changelog_records,
+            ),
+            (
+                "streamapp_transaction_commits",
+                "Committed transactions",
+                totals.commits,
+            ),
+            (
+                "streamapp_transaction_aborts",
+                "Transactions that ended without a commit",
+                totals.aborts,
+            ),
+            (
+                "streamapp_producer_fences",
+                "Producers fenced by the broker",
+                totals.fences,
+            ),
+            (
+                "streamapp_producer_rebuilds",
+                "Acquisitions after the first",
+                totals.producer_rebuilds,
+            ),
             ("streamapp_skipped_records", "Bad records skipped", totals.skipped),
-            ("streamapp_dropped_records", "Records dropped by an operator's semantics", totals.dropped),
-            ("streamapp_restored_records", "Records read from changelogs", totals.restored_records),
-            ("streamapp_store_wipes", "Stores set aside and rebuilt", totals.store_wipes),
+            (
+                "streamapp_dropped_records",
+                "Records dropped by an operator's semantics",
+                totals.dropped,
+            ),
+            (
+                "streamapp_restored_records",
+                "Records read from changelogs",
+                totals.restored_records,
+            ),
+            (
+                "streamapp_store_wipes",
+                "Stores set aside and rebuilt",
+                totals.store_wipes,
+            ),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
@@ -119,12 +180,41 @@ impl Collector for Metrics {
 }
 
 fn gauges(status: &WorkerStatus) -> [(&'static str, &'static str, Option<Unit>, i64); 4] {
-    let failed = status.tasks.iter().filter(|task| task.state == protocol::TaskState::Failed).count();
-    let remaining = status.tasks.iter().filter_map(|task| task.restore).map(|restore| restore.remaining).sum();
+    let failed = status
+        .tasks
+        .iter()
+        .filter(|task| task.state == protocol::TaskState::Failed)
+        .count();
+    let remaining = status
+        .tasks
+        .iter()
+        .filter_map(|task| task.restore)
+        .map(|restore| restore.remaining)
+        .sum();
     [
-        ("streamapp_consumer_lag", "Records not yet read", Some(Unit::Other("records".to_owned())), status.lag),
-        ("streamapp_open_transactions", "Transactions open now", None, i64::from(status.open_transactions)),
-        ("streamapp_failed_tasks", "Tasks stopped at a record", None, i64::try_from(failed).unwrap_or(i64::MAX)),
-        ("streamapp_restore_remaining", "Offsets still to restore", Some(Unit::Other("records".to_owned())), remaining),
+        (
+            "streamapp_consumer_lag",
+            "Records not yet read",
+            Some(Unit::Other("records".to_owned())),
+            status.lag,
+        ),
+        (
+            "streamapp_open_transactions",
+            "Transactions open now",
+            None,
+            i64::from(status.open_transactions),
+        ),
+        (
+            "streamapp_failed_tasks",
+            "Tasks stopped at a record",
+            None,
+            i64::try_from(failed).unwrap_or(i64::MAX),
+        ),
+        (
+            "streamapp_restore_remaining",
+            "Offsets still to restore",
+            Some(Unit::Other("records".to_owned())),
+            remaining,
+        ),
     ]
 }

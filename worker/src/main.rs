@@ -64,7 +64,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(&args) {
         Ok(code) => code,
         Err(error) => {
@@ -89,9 +93,13 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bootstrap_servers: config.kafka.bootstrap_servers.clone(),
         properties: config.kafka.client_config.clone(),
     };
-    let uid = Uid(args.uid.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
+    let uid = Uid(args
+        .uid
+        .clone()
+        .unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
     let shared = Arc::new(Shared::new(&config.application_id.0, config.ordinal, uid));
-    let listener = TcpListener::bind(&config.http_listen).with_context(|| format!("listen on {}", config.http_listen))?;
+    let listener = TcpListener::bind(&config.http_listen)
+        .with_context(|| format!("listen on {}", config.http_listen))?;
     let address = listener.local_addr()?;
     http::serve(listener, Arc::clone(&shared), args.end_with_stdin)?;
     if let Some(file) = &args.address_file {
@@ -106,7 +114,11 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         state_dir,
         memory: StoreMemory::new(),
         shared,
-        purge_repartitions: if args.keep_repartition_records { Purge::Never } else { Purge::Regularly },
+        purge_repartitions: if args.keep_repartition_records {
+            Purge::Never
+        } else {
+            Purge::Regularly
+        },
         control: None,
     };
     sessions(worker)
@@ -131,10 +143,18 @@ fn sessions(mut worker: Worker) -> anyhow::Result<ExitCode> {
                 SessionEnd::Drained => shared.request_shutdown(),
                 SessionEnd::Restart => {}
                 SessionEnd::Superseded(by) => {
-                    shared.explain(Phase::Failed, "Superseded", format!("{by}; this process ends for good"));
+                    shared.explain(
+                        Phase::Failed,
+                        "Superseded",
+                        format!("{by}; this process ends for good"),
+                    );
                     return Ok(ExitCode::from(3));
                 }
-                SessionEnd::Wait { phase, reason, message } => {
+                SessionEnd::Wait {
+                    phase,
+                    reason,
+                    message,
+                } => {
                     shared.explain(phase, reason, message);
                     let until = Instant::now() + again;
                     while Instant::now() < until && !shared.shutdown_requested() {
@@ -156,7 +176,10 @@ fn lock_directory(state_dir: &Path) -> anyhow::Result<std::fs::File> {
     let path = state_dir.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
     file.try_lock().map_err(|error| {
-        anyhow::anyhow!("{} is locked ({error}): another worker uses this state directory", path.display())
+        anyhow::anyhow!(
+            "{} is locked ({error}): another worker uses this state directory",
+            path.display()
+        )
     })?;
     Ok(file)
 }

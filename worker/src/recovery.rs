@@ -21,10 +21,14 @@ pub(crate) enum RecoveryError {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
     /// The group's offsets differ from the positions; a person decides.
-    #[error("{0}. Stop whoever changes them; to go on from the task's positions, set the group's offsets to them")]
+    #[error(
+        "{0}. Stop whoever changes them; to go on from the task's positions, set the group's offsets to them"
+    )]
     Mirror(#[from] protocol::MirrorMismatch),
     /// The group has offsets though the task has never committed.
-    #[error("group {group} has a committed offset for {topic}/{partition}, but no task of this application has ever committed: another application used this group. Choose another applicationId, or delete the group's offsets")]
+    #[error(
+        "group {group} has a committed offset for {topic}/{partition}, but no task of this application has ever committed: another application used this group. Choose another applicationId, or delete the group's offsets"
+    )]
     GroupHasOffsets {
         /// The group.
         group: String,
@@ -34,7 +38,9 @@ pub(crate) enum RecoveryError {
         partition: i32,
     },
     /// A position is not in the topic any more.
-    #[error("{topic}/{partition}: the next record to read has offset {wanted}, but the topic holds {low}..{high}: records were deleted before they were processed. Restore them, or decide to skip them")]
+    #[error(
+        "{topic}/{partition}: the next record to read has offset {wanted}, but the topic holds {low}..{high}: records were deleted before they were processed. Restore them, or decide to skip them"
+    )]
     InputLost {
         /// Topic of the input.
         topic: String,
@@ -56,7 +62,9 @@ pub(crate) enum RecoveryError {
         reason: String,
     },
     /// The broker did not let the positions be read to their end.
-    #[error("positions of task {0} could not be read to their end in time; a transaction of an earlier owner may still be open")]
+    #[error(
+        "positions of task {0} could not be read to their end in time; a transaction of an earlier owner may still be open"
+    )]
     Blocked(TaskId),
 }
 
@@ -102,11 +110,17 @@ pub(crate) fn recover(
     let planned: Vec<_> = tasks
         .keys()
         .filter_map(|task| {
-            let sub = plan.sub_topologies.iter().find(|sub| sub.name == task.sub_topology)?;
+            let sub = plan
+                .sub_topologies
+                .iter()
+                .find(|sub| sub.name == task.sub_topology)?;
             Some((task, sub, sub.source.topic.resolve(&application.0)))
         })
         .collect();
-    let inputs: Vec<_> = planned.iter().map(|(task, _, topic)| (topic.as_str(), task.partition)).collect();
+    let inputs: Vec<_> = planned
+        .iter()
+        .map(|(task, _, topic)| (topic.as_str(), task.partition))
+        .collect();
     let mirror = committed.committed(&inputs, REQUEST_TIMEOUT)?;
     let mut last = last_positions(application, tasks, committed, all)?;
     let mut recovered = BTreeMap::new();
@@ -118,7 +132,13 @@ pub(crate) fn recover(
                     check_mirror(input, mirror)?;
                     if input.offset < low || input.offset > high {
                         let (topic, partition, wanted) = (input.topic.clone(), input.partition, input.offset);
-                        return Err(RecoveryError::InputLost { topic, partition, wanted, low, high });
+                        return Err(RecoveryError::InputLost {
+                            topic,
+                            partition,
+                            wanted,
+                            low,
+                            high,
+                        });
                     }
                 }
                 Recovered::Continue(positions)
@@ -127,17 +147,31 @@ pub(crate) fn recover(
                 let (topic, partition) = (topic.clone(), task.partition);
                 if mirror.is_some() {
                     let group = application.0.clone();
-                    return Err(RecoveryError::GroupHasOffsets { group, topic, partition });
+                    return Err(RecoveryError::GroupHasOffsets {
+                        group,
+                        topic,
+                        partition,
+                    });
                 }
                 let internal = !matches!(sub.source.topic, TopicName::External(_));
                 let offset = match sub.source.offset_reset {
                     OffsetReset::Latest if !internal => high,
                     OffsetReset::Earliest | OffsetReset::Latest => low,
                 };
-                let start = vec![InputPosition { topic, partition, offset }];
+                let start = vec![InputPosition {
+                    topic,
+                    partition,
+                    offset,
+                }];
                 let task = (*task).clone();
                 let inputs = start.clone();
-                Recovered::Begin(Positions { task, transaction: 0, inputs, start, stream_time: i64::MIN })
+                Recovered::Begin(Positions {
+                    task,
+                    transaction: 0,
+                    inputs,
+                    start,
+                    stream_time: i64::MIN,
+                })
             }
         };
         recovered.insert((*task).clone(), found);
@@ -167,7 +201,12 @@ fn last_positions(
     for (task, owner) in tasks {
         let partition = owner.positions_partition;
         let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
-        open.push(Look { task, partition, low, target });
+        open.push(Look {
+            task,
+            partition,
+            low,
+            target,
+        });
     }
     let mut back = TAIL;
     loop {
@@ -202,7 +241,8 @@ fn read_tails(
         }
         match consumer.poll(std::time::Duration::from_millis(100))? {
             Some(Event::Record(message)) => {
-                let document: Result<Positions, _> = serde_json::from_slice(message.value().unwrap_or_default());
+                let document: Result<Positions, _> =
+                    serde_json::from_slice(message.value().unwrap_or_default());
                 let position = document.map_err(|error| RecoveryError::Unreadable {
                     partition: message.partition(),
                     reason: format!("offset {}: {error}", message.offset()),
@@ -210,12 +250,12 @@ fn read_tails(
                 found.insert(position.task.clone(), position);
             }
             // The end fires at the last stable offset: only one at or after the high watermark counts.
-            Some(Event::EndOfPartition { partition, offset, .. }) => {
-                if reading.get(&partition).is_some_and(|look| offset >= look.target) {
-                    reading.remove(&partition);
-                }
+            Some(Event::EndOfPartition {
+                partition, offset, ..
+            }) if reading.get(&partition).is_some_and(|look| offset >= look.target) => {
+                reading.remove(&partition);
             }
-            None => {}
+            Some(Event::EndOfPartition { .. }) | None => {}
         }
     }
     consumer.assign(&[])?;

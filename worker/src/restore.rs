@@ -38,7 +38,9 @@ pub(crate) enum RestoreError {
     #[error("changelog topic {0} does not exist; `streamapp run` or the operator creates it")]
     Missing(String),
     /// The store knows a later transaction than the positions topic.
-    #[error("the store of task {task} has applied transaction {store}, the positions topic ends at {topic}: the positions topic lost records")]
+    #[error(
+        "the store of task {task} has applied transaction {store}, the positions topic ends at {topic}: the positions topic lost records"
+    )]
     PositionsLost {
         /// The task.
         task: String,
@@ -48,7 +50,9 @@ pub(crate) enum RestoreError {
         topic: u64,
     },
     /// No progress.
-    #[error("restore of {topic}/{partition} made no progress for {STALL:?} at offset {at} of {target}; a transaction may be open")]
+    #[error(
+        "restore of {topic}/{partition} made no progress for {STALL:?} at offset {at} of {target}; a transaction may be open"
+    )]
     Stalled {
         /// The changelog.
         topic: String,
@@ -95,15 +99,30 @@ impl Restorer<'_> {
     ) -> Result<TaskDb, RestoreError> {
         task.set_state(TaskState::Restoring);
         let path = self.state_dir.join("tasks").join(task.id.to_string());
-        let fingerprints =
-            sub_topology.stores.iter().map(|store| (store.name.clone(), store.fingerprint.clone())).collect();
+        let fingerprints = sub_topology
+            .stores
+            .iter()
+            .map(|store| (store.name.clone(), store.fingerprint.clone()))
+            .collect();
         let label = Label::new(&self.application.0, self.cluster_id, &task.id, fingerprints);
-        let names: Vec<_> = sub_topology.stores.iter().map(|store| store.name.clone()).collect();
+        let names: Vec<_> = sub_topology
+            .stores
+            .iter()
+            .map(|store| store.name.clone())
+            .collect();
         let mut db = TaskDb::open(&path, &label, names.clone(), self.memory)?;
-        let known = db.positions.task.as_ref().map_or(0, |positions| positions.transaction);
+        let known = db
+            .positions
+            .task
+            .as_ref()
+            .map_or(0, |positions| positions.transaction);
         if known > positions.transaction {
             let (task, topic) = (task.id.to_string(), positions.transaction);
-            return Err(RestoreError::PositionsLost { task, store: known, topic });
+            return Err(RestoreError::PositionsLost {
+                task,
+                store: known,
+                topic,
+            });
         }
         let tails = match self.tails(sub_topology, &db, task.id.partition)? {
             Ok(tails) => tails,
@@ -152,11 +171,19 @@ impl Restorer<'_> {
             let id = found.ok_or_else(|| RestoreError::Missing(topic.clone()))?.id;
             let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
             let known = db.positions.changelogs.get(&spec.name);
-            if let Some(why) = known.and_then(|known| cannot_continue(known, &id, target, db.positions.as_of_ms)) {
+            if let Some(why) =
+                known.and_then(|known| cannot_continue(known, &id, target, db.positions.as_of_ms))
+            {
                 return Ok(Err(why));
             }
             let from = known.map_or(low, |known| known.offset.max(low));
-            tails.push(Tail { store, name: spec.name.clone(), topic, from, target });
+            tails.push(Tail {
+                store,
+                name: spec.name.clone(),
+                topic,
+                from,
+                target,
+            });
         }
         Ok(Ok(tails))
     }
@@ -174,9 +201,16 @@ impl Restorer<'_> {
             };
             let consumer = Consumer::new(self.settings, &options)?;
             let mut queue = consumer.partition_queue(&tail.topic, partition)?;
-            let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io { path: self.state_dir.into(), error })?;
+            let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io {
+                path: self.state_dir.into(),
+                error,
+            })?;
             queue.wake(&wakeup);
-            consumer.assign(&[Start { topic: tail.topic.clone(), partition, offset: tail.from }])?;
+            consumer.assign(&[Start {
+                topic: tail.topic.clone(),
+                partition,
+                offset: tail.from,
+            }])?;
             let mut moved = Instant::now();
             let mut events = Vec::with_capacity(BATCH);
             let mut done = false;
@@ -191,7 +225,12 @@ impl Restorer<'_> {
                     wakeup.sleep(Duration::from_millis(100));
                     if moved.elapsed() > STALL {
                         let (topic, target) = (tail.topic.clone(), tail.target);
-                        return Err(RestoreError::Stalled { topic, partition, at, target });
+                        return Err(RestoreError::Stalled {
+                            topic,
+                            partition,
+                            at,
+                            target,
+                        });
                     }
                     continue;
                 }
@@ -201,7 +240,10 @@ impl Restorer<'_> {
                 failpoint::reach(Point::DuringRestore, || ());
             }
         }
-        let end = ChangelogPosition { topic_id, offset: at.max(tail.target) };
+        let end = ChangelogPosition {
+            topic_id,
+            offset: at.max(tail.target),
+        };
         db.positions.changelogs.insert(tail.name.clone(), end);
         Ok(())
     }
@@ -234,12 +276,16 @@ impl Restorer<'_> {
         let mut positions = db.positions.clone();
         // While a restore runs, the data is between two transactions: no task positions belong to it.
         positions.task = None;
-        let position = ChangelogPosition { topic_id: topic_id.to_owned(), offset: *at };
+        let position = ChangelogPosition {
+            topic_id: topic_id.to_owned(),
+            offset: *at,
+        };
         positions.changelogs.insert(tail.name.clone(), position);
         batch.apply(&positions)?;
         db.positions = positions;
         task.restore_records.fetch_add(records, Ordering::Relaxed);
-        task.restore_remaining.store((tail.target - *at).max(0), Ordering::Relaxed);
+        task.restore_remaining
+            .store((tail.target - *at).max(0), Ordering::Relaxed);
         add(&self.shared.counters.restored_records, records);
         Ok(done)
     }
@@ -250,12 +296,19 @@ fn cannot_continue(known: &ChangelogPosition, topic_id: &str, high: i64, as_of_m
     if known.topic_id != topic_id {
         Some("the changelog topic was re-created".to_owned())
     } else if known.offset > high {
-        Some(format!("the store stands at changelog offset {}, the topic ends at {high}", known.offset))
+        Some(format!(
+            "the store stands at changelog offset {}, the topic ends at {high}",
+            known.offset
+        ))
     } else {
         let age = crate::now_ms() - as_of_ms;
         let bound = i64::try_from(TOMBSTONE_RETENTION.as_millis() / 2).unwrap_or(i64::MAX);
-        (as_of_ms > 0 && age > bound)
-            .then(|| format!("the store was last caught up {} hours ago; tombstones may be gone", age / 3_600_000))
+        (as_of_ms > 0 && age > bound).then(|| {
+            format!(
+                "the store was last caught up {} hours ago; tombstones may be gone",
+                age / 3_600_000
+            )
+        })
     }
 }
 
@@ -264,7 +317,10 @@ mod tests {
     use super::*;
 
     fn position(offset: i64) -> ChangelogPosition {
-        ChangelogPosition { topic_id: "a".into(), offset }
+        ChangelogPosition {
+            topic_id: "a".into(),
+            offset,
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kafka::{
-    Admin, Consumer, ConsumerOptions, GroupState, Isolation, PlainProducer, Settings, Start, TransactionalProducer,
-    Wakeup,
+    Admin, Consumer, ConsumerOptions, GroupState, Isolation, PlainProducer, Settings, Start,
+    TransactionalProducer, Wakeup,
 };
 use protocol::acquire::{Acquire, Action, Identity, Outcome, Progress, Token};
 use protocol::{Guarantee, Owner, Phase, Positions, Superseded, TaskId, WorkerConfig, World};
@@ -69,13 +69,20 @@ impl From<kafka::Error> for SessionEnd {
             Category::Configuration => (Phase::Hold, "InvalidConfiguration"),
             Category::Transaction | Category::Other => (Phase::Acquiring, "KafkaError"),
         };
-        Self::Wait { phase, reason, message: error.to_string() }
+        Self::Wait {
+            phase,
+            reason,
+            message: error.to_string(),
+        }
     }
 }
 
 impl From<kafka::ConfigError> for SessionEnd {
     fn from(error: kafka::ConfigError) -> Self {
-        Self::Failed { reason: "InvalidConfiguration", message: error.to_string() }
+        Self::Failed {
+            reason: "InvalidConfiguration",
+            message: error.to_string(),
+        }
     }
 }
 
@@ -83,24 +90,37 @@ impl From<ControlError> for SessionEnd {
     fn from(error: ControlError) -> Self {
         use control::Error as Log;
         let message = error.to_string();
-        let wait = |phase, reason| Self::Wait { phase, reason, message: message.clone() };
+        let wait = |phase, reason| Self::Wait {
+            phase,
+            reason,
+            message: message.clone(),
+        };
         match error {
             ControlError::Log(Log::Kafka(error)) => error.into(),
             ControlError::Log(Log::Config(error)) => error.into(),
             ControlError::Log(Log::Missing(_)) => wait(Phase::Starting, "NotAssigned"),
-            ControlError::Log(Log::Blocked { .. } | Log::Conflict) => wait(Phase::Acquiring, "ControlLogBlocked"),
+            ControlError::Log(Log::Blocked { .. } | Log::Conflict) => {
+                wait(Phase::Acquiring, "ControlLogBlocked")
+            }
             ControlError::Log(Log::Unreadable { .. }) => wait(Phase::Hold, "ControlLogUnreadable"),
             ControlError::Lost(_) => wait(Phase::Hold, "ControlLogLost"),
-            ControlError::StateDir { .. } => Self::Failed { reason: "StateDirectory", message },
+            ControlError::StateDir { .. } => Self::Failed {
+                reason: "StateDirectory",
+                message,
+            },
         }
     }
 }
 
 impl From<RecoveryError> for SessionEnd {
     fn from(error: RecoveryError) -> Self {
-        match error {
-            RecoveryError::Kafka(error) => error.into(),
-            error => Self::Wait { phase: Phase::Hold, reason: error.reason(), message: error.to_string() },
+        if let RecoveryError::Kafka(error) = error {
+            return error.into();
+        }
+        Self::Wait {
+            phase: Phase::Hold,
+            reason: error.reason(),
+            message: error.to_string(),
         }
     }
 }
@@ -110,13 +130,22 @@ impl From<StoreError> for SessionEnd {
         let message = error.to_string();
         if error.is_volume_full() {
             let message = format!("{message}; nothing is lost: free or add space, the worker tries again");
-            return Self::Wait { phase: Phase::Hold, reason: "VolumeFull", message };
+            return Self::Wait {
+                phase: Phase::Hold,
+                reason: "VolumeFull",
+                message,
+            };
         }
         match error {
-            StoreError::Foreign { .. } => Self::Failed { reason: "StoreForeign", message },
-            StoreError::RocksDb { .. } | StoreError::Io { .. } | StoreError::Positions { .. } => {
-                Self::Wait { phase: Phase::Hold, reason: "StoreFailed", message }
-            }
+            StoreError::Foreign { .. } => Self::Failed {
+                reason: "StoreForeign",
+                message,
+            },
+            StoreError::RocksDb { .. } | StoreError::Io { .. } | StoreError::Positions { .. } => Self::Wait {
+                phase: Phase::Hold,
+                reason: "StoreFailed",
+                message,
+            },
         }
     }
 }
@@ -128,13 +157,21 @@ impl From<RestoreError> for SessionEnd {
             RestoreError::Kafka(error) => error.into(),
             RestoreError::Config(error) => error.into(),
             RestoreError::Store(error) => error.into(),
-            RestoreError::Missing(_) => Self::Wait { phase: Phase::Hold, reason: "TopicMissing", message },
-            RestoreError::PositionsLost { .. } => {
-                Self::Wait { phase: Phase::Hold, reason: "PositionsLost", message }
-            }
-            RestoreError::Stalled { .. } => {
-                Self::Wait { phase: Phase::Restoring, reason: "RestoreStalled", message }
-            }
+            RestoreError::Missing(_) => Self::Wait {
+                phase: Phase::Hold,
+                reason: "TopicMissing",
+                message,
+            },
+            RestoreError::PositionsLost { .. } => Self::Wait {
+                phase: Phase::Hold,
+                reason: "PositionsLost",
+                message,
+            },
+            RestoreError::Stalled { .. } => Self::Wait {
+                phase: Phase::Restoring,
+                reason: "RestoreStalled",
+                message,
+            },
             RestoreError::Shutdown => Self::Drained,
         }
     }
@@ -196,20 +233,39 @@ impl Worker {
         let owned = control.world().startable(self.config.ordinal);
         if owned.is_empty() {
             let waiting = control.world().waiting(self.config.ordinal).len();
-            let message = format!("ordinal {} has no task to run ({waiting} wait for earlier owners)", self.config.ordinal);
+            let message = format!(
+                "ordinal {} has no task to run ({waiting} wait for earlier owners)",
+                self.config.ordinal
+            );
             self.shared.set_tasks(Vec::new());
             self.shared.explain(Phase::Running, "NoTasks", message);
             return self.follow(control, &token, &owned, Vec::new(), &Arc::new(Signal::new()), &[]);
         }
         let recovered = self.recover(&owned)?;
-        let tasks: Vec<_> = recovered.keys().map(|id| Arc::new(TaskShared::new(id.clone()))).collect();
+        let tasks: Vec<_> = recovered
+            .keys()
+            .map(|id| Arc::new(TaskShared::new(id.clone())))
+            .collect();
         self.shared.set_tasks(tasks.clone());
         let stores = self.restore(control.cluster_id(), &recovered, &tasks)?;
         let signal = Arc::new(Signal::new());
-        let wakeups = (0..self.config.threads).map(|_| Wakeup::new().map(Arc::new)).collect::<Result<Vec<_>, _>>();
-        let wakeups = wakeups.map_err(|error| SessionEnd::Failed { reason: "NoDescriptors", message: error.to_string() })?;
-        let threads =
-            self.threads(&owned, &recovered, &tasks, stores, producers, &partitions, &signal, &wakeups)?;
+        let wakeups = (0..self.config.threads)
+            .map(|_| Wakeup::new().map(Arc::new))
+            .collect::<Result<Vec<_>, _>>();
+        let wakeups = wakeups.map_err(|error| SessionEnd::Failed {
+            reason: "NoDescriptors",
+            message: error.to_string(),
+        })?;
+        let threads = self.threads(
+            &owned,
+            &recovered,
+            &tasks,
+            stores,
+            producers,
+            &partitions,
+            &signal,
+            &wakeups,
+        )?;
         self.shared.enter(Phase::Running);
         let handles = threads.into_iter().map(spawn).collect::<Result<Vec<_>, _>>()?;
         self.follow(control, &token, &owned, handles, &signal, &wakeups)
@@ -269,7 +325,12 @@ impl Worker {
             add(&self.shared.counters.producer_rebuilds, 1);
         }
         let (ordinal, threads) = (self.config.ordinal, self.config.threads);
-        let mut acquire = Acquire::new(Identity { ordinal, uid: self.shared.uid.clone(), nonce, threads });
+        let mut acquire = Acquire::new(Identity {
+            ordinal,
+            uid: self.shared.uid.clone(),
+            nonce,
+            threads,
+        });
         let mut producers = Vec::new();
         loop {
             let outcome = match acquire.action() {
@@ -301,30 +362,57 @@ impl Worker {
     fn init_transactions(&self, ids: u32) -> Result<Vec<TransactionalProducer>, SessionEnd> {
         let timeout = Duration::from_millis(self.config.transaction_timeout_ms);
         let init = |thread: u32| -> Result<TransactionalProducer, SessionEnd> {
-            let id = self.config.application_id.transactional_id(self.config.ordinal, thread);
+            let id = self
+                .config
+                .application_id
+                .transactional_id(self.config.ordinal, thread);
             let producer = TransactionalProducer::new(&self.settings, &id, timeout)?;
             producer.init_transactions(REQUEST_TIMEOUT + timeout)?;
             Ok(producer)
         };
         std::thread::scope(|scope| {
             let running: Vec<_> = (0..ids).map(|thread| scope.spawn(move || init(thread))).collect();
-            running.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err(panicked()))).collect()
+            running
+                .into_iter()
+                .map(|handle| handle.join().unwrap_or_else(|_| Err(panicked())))
+                .collect()
         })
     }
 
-    fn consumer(&self, isolation: Isolation, prefetch_kib_per_partition: u32) -> Result<Consumer, SessionEnd> {
+    fn consumer(
+        &self,
+        isolation: Isolation,
+        prefetch_kib_per_partition: u32,
+    ) -> Result<Consumer, SessionEnd> {
         let group_id = self.config.application_id.0.clone();
-        Ok(Consumer::new(&self.settings, &ConsumerOptions { group_id, isolation, prefetch_kib_per_partition })?)
+        Ok(Consumer::new(
+            &self.settings,
+            &ConsumerOptions {
+                group_id,
+                isolation,
+                prefetch_kib_per_partition,
+            },
+        )?)
     }
 
     fn recover(&self, owned: &BTreeMap<TaskId, Owner>) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {
         let committed = self.consumer(Isolation::ReadCommitted, 1024)?;
         let all = self.consumer(Isolation::ReadUncommitted, 64)?;
-        Ok(recover(&self.config.application_id, &self.plan, owned, &committed, &all)?)
+        Ok(recover(
+            &self.config.application_id,
+            &self.plan,
+            owned,
+            &committed,
+            &all,
+        )?)
     }
 
     fn sub_topology(&self, id: &TaskId) -> Option<(usize, &SubTopology)> {
-        self.plan.sub_topologies.iter().enumerate().find(|(_, sub)| sub.name == id.sub_topology)
+        self.plan
+            .sub_topologies
+            .iter()
+            .enumerate()
+            .find(|(_, sub)| sub.name == id.sub_topology)
     }
 
     /// Restores the stateful tasks, on as many threads as the worker has stream threads.
@@ -354,7 +442,9 @@ impl Worker {
             memory: &self.memory,
             shared: &self.shared,
         };
-        let share = stateful.len().div_ceil(usize::try_from(self.config.threads).unwrap_or(1).max(1));
+        let share = stateful
+            .len()
+            .div_ceil(usize::try_from(self.config.threads).unwrap_or(1).max(1));
         let started = Instant::now();
         let stores = std::thread::scope(|scope| {
             let running: Vec<_> = stateful
@@ -362,10 +452,14 @@ impl Worker {
                 .map(|tasks| {
                     let restorer = &restorer;
                     scope.spawn(move || {
-                        let restore = |(task, sub, positions): &(&Arc<TaskShared>, &SubTopology, &Positions)| {
-                            Ok((task.id.clone(), restorer.restore(sub, positions, task)?))
-                        };
-                        tasks.iter().map(restore).collect::<Result<Vec<_>, RestoreError>>()
+                        let restore =
+                            |(task, sub, positions): &(&Arc<TaskShared>, &SubTopology, &Positions)| {
+                                Ok((task.id.clone(), restorer.restore(sub, positions, task)?))
+                            };
+                        tasks
+                            .iter()
+                            .map(restore)
+                            .collect::<Result<Vec<_>, RestoreError>>()
                     })
                 })
                 .collect();
@@ -380,7 +474,10 @@ impl Worker {
         Ok(stores)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one place where a session's parts come together")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place where a session's parts come together"
+    )]
     fn threads(
         &self,
         owned: &BTreeMap<TaskId, Owner>,
@@ -403,13 +500,24 @@ impl Worker {
             let mut tasks = Vec::new();
             let mut starts = Vec::new();
             for task in shared.iter().skip(index).step_by(wakeups.len()) {
-                let (Some(start), Some(owner)) = (recovered.get(&task.id), owned.get(&task.id)) else { continue };
+                let (Some(start), Some(owner)) = (recovered.get(&task.id), owned.get(&task.id)) else {
+                    continue;
+                };
                 let db = stores.remove(&task.id);
-                let context = TaskContext { consumer: &consumer, producer: &producer, plain: plain.as_ref(), partitions };
+                let context = TaskContext {
+                    consumer: &consumer,
+                    producer: &producer,
+                    plain: plain.as_ref(),
+                    partitions,
+                };
                 let task = self.task(task, start, *owner, db, &context)?;
                 for input in &start.positions().inputs {
                     let (topic, partition, offset) = (input.topic.clone(), input.partition, input.offset);
-                    starts.push(Start { topic, partition, offset });
+                    starts.push(Start {
+                        topic,
+                        partition,
+                        offset,
+                    });
                 }
                 task.wake(&wakeups[index]);
                 tasks.push(task);
@@ -458,12 +566,21 @@ impl Worker {
                 Some(_) | None => context.producer.topic(&name)?,
             };
             let partitions = context.partitions.get(&name).copied().ok_or_else(unknown)?;
-            Ok::<_, SessionEnd>(SinkTopic { topic, partitions, external, max_record_bytes: MAX_RECORD_BYTES })
+            Ok::<_, SessionEnd>(SinkTopic {
+                topic,
+                partitions,
+                external,
+                max_record_bytes: MAX_RECORD_BYTES,
+            })
         });
         let changelogs = sub_topology.stores.iter().map(|store| {
             let name = store.changelog.resolve(application);
             let topic = context.producer.topic(&name)?;
-            Ok::<_, SessionEnd>(Changelog { store: store.name.clone(), name, topic })
+            Ok::<_, SessionEnd>(Changelog {
+                store: store.name.clone(),
+                name,
+                topic,
+            })
         });
         let readers = db.as_ref().map(TaskDb::readers).unwrap_or_default();
         Ok(StreamTask::new(Parts {
@@ -499,7 +616,11 @@ impl Worker {
                 break (Wanted::Drain, Some(SessionEnd::Drained));
             }
             if let Some(end) = self.judge(control.world(), token, owned) {
-                let wanted = if matches!(end, SessionEnd::Superseded(_)) { Wanted::Drop } else { Wanted::Drain };
+                let wanted = if matches!(end, SessionEnd::Superseded(_)) {
+                    Wanted::Drop
+                } else {
+                    Wanted::Drain
+                };
                 break (wanted, Some(end));
             }
             if threads.iter().any(JoinHandle::is_finished) {
@@ -508,14 +629,21 @@ impl Worker {
             match followed {
                 Ok(()) => {}
                 // While the broker is away the threads wait, too; what they committed is decided by positions.
-                Err(ControlError::Log(control::Error::Kafka(error))) if error.recovery() == kafka::Recovery::Retry => {
+                Err(ControlError::Log(control::Error::Kafka(error)))
+                    if error.recovery() == kafka::Recovery::Retry =>
+                {
                     tracing::debug!(%error, "control log");
                 }
                 Err(error) => break (Wanted::Drain, Some(error.into())),
             }
             if checked.elapsed() >= GROUP_CHECK {
                 checked = Instant::now();
-                if let Err(end @ SessionEnd::Wait { reason: "GroupInUse", .. }) = self.refuse_live_group() {
+                if let Err(
+                    end @ SessionEnd::Wait {
+                        reason: "GroupInUse", ..
+                    },
+                ) = self.refuse_live_group()
+                {
                     break (Wanted::Drain, Some(end));
                 }
             }
@@ -526,7 +654,10 @@ impl Worker {
         };
         signal.set(wanted);
         wakeups.iter().for_each(|wakeup| wakeup.wake());
-        let ends: Vec<_> = threads.into_iter().map(|thread| thread.join().map_err(|_| panicked())).collect();
+        let ends: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| panicked()))
+            .collect();
         self.shared.open_transactions.store(0, Ordering::Release);
         let mut verdict = decided;
         for end in ends {
@@ -537,10 +668,11 @@ impl Worker {
                 End::Lost(error) if verdict.is_some() => tracing::warn!(%error, "stream thread ended"),
                 End::Lost(error) => {
                     tracing::warn!(%error, "producer lost; acquiring again");
-                    verdict = Some(match error.category() {
-                        kafka::Category::BrokerUnreachable | kafka::Category::Timeout => error.into(),
-                        _ => SessionEnd::Restart,
-                    });
+                    let away = matches!(
+                        error.category(),
+                        kafka::Category::BrokerUnreachable | kafka::Category::Timeout
+                    );
+                    verdict = Some(if away { error.into() } else { SessionEnd::Restart });
                 }
                 End::Store(error) => verdict = Some(error.into()),
                 End::Stopped(error) => verdict = Some(error.into()),
@@ -551,7 +683,9 @@ impl Worker {
 
     /// What the world demands of this session.
     fn judge(&self, world: &World, token: &Token, owned: &BTreeMap<TaskId, Owner>) -> Option<SessionEnd> {
-        let Identity { ordinal, uid, nonce, .. } = token.identity();
+        let Identity {
+            ordinal, uid, nonce, ..
+        } = token.identity();
         if let Some(by) = world.superseded(*ordinal, uid, *nonce) {
             return Some(SessionEnd::Superseded(by));
         }
@@ -571,7 +705,10 @@ impl Worker {
                     .then(|| (topic.resolve(&self.config.application_id.0), id.partition, offset))
             })
             .collect();
-        let before: Vec<_> = before.iter().map(|(topic, partition, at)| (topic.as_str(), *partition, *at)).collect();
+        let before: Vec<_> = before
+            .iter()
+            .map(|(topic, partition, at)| (topic.as_str(), *partition, *at))
+            .collect();
         if !before.is_empty()
             && let Err(error) = self.admin.delete_records(&before, REQUEST_TIMEOUT)
         {
@@ -592,9 +729,15 @@ fn spawn(thread: StreamThread) -> Result<JoinHandle<End>, SessionEnd> {
     std::thread::Builder::new()
         .name("stream-thread".to_owned())
         .spawn(move || thread.run())
-        .map_err(|error| SessionEnd::Failed { reason: "NoThread", message: error.to_string() })
+        .map_err(|error| SessionEnd::Failed {
+            reason: "NoThread",
+            message: error.to_string(),
+        })
 }
 
 fn panicked() -> SessionEnd {
-    SessionEnd::Failed { reason: "Panic", message: "a thread of the worker panicked; see its log".to_owned() }
+    SessionEnd::Failed {
+        reason: "Panic",
+        message: "a thread of the worker panicked; see its log".to_owned(),
+    }
 }

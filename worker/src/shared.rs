@@ -89,10 +89,15 @@ impl TaskShared {
     }
 
     fn state(&self) -> TaskState {
-        [TaskState::Created, TaskState::Restoring, TaskState::Running, TaskState::Failed]
-            .into_iter()
-            .find(|state| *state as u8 == self.state.load(Ordering::Acquire))
-            .unwrap_or(TaskState::Created)
+        [
+            TaskState::Created,
+            TaskState::Restoring,
+            TaskState::Running,
+            TaskState::Failed,
+        ]
+        .into_iter()
+        .find(|state| *state as u8 == self.state.load(Ordering::Acquire))
+        .unwrap_or(TaskState::Created)
     }
 
     fn status(&self) -> TaskStatus {
@@ -101,10 +106,20 @@ impl TaskShared {
             let records = self.restore_records.load(Ordering::Relaxed);
             let seconds = lock(&self.restore_started).map_or(1.0, |at| at.elapsed().as_secs_f64().max(0.001));
             let remaining = self.restore_remaining.load(Ordering::Relaxed);
-            Restore { remaining, records, rate: (records as f64 / seconds) as u64 }
+            Restore {
+                remaining,
+                records,
+                rate: (records as f64 / seconds) as u64,
+            }
         });
         let lag = self.lag.load(Ordering::Relaxed);
-        TaskStatus { id: self.id.clone(), state, lag, restore, error: lock(&self.error).clone() }
+        TaskStatus {
+            id: self.id.clone(),
+            state,
+            lag,
+            restore,
+            error: lock(&self.error).clone(),
+        }
     }
 }
 
@@ -139,7 +154,11 @@ impl Shared {
             counters: Counters::default(),
             nonce: AtomicU64::new(0),
             open_transactions: AtomicU32::new(0),
-            situation: Mutex::new(Situation { phase: Phase::Starting, reason: None, message: None }),
+            situation: Mutex::new(Situation {
+                phase: Phase::Starting,
+                reason: None,
+                message: None,
+            }),
             tasks: Mutex::new(Vec::new()),
             shutdown: AtomicBool::new(false),
         }
@@ -156,22 +175,36 @@ impl Shared {
 
     /// Enters a phase that needs no explanation.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.set(Situation { phase, reason: None, message: None });
+        self.set(Situation {
+            phase,
+            reason: None,
+            message: None,
+        });
     }
 
     /// Enters a phase, or says why it lasts. Logged when it changes.
     pub(crate) fn explain(&self, phase: Phase, reason: &'static str, message: String) {
-        self.set(Situation { phase, reason: Some(reason), message: Some(message) });
+        self.set(Situation {
+            phase,
+            reason: Some(reason),
+            message: Some(message),
+        });
     }
 
     fn set(&self, situation: Situation) {
         let mut current = lock(&self.situation);
         if *current != situation {
             let (reason, message) = (situation.reason, situation.message.as_deref());
-            match situation.phase {
-                Phase::Failed => tracing::error!(?reason, message, "worker failed"),
-                Phase::Hold => tracing::warn!(?reason, message, "worker holds"),
-                phase => tracing::info!(?phase, ?reason, message, "worker"),
+            let phase = situation.phase;
+            match phase {
+                Phase::Failed => tracing::error!(reason, message, "worker failed"),
+                Phase::Hold => tracing::warn!(reason, message, "worker holds"),
+                Phase::Starting
+                | Phase::Acquiring
+                | Phase::Restoring
+                | Phase::Running
+                | Phase::Draining
+                | Phase::Stopped => tracing::info!(?phase, reason, message, "worker"),
             }
             *current = situation;
         }
@@ -184,7 +217,10 @@ impl Shared {
     /// Committed offset of each task's input.
     pub(crate) fn committed_offsets(&self) -> BTreeMap<TaskId, i64> {
         let tasks = lock(&self.tasks);
-        tasks.iter().map(|task| (task.id.clone(), task.committed.load(Ordering::Acquire))).collect()
+        tasks
+            .iter()
+            .map(|task| (task.id.clone(), task.committed.load(Ordering::Acquire)))
+            .collect()
     }
 
     pub(crate) fn phase(&self) -> Phase {

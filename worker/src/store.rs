@@ -70,7 +70,9 @@ impl StoreError {
         match self {
             Self::RocksDb { error, .. } => {
                 let text = error.to_string();
-                text.contains("No space left") || text.contains("quota exceeded") || text.contains("space limit")
+                text.contains("No space left")
+                    || text.contains("quota exceeded")
+                    || text.contains("space limit")
             }
             Self::Io { error, .. } => error.raw_os_error() == Some(libc::ENOSPC),
             Self::Foreign { .. } | Self::Positions { .. } => false,
@@ -98,16 +100,31 @@ impl Label {
         stores: BTreeMap<String, String>,
     ) -> Self {
         let (application_id, cluster_id) = (application_id.to_owned(), cluster_id.to_owned());
-        Self { format: FORMAT, application_id, cluster_id, task: task.clone(), stores }
+        Self {
+            format: FORMAT,
+            application_id,
+            cluster_id,
+            task: task.clone(),
+            stores,
+        }
     }
 
     fn difference(&self, found: &Self) -> Option<String> {
         if found.format != self.format {
-            Some(format!("has layout version {}, this worker knows {}", found.format, self.format))
+            Some(format!(
+                "has layout version {}, this worker knows {}",
+                found.format, self.format
+            ))
         } else if found.application_id != self.application_id {
-            Some(format!("belongs to application `{}`, not `{}`", found.application_id, self.application_id))
+            Some(format!(
+                "belongs to application `{}`, not `{}`",
+                found.application_id, self.application_id
+            ))
         } else if found.cluster_id != self.cluster_id {
-            Some(format!("belongs to Kafka cluster {}, not {}", found.cluster_id, self.cluster_id))
+            Some(format!(
+                "belongs to Kafka cluster {}, not {}",
+                found.cluster_id, self.cluster_id
+            ))
         } else if found.task != self.task {
             Some(format!("belongs to task {}, not {}", found.task, self.task))
         } else if found.stores != self.stores {
@@ -189,48 +206,86 @@ impl TaskDb {
     ) -> Result<Self, StoreError> {
         check_label(path, label)?;
         let path = path.to_owned();
-        let rocks = |error| StoreError::RocksDb { path: path.clone(), error };
+        let rocks = |error| StoreError::RocksDb {
+            path: path.clone(),
+            error,
+        };
         let families = stores.iter().map(String::as_str).chain([POSITIONS, "default"]);
         let families = families.map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
         let db = DB::open_cf_descriptors(&memory.options(), path.join("db"), families).map_err(rocks)?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         let positions = match cf(&db, POSITIONS).map(|cf| db.get_cf(&cf, POSITIONS)) {
-            Some(Ok(Some(bytes))) => serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::Positions { path: path.clone(), reason: error.to_string() })?,
-            Some(Err(error)) => return Err(rocks(error)),
-            Some(Ok(None)) | None => {
-                StorePositions { task: None, changelogs: BTreeMap::new(), as_of_ms: 0 }
+            Some(Ok(Some(bytes))) => {
+                serde_json::from_slice(&bytes).map_err(|error| StoreError::Positions {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?
             }
+            Some(Err(error)) => return Err(rocks(error)),
+            Some(Ok(None)) | None => StorePositions {
+                task: None,
+                changelogs: BTreeMap::new(),
+                as_of_ms: 0,
+            },
         };
-        Ok(Self { db: Arc::new(db), path, stores, write, positions })
+        Ok(Self {
+            db: Arc::new(db),
+            path,
+            stores,
+            write,
+            positions,
+        })
     }
 
     /// Read access for the engine, by store index.
     pub(crate) fn readers(&self) -> Vec<StoreReader> {
-        self.stores.iter().map(|name| StoreReader { db: Arc::clone(&self.db), name: name.clone() }).collect()
+        self.stores
+            .iter()
+            .map(|name| StoreReader {
+                db: Arc::clone(&self.db),
+                name: name.clone(),
+            })
+            .collect()
     }
 
     /// A batch for [`Self::apply`].
     pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch { db: self, batch: WriteBatch::default(), failed: None }
+        Batch {
+            db: self,
+            batch: WriteBatch::default(),
+            failed: None,
+        }
     }
 
     fn rocks(&self, error: rocksdb::Error) -> StoreError {
-        StoreError::RocksDb { path: self.path.clone(), error }
+        StoreError::RocksDb {
+            path: self.path.clone(),
+            error,
+        }
     }
 
     fn missing(&self, name: &str) -> StoreError {
-        StoreError::Positions { path: self.path.clone(), reason: format!("column family {name} is missing") }
+        StoreError::Positions {
+            path: self.path.clone(),
+            reason: format!("column family {name} is missing"),
+        }
     }
 
     /// Writes memtables to disk; what is on disk afterwards contains everything applied so far.
     pub(crate) fn flush(&self, wait: FlushWait) -> Result<(), StoreError> {
         let mut options = FlushOptions::default();
         options.set_wait(wait == FlushWait::UntilDone);
-        let families: Vec<_> =
-            self.stores.iter().map(String::as_str).chain([POSITIONS]).filter_map(|n| cf(&self.db, n)).collect();
-        self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options).map_err(|e| self.rocks(e))
+        let families: Vec<_> = self
+            .stores
+            .iter()
+            .map(String::as_str)
+            .chain([POSITIONS])
+            .filter_map(|n| cf(&self.db, n))
+            .collect();
+        self.db
+            .flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)
+            .map_err(|e| self.rocks(e))
     }
 }
 
@@ -273,7 +328,10 @@ impl Batch<'_> {
         let bytes = serde_json::to_vec(positions).map_err(unreadable)?;
         let family = cf(&self.db.db, POSITIONS).ok_or_else(|| self.db.missing(POSITIONS))?;
         self.batch.put_cf(&family, POSITIONS, bytes);
-        self.db.db.write_opt(self.batch, &self.db.write).map_err(|error| self.db.rocks(error))
+        self.db
+            .db
+            .write_opt(self.batch, &self.db.write)
+            .map_err(|error| self.db.rocks(error))
     }
 }
 
@@ -304,19 +362,30 @@ fn cf<'a>(db: &'a DB, name: &str) -> Option<&'a rocksdb::ColumnFamily> {
 }
 
 fn check_label(path: &Path, label: &Label) -> Result<(), StoreError> {
-    let io = |error| StoreError::Io { path: path.to_owned(), error };
+    let io = |error| StoreError::Io {
+        path: path.to_owned(),
+        error,
+    };
     let file = path.join("store.json");
     match fs::read(&file) {
         Ok(bytes) => {
-            let foreign = |reason| StoreError::Foreign { path: path.to_owned(), reason };
+            let foreign = |reason| StoreError::Foreign {
+                path: path.to_owned(),
+                reason,
+            };
             let found: Label = serde_json::from_slice(&bytes)
                 .map_err(|error| foreign(format!("has an unreadable store.json ({error})")))?;
-            label.difference(&found).map_or(Ok(()), |reason| Err(foreign(reason)))
+            label
+                .difference(&found)
+                .map_or(Ok(()), |reason| Err(foreign(reason)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.join("db").exists() {
                 let reason = "has a database but no store.json".to_owned();
-                return Err(StoreError::Foreign { path: path.to_owned(), reason });
+                return Err(StoreError::Foreign {
+                    path: path.to_owned(),
+                    reason,
+                });
             }
             fs::create_dir_all(path).map_err(io)?;
             write_atomically(&file, label).map_err(io)
@@ -339,7 +408,10 @@ pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError>
         "{}.set-aside-{now_ms}",
         path.file_name().unwrap_or_default().to_string_lossy()
     ));
-    fs::rename(path, &aside).map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
+    fs::rename(path, &aside).map_err(|error| StoreError::Io {
+        path: path.to_owned(),
+        error,
+    })?;
     Ok(aside)
 }
 
@@ -354,12 +426,24 @@ mod tests {
     }
 
     fn open(path: &Path, application: &str) -> Result<TaskDb, StoreError> {
-        TaskDb::open(path, &label(application), vec!["s".to_owned()], &StoreMemory::new())
+        TaskDb::open(
+            path,
+            &label(application),
+            vec!["s".to_owned()],
+            &StoreMemory::new(),
+        )
     }
 
     fn positions(offset: i64) -> StorePositions {
-        let position = ChangelogPosition { topic_id: "id".into(), offset };
-        StorePositions { task: None, changelogs: BTreeMap::from([("s".into(), position)]), as_of_ms: 1 }
+        let position = ChangelogPosition {
+            topic_id: "id".into(),
+            offset,
+        };
+        StorePositions {
+            task: None,
+            changelogs: BTreeMap::from([("s".into(), position)]),
+            as_of_ms: 1,
+        }
     }
 
     #[test]

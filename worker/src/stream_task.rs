@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use engine::{InputRecord, Output, OutputError, ProcessError, Processed, Task};
-use kafka::{Consumer, Event, Message, PartitionQueue, PlainProducer, Record, TopicHandle, TransactionalProducer, Wakeup};
+use kafka::{
+    Consumer, Event, Message, PartitionQueue, PlainProducer, Record, TopicHandle, TransactionalProducer,
+    Wakeup,
+};
 use protocol::Positions;
 
 use crate::control::REQUEST_TIMEOUT;
@@ -199,7 +202,10 @@ impl StreamTask {
 
     pub(crate) fn update_lag(&self, consumer: &Consumer) {
         if let Some(end) = consumer.known_end(&self.parts.topic_native, self.parts.shared.id.partition) {
-            self.parts.shared.lag.store((end - self.position).max(0), Ordering::Relaxed);
+            self.parts
+                .shared
+                .lag
+                .store((end - self.position).max(0), Ordering::Relaxed);
         }
     }
 
@@ -249,7 +255,9 @@ impl StreamTask {
 
     /// After Kafka has committed: changes and positions go to the store together.
     pub(crate) fn apply(&mut self, counters: &Counters) -> Result<(), End> {
-        let Some(next) = self.next.take() else { return Ok(()) };
+        let Some(next) = self.next.take() else {
+            return Ok(());
+        };
         if let Some(db) = &mut self.parts.db {
             db.positions.task = Some(next.clone());
             db.positions.as_of_ms = crate::now_ms();
@@ -262,11 +270,17 @@ impl StreamTask {
             batch.apply(&db.positions)?;
         }
         self.parts.engine.committed();
-        self.parts.shared.committed.store(self.position, Ordering::Release);
+        self.parts
+            .shared
+            .committed
+            .store(self.position, Ordering::Release);
         self.parts.committed = next;
         self.dirty = false;
         self.moved_over_markers = None;
-        let Pending { records_in, records_out } = std::mem::take(&mut self.pending);
+        let Pending {
+            records_in,
+            records_out,
+        } = std::mem::take(&mut self.pending);
         add(&counters.records_in, records_in);
         add(&counters.records_out, records_out);
         Ok(())
@@ -274,11 +288,14 @@ impl StreamTask {
 
     /// Notes the current end of each changelog as contained in the store.
     pub(crate) fn note_changelog_positions(&mut self, all: &Consumer) -> Result<(), End> {
-        let Some(db) = &mut self.parts.db else { return Ok(()) };
+        let Some(db) = &mut self.parts.db else {
+            return Ok(());
+        };
         let before: &StorePositions = &db.positions;
         let mut positions = before.clone();
         for changelog in &self.parts.changelogs {
-            let (_, end) = all.watermarks(&changelog.name, self.parts.shared.id.partition, REQUEST_TIMEOUT)?;
+            let (_, end) =
+                all.watermarks(&changelog.name, self.parts.shared.id.partition, REQUEST_TIMEOUT)?;
             if let Some(position) = positions.changelogs.get_mut(&changelog.store) {
                 position.offset = end;
             }
@@ -333,7 +350,12 @@ impl Output for ThreadOutput<'_> {
             Some(key) => engine::partition::partition_for(key, target.partitions),
             None => self.source_partition % target.partitions,
         };
-        let record = Record { partition, key, value, timestamp };
+        let record = Record {
+            partition,
+            key,
+            value,
+            timestamp,
+        };
         let result = match self.targets.plain {
             Some(plain) if target.external => plain.send(&target.topic, &record),
             Some(_) | None => self.targets.producer.send(&target.topic, &record),

@@ -164,7 +164,9 @@ impl StreamThread {
 
     /// Takes what one task's input has, and processes it.
     fn step(&mut self, at: usize) -> Result<usize, End> {
-        let Some(task) = self.tasks.get_mut(at).filter(|task| !task.has_failed()) else { return Ok(0) };
+        let Some(task) = self.tasks.get_mut(at).filter(|task| !task.has_failed()) else {
+            return Ok(0);
+        };
         task.fill(BATCH)?;
         let mut events = 0;
         while let Some(event) = task.events.pop_front() {
@@ -178,7 +180,10 @@ impl StreamThread {
                         self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
                         failpoint::reach(Point::AfterBegin, || ());
                     }
-                    let targets = SendTargets { producer: &self.producer, plain: self.plain.as_ref() };
+                    let targets = SendTargets {
+                        producer: &self.producer,
+                        plain: self.plain.as_ref(),
+                    };
                     match task.process(&message, &targets)? {
                         Some(Processed::Done) => {}
                         Some(Processed::Dropped(_)) => add(&self.shared.counters.dropped, 1),
@@ -202,12 +207,16 @@ impl StreamThread {
                 let staged: usize = self.tasks.iter().map(StreamTask::staged_bytes).sum();
                 self.time_to_commit().is_zero() || staged >= STAGED_BYTES
             }
-            None => self.tasks.iter().any(|task| task.moved_over_markers(MARKER_COMMIT)),
+            None => self
+                .tasks
+                .iter()
+                .any(|task| task.moved_over_markers(MARKER_COMMIT)),
         }
     }
 
     fn time_to_commit(&self) -> Duration {
-        self.began.map_or(IDLE, |began| self.commit_interval.saturating_sub(began.elapsed()))
+        self.began
+            .map_or(IDLE, |began| self.commit_interval.saturating_sub(began.elapsed()))
     }
 
     /// One transaction: changelog, positions, offsets, commit; then the stores.
@@ -233,10 +242,15 @@ impl StreamThread {
             plain.flush(REQUEST_TIMEOUT)?;
         }
         failpoint::reach(Point::AfterChangelog, || flush(&self.producer));
-        let offsets: Vec<_> =
-            self.tasks.iter().filter(|task| task.is_dirty()).map(StreamTask::input_offset).collect();
+        let offsets: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|task| task.is_dirty())
+            .map(StreamTask::input_offset)
+            .collect();
         let changes = started.elapsed();
-        self.producer.send_offsets(&self.application_id, &offsets, REQUEST_TIMEOUT)?;
+        self.producer
+            .send_offsets(&self.application_id, &offsets, REQUEST_TIMEOUT)?;
         let offsets_sent = started.elapsed();
         failpoint::reach(Point::AfterOffsets, || ());
         failpoint::reach_in_background(Point::CommitSent);
@@ -252,8 +266,20 @@ impl StreamThread {
             failpoint::reach(Point::DuringApply, || ());
         }
         let applied = started.elapsed();
-        tracing::debug!(?open, ?changes, ?offsets_sent, ?committed, ?applied, sent, "transaction");
-        if self.producer.in_doubt() { Err(End::Doubt) } else { Ok(()) }
+        tracing::debug!(
+            ?open,
+            ?changes,
+            ?offsets_sent,
+            ?committed,
+            ?applied,
+            sent,
+            "transaction"
+        );
+        if self.producer.in_doubt() {
+            Err(End::Doubt)
+        } else {
+            Ok(())
+        }
     }
 
     /// The first transaction of a task that has never committed holds its start vector and nothing else.

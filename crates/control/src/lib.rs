@@ -22,10 +22,14 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] kafka::ConfigError),
     /// The topic does not exist (yet).
-    #[error("control topic {0} does not exist: nobody has claimed and assigned this application yet; start it with `streamapp run`, or wait for the operator")]
+    #[error(
+        "control topic {0} does not exist: nobody has claimed and assigned this application yet; start it with `streamapp run`, or wait for the operator"
+    )]
     Missing(String),
     /// A record that was acknowledged cannot be read.
-    #[error("control log record {offset} was acknowledged but cannot be read (read up to {read}); an operator transaction may be open")]
+    #[error(
+        "control log record {offset} was acknowledged but cannot be read (read up to {read}); an operator transaction may be open"
+    )]
     Blocked {
         /// The wanted offset.
         offset: i64,
@@ -33,7 +37,9 @@ pub enum Error {
         read: i64,
     },
     /// A record is not readable.
-    #[error("control log record at offset {offset} is not readable: {reason}; a newer version may have written it")]
+    #[error(
+        "control log record at offset {offset} is not readable: {reason}; a newer version may have written it"
+    )]
     Unreadable {
         /// Its offset.
         offset: i64,
@@ -60,7 +66,9 @@ impl Reader {
     /// [`Error::Missing`] when nobody has created it.
     pub fn open(settings: &Settings, admin: &Admin, application: &ApplicationId) -> Result<Self, Error> {
         let topic = application.control_topic();
-        let found = admin.topic(&topic, REQUEST_TIMEOUT)?.ok_or_else(|| Error::Missing(topic.clone()))?;
+        let found = admin
+            .topic(&topic, REQUEST_TIMEOUT)?
+            .ok_or_else(|| Error::Missing(topic.clone()))?;
         let options = ConsumerOptions {
             group_id: application.0.clone(),
             isolation: Isolation::ReadCommitted,
@@ -68,8 +76,17 @@ impl Reader {
         };
         let consumer = Consumer::new(settings, &options)?;
         let (low, _) = consumer.watermarks(&topic, 0, REQUEST_TIMEOUT)?;
-        consumer.assign(&[Start { topic: topic.clone(), partition: 0, offset: low }])?;
-        Ok(Self { consumer, topic, topic_id: found.id, world: World::default() })
+        consumer.assign(&[Start {
+            topic: topic.clone(),
+            partition: 0,
+            offset: low,
+        }])?;
+        Ok(Self {
+            consumer,
+            topic,
+            topic_id: found.id,
+            world: World::default(),
+        })
     }
 
     /// The topic's id (KIP-516).
@@ -105,7 +122,10 @@ impl Reader {
                 Event::Record(message) => {
                     let offset = message.offset();
                     let record: Record = serde_json::from_slice(message.value().unwrap_or_default())
-                        .map_err(|error| Error::Unreadable { offset, reason: error.to_string() })?;
+                        .map_err(|error| Error::Unreadable {
+                            offset,
+                            reason: error.to_string(),
+                        })?;
                     if self.world.apply(offset, &record) == Folded::Stale {
                         tracing::warn!(offset, ?record, "stale operator record ignored");
                     }
@@ -126,7 +146,10 @@ impl Reader {
         while self.world.next_offset <= offset {
             self.follow(Duration::from_millis(100))?;
             if Instant::now() > deadline {
-                return Err(Error::Blocked { offset, read: self.world.next_offset });
+                return Err(Error::Blocked {
+                    offset,
+                    read: self.world.next_offset,
+                });
             }
         }
         Ok(&self.world)
@@ -139,11 +162,17 @@ impl Reader {
     pub fn read_to(&mut self, end: i64) -> Result<&World, Error> {
         let deadline = Instant::now() + REQUEST_TIMEOUT * 3;
         while self.world.next_offset < end {
-            if self.follow(Duration::from_millis(100))?.is_some_and(|read_to| read_to >= end) {
+            if self
+                .follow(Duration::from_millis(100))?
+                .is_some_and(|read_to| read_to >= end)
+            {
                 break;
             }
             if Instant::now() > deadline {
-                return Err(Error::Blocked { offset: end, read: self.world.next_offset });
+                return Err(Error::Blocked {
+                    offset: end,
+                    read: self.world.next_offset,
+                });
             }
         }
         Ok(&self.world)
@@ -174,7 +203,12 @@ impl Appender {
     /// Time-out, or the broker's refusal.
     pub fn append(&self, record: &Record, now_ms: i64) -> Result<i64, Error> {
         let value = encode(record)?;
-        let record = kafka::Record { partition: 0, key: None, value: Some(&value), timestamp: now_ms };
+        let record = kafka::Record {
+            partition: 0,
+            key: None,
+            value: Some(&value),
+            timestamp: now_ms,
+        };
         Ok(self.producer.append(&self.topic, &record, REQUEST_TIMEOUT)?)
     }
 }
@@ -200,7 +234,11 @@ impl OperatorLog {
         let end = reader.end()?;
         reader.read_to(end)?;
         let topic = producer.topic(&application.control_topic())?;
-        Ok(Self { reader, producer, topic })
+        Ok(Self {
+            reader,
+            producer,
+            topic,
+        })
     }
 
     /// What the log says so far.
@@ -217,7 +255,12 @@ impl OperatorLog {
         let before = self.reader.world().operator_head;
         let value = encode(&decide(before))?;
         self.producer.begin()?;
-        let record = kafka::Record { partition: 0, key: None, value: Some(&value), timestamp: now_ms };
+        let record = kafka::Record {
+            partition: 0,
+            key: None,
+            value: Some(&value),
+            timestamp: now_ms,
+        };
         self.producer.send(&self.topic, &record)?;
         self.producer.commit()?;
         let deadline = Instant::now() + REQUEST_TIMEOUT;
@@ -245,13 +288,25 @@ impl OperatorLog {
     ) -> Result<(), Error> {
         for thread in 0..self.world().threads(ordinal).max(1) {
             let id = application.transactional_id(ordinal, thread);
-            TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?.init_transactions(REQUEST_TIMEOUT * 2)?;
+            TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?
+                .init_transactions(REQUEST_TIMEOUT * 2)?;
         }
         let assignment = self.world().assignment.as_ref().map_or(-1, |(offset, _)| *offset);
-        self.write(|prev| Record::Fenced { prev, assignment, ordinal }, now_ms).map(|_| ())
+        self.write(
+            |prev| Record::Fenced {
+                prev,
+                assignment,
+                ordinal,
+            },
+            now_ms,
+        )
+        .map(|_| ())
     }
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(record).map_err(|error| Error::Unreadable { offset: -1, reason: error.to_string() })
+    serde_json::to_vec(record).map_err(|error| Error::Unreadable {
+        offset: -1,
+        reason: error.to_string(),
+    })
 }

@@ -31,14 +31,22 @@ pub(crate) enum EncodeError {
 }
 
 /// `None` (a null key, a tombstone) is [`Value::Null`].
-pub(crate) fn decode<'a>(format: &Format, bytes: Option<&'a [u8]>, arena: &'a Bump) -> Result<Value<'a>, DecodeError> {
-    let Some(bytes) = bytes else { return Ok(Value::Null) };
+pub(crate) fn decode<'a>(
+    format: &Format,
+    bytes: Option<&'a [u8]>,
+    arena: &'a Bump,
+) -> Result<Value<'a>, DecodeError> {
+    let Some(bytes) = bytes else {
+        return Ok(Value::Null);
+    };
     Ok(match format {
-        Format::String => Value::String(std::str::from_utf8(bytes).map_err(|error| DecodeError::Utf8(error.valid_up_to()))?),
-        Format::Bytes => Value::Bytes(bytes),
-        Format::Long => {
-            Value::Int(i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Long(bytes.len()))?))
+        Format::String => {
+            Value::String(std::str::from_utf8(bytes).map_err(|error| DecodeError::Utf8(error.valid_up_to()))?)
         }
+        Format::Bytes => Value::Bytes(bytes),
+        Format::Long => Value::Int(i64::from_be_bytes(
+            bytes.try_into().map_err(|_| DecodeError::Long(bytes.len()))?,
+        )),
         Format::Json(ty) => json::read(ty, bytes, arena)?,
         Format::Row(ty) => row::decode(ty, bytes, arena)?,
     })

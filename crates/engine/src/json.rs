@@ -28,7 +28,12 @@ pub struct WriteError(String);
 /// # Errors
 /// [`JsonError`]: malformed JSON, a missing field, a value of another type.
 pub fn read<'a>(ty: &StructType, bytes: &'a [u8], arena: &'a Bump) -> Result<Value<'a>, JsonError> {
-    let mut reader = Reader { bytes, at: 0, depth: 0, arena };
+    let mut reader = Reader {
+        bytes,
+        at: 0,
+        depth: 0,
+        arena,
+    };
     reader.space();
     let value = reader.object(ty)?;
     reader.space();
@@ -43,7 +48,9 @@ pub fn read<'a>(ty: &StructType, bytes: &'a [u8], arena: &'a Bump) -> Result<Val
 /// # Errors
 /// [`WriteError`] for numbers that are not finite and for bytes.
 pub fn write(ty: &StructType, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), WriteError> {
-    let Value::Struct(slots) = value else { return Err(WriteError(format!("a value that is no {}", ty.name))) };
+    let Value::Struct(slots) = value else {
+        return Err(WriteError(format!("a value that is no {}", ty.name)));
+    };
     into.push(b'{');
     for (index, (field, slot)) in ty.fields.iter().zip(slots).enumerate() {
         if index > 0 {
@@ -125,7 +132,10 @@ struct Raw {
 impl<'a> Reader<'a> {
     #[cold]
     fn error(&self, reason: impl Into<String>) -> JsonError {
-        JsonError { at: self.at, reason: reason.into() }
+        JsonError {
+            at: self.at,
+            reason: reason.into(),
+        }
     }
 
     fn peek(&self) -> u8 {
@@ -157,7 +167,11 @@ impl<'a> Reader<'a> {
 
     fn deeper(&mut self) -> Result<(), JsonError> {
         self.depth += 1;
-        if self.depth > MAX_DEPTH { Err(self.error(format!("nested deeper than {MAX_DEPTH}"))) } else { Ok(()) }
+        if self.depth > MAX_DEPTH {
+            Err(self.error(format!("nested deeper than {MAX_DEPTH}")))
+        } else {
+            Ok(())
+        }
     }
 
     fn object(&mut self, ty: &StructType) -> Result<Value<'a>, JsonError> {
@@ -215,7 +229,11 @@ impl<'a> Reader<'a> {
         } else {
             raw
         };
-        if ty.fields.get(hint).is_some_and(|field| field.name.as_bytes() == wanted) {
+        if ty
+            .fields
+            .get(hint)
+            .is_some_and(|field| field.name.as_bytes() == wanted)
+        {
             return Some(hint);
         }
         ty.fields.iter().position(|field| field.name.as_bytes() == wanted)
@@ -237,7 +255,8 @@ impl<'a> Reader<'a> {
                 } else {
                     std::str::from_utf8(bytes).ok()
                 };
-                text.map(Value::String).ok_or_else(|| self.wrong(start, field, "a string with a lone surrogate"))
+                text.map(Value::String)
+                    .ok_or_else(|| self.wrong(start, field, "a string with a lone surrogate"))
             }
             Type::Bool if self.peek() == b't' => self.literal(b"true").map(|()| Value::Bool(true)),
             Type::Bool if self.peek() == b'f' => self.literal(b"false").map(|()| Value::Bool(false)),
@@ -246,7 +265,11 @@ impl<'a> Reader<'a> {
             Type::Double if matches!(self.peek(), b'-' | b'0'..=b'9') => {
                 let (text, _) = self.number()?;
                 let parsed: f64 = text.parse().map_err(|_| self.wrong(start, field, "a double"))?;
-                if parsed.is_finite() { Ok(Value::Double(parsed)) } else { Err(self.wrong(start, field, "a double (out of range)")) }
+                if parsed.is_finite() {
+                    Ok(Value::Double(parsed))
+                } else {
+                    Err(self.wrong(start, field, "a double (out of range)"))
+                }
             }
             Type::Struct(ty) if self.peek() == b'{' => self.object(ty),
             ty => {
@@ -258,7 +281,10 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn wrong(&self, at: usize, field: &str, wanted: &str) -> JsonError {
-        JsonError { at, reason: format!("field `{field}`: expected {wanted}") }
+        JsonError {
+            at,
+            reason: format!("field `{field}`: expected {wanted}"),
+        }
     }
 
     fn integer(&mut self, field: &str) -> Result<i64, JsonError> {
@@ -348,7 +374,11 @@ impl<'a> Reader<'a> {
                 _ => return Err(self.error(format!("unknown escape {}", self.found()))),
             }
         }
-        let raw = Raw { start, end: self.at, escaped };
+        let raw = Raw {
+            start,
+            end: self.at,
+            escaped,
+        };
         if let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
             self.at = start + error.valid_up_to();
             return Err(self.error("not UTF-8"));
@@ -396,7 +426,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn skip_all(&mut self, close: u8, item: impl Fn(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
+    fn skip_all(
+        &mut self,
+        close: u8,
+        item: impl Fn(&mut Self) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
         self.deeper()?;
         self.at += 1;
         self.space();
@@ -407,7 +441,13 @@ impl<'a> Reader<'a> {
                 match self.peek() {
                     b',' => self.at += 1,
                     byte if byte == close => break,
-                    _ => return Err(self.error(format!("expected `,` or `{}`, found {}", char::from(close), self.found()))),
+                    _ => {
+                        return Err(self.error(format!(
+                            "expected `,` or `{}`, found {}",
+                            char::from(close),
+                            self.found()
+                        )));
+                    }
                 }
                 self.space();
             }
@@ -430,7 +470,9 @@ fn surrogates_pair(raw: &[u8]) -> bool {
         at += 4;
         match unit {
             Some(0xD800..=0xDBFF) => {
-                let low = (raw.get(at..at + 2) == Some(b"\\u")).then(|| hex(raw, at + 2)).flatten();
+                let low = (raw.get(at..at + 2) == Some(b"\\u"))
+                    .then(|| hex(raw, at + 2))
+                    .flatten();
                 if !low.is_some_and(|low| (0xDC00..=0xDFFF).contains(&low)) {
                     return false;
                 }
@@ -467,7 +509,9 @@ fn unescape<'a>(raw: &[u8], arena: &'a Bump) -> Option<&'a str> {
                 at += 4;
                 match unit {
                     0xD800..=0xDBFF => {
-                        let low = (raw.get(at..at + 2) == Some(b"\\u")).then(|| hex(raw, at + 2)).flatten()?;
+                        let low = (raw.get(at..at + 2) == Some(b"\\u"))
+                            .then(|| hex(raw, at + 2))
+                            .flatten()?;
                         if !(0xDC00..=0xDFFF).contains(&low) {
                             return None;
                         }
@@ -496,7 +540,10 @@ mod tests {
     use super::*;
 
     fn order() -> StructType {
-        let field = |name: &str, ty| Field { name: name.into(), ty };
+        let field = |name: &str, ty| Field {
+            name: name.into(),
+            ty,
+        };
         StructType {
             name: "Order".into(),
             fields: vec![
@@ -510,7 +557,9 @@ mod tests {
 
     fn show(text: &str) -> Result<String, String> {
         let arena = Bump::new();
-        read(&order(), text.as_bytes(), &arena).map(|value| format!("{value:?}")).map_err(|error| error.to_string())
+        read(&order(), text.as_bytes(), &arena)
+            .map(|value| format!("{value:?}"))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -524,9 +573,15 @@ mod tests {
     fn errors_name_the_field_and_the_byte() {
         for (text, reason) in [
             (r#"{"note":"x"}"#, "field `amount` is missing"),
-            (r#"{"amount":1.5}"#, "byte 10: field `amount`: expected int (a whole number"),
+            (
+                r#"{"amount":1.5}"#,
+                "byte 10: field `amount`: expected int (a whole number",
+            ),
             (r#"{"amount":"1"}"#, "field `amount`: expected int, found `\"`"),
-            (r#"{"amount":9223372036854775808}"#, "expected int (a whole number"),
+            (
+                r#"{"amount":9223372036854775808}"#,
+                "expected int (a whole number",
+            ),
             (r#"{"amount":null}"#, "expected int, found `n`"),
             (r#"{"amount":1"#, "expected `,` or `}`, found the end"),
             (r#"{"amount":01}"#, "expected `,` or `}`"),
@@ -548,7 +603,10 @@ mod tests {
 
     #[test]
     fn the_last_of_equal_names_wins() {
-        assert_eq!(show(r#"{"amount":1,"amount":2}"#).unwrap(), "Struct([Int(2), Null, Null, Null])");
+        assert_eq!(
+            show(r#"{"amount":1,"amount":2}"#).unwrap(),
+            "Struct([Int(2), Null, Null, Null])"
+        );
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {
@@ -556,7 +614,8 @@ mod tests {
             Just(serde_json::Value::Null),
             any::<bool>().prop_map(Into::into),
             any::<i64>().prop_map(Into::into),
-            any::<f64>().prop_map(|n| serde_json::Number::from_f64(n).map_or(serde_json::Value::Null, Into::into)),
+            any::<f64>()
+                .prop_map(|n| serde_json::Number::from_f64(n).map_or(serde_json::Value::Null, Into::into)),
             ".{0,8}".prop_map(Into::into),
         ];
         leaf.prop_recursive(3, 16, 4, |inner| {

@@ -119,7 +119,9 @@ fn advice(category: ErrorCategory) -> &'static str {
         ErrorCategory::Deserialization => {
             "correct the producer or the declared type, or set onBadRecord: Skip for this stream"
         }
-        ErrorCategory::Expression => "change the expression so that it has a value for this record, or filter the record before",
+        ErrorCategory::Expression => {
+            "change the expression so that it has a value for this record, or filter the record before"
+        }
         ErrorCategory::Store => "the store cannot be read; see the worker's log",
         ErrorCategory::Output => "make the result smaller, or raise the topic's max.message.bytes",
     }

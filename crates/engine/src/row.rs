@@ -41,7 +41,12 @@ pub fn encode(ty: &Type, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), Row
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_timestamped(ty: &Type, timestamp: i64, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), RowError> {
+pub fn encode_timestamped(
+    ty: &Type,
+    timestamp: i64,
+    value: Value<'_>,
+    into: &mut Vec<u8>,
+) -> Result<(), RowError> {
     into.push(VERSION);
     into.extend_from_slice(&timestamp.to_be_bytes());
     put(ty, value, into)
@@ -63,7 +68,11 @@ pub fn decode<'a>(ty: &Type, bytes: &'a [u8], arena: &'a Bump) -> Result<Value<'
 ///
 /// # Errors
 /// [`RowError`].
-pub fn decode_timestamped<'a>(ty: &Type, bytes: &'a [u8], arena: &'a Bump) -> Result<(i64, Value<'a>), RowError> {
+pub fn decode_timestamped<'a>(
+    ty: &Type,
+    bytes: &'a [u8],
+    arena: &'a Bump,
+) -> Result<(i64, Value<'a>), RowError> {
     let mut reader = Reader { bytes, at: 0 };
     reader.version()?;
     let timestamp = i64::from_be_bytes(reader.fixed()?);
@@ -80,7 +89,9 @@ fn put(ty: &Type, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), RowError> 
             put(inner, value, into)?;
         }
         (Type::Bool, Value::Bool(value)) => into.push(u8::from(value)),
-        (Type::Int, Value::Int(value)) | (Type::Timestamp, Value::Timestamp(value)) => put_varint(zigzag(value), into),
+        (Type::Int, Value::Int(value)) | (Type::Timestamp, Value::Timestamp(value)) => {
+            put_varint(zigzag(value), into)
+        }
         (Type::Double, Value::Double(value)) => into.extend_from_slice(&value.to_be_bytes()),
         (Type::String, Value::String(text)) => put_bytes(text.as_bytes(), into),
         (Type::Bytes, Value::Bytes(bytes)) => put_bytes(bytes, into),
@@ -126,7 +137,9 @@ impl<'a> Reader<'a> {
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], RowError> {
-        self.take(N)?.try_into().map_err(|_| RowError::Truncated(self.bytes.len()))
+        self.take(N)?
+            .try_into()
+            .map_err(|_| RowError::Truncated(self.bytes.len()))
     }
 
     fn byte(&mut self) -> Result<u8, RowError> {
@@ -219,9 +232,15 @@ mod tests {
     use super::*;
 
     fn record(fields: Vec<Type>) -> Type {
-        let field = |(at, ty)| Field { name: format!("f{at}"), ty };
+        let field = |(at, ty)| Field {
+            name: format!("f{at}"),
+            ty,
+        };
         let fields = fields.into_iter().enumerate().map(field).collect();
-        Type::Struct(Arc::new(StructType { name: "R".into(), fields }))
+        Type::Struct(Arc::new(StructType {
+            name: "R".into(),
+            fields,
+        }))
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -231,14 +250,28 @@ mod tests {
     #[test]
     fn the_documented_examples_hold() {
         let mut bytes = Vec::new();
-        encode(&record(vec![Type::Int]), Value::Struct(&[Value::Int(12_345)]), &mut bytes).unwrap();
+        encode(
+            &record(vec![Type::Int]),
+            Value::Struct(&[Value::Int(12_345)]),
+            &mut bytes,
+        )
+        .unwrap();
         assert_eq!(hex(&bytes), "01f2c001");
         bytes.clear();
         encode_timestamped(&Type::Int, 1_760_000_000_000, Value::Int(-1), &mut bytes).unwrap();
         assert_eq!(hex(&bytes), "0100000199c82cc00001");
         bytes.clear();
-        let ty = record(vec![Type::Bool, Type::Optional(Box::new(Type::String)), Type::String]);
-        encode(&ty, Value::Struct(&[Value::Bool(true), Value::Null, Value::String("é")]), &mut bytes).unwrap();
+        let ty = record(vec![
+            Type::Bool,
+            Type::Optional(Box::new(Type::String)),
+            Type::String,
+        ]);
+        encode(
+            &ty,
+            Value::Struct(&[Value::Bool(true), Value::Null, Value::String("é")]),
+            &mut bytes,
+        )
+        .unwrap();
         assert_eq!(hex(&bytes), "01010002c3a9");
     }
 
@@ -250,9 +283,18 @@ mod tests {
         assert_eq!(read(&[2, 0]), RowError::Version(2));
         assert_eq!(read(&[1]), RowError::Truncated(1));
         assert_eq!(read(&[1, 0, 0]), RowError::Trailing(1));
-        assert_eq!(read(&[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]), RowError::Malformed("number"));
-        assert_eq!(decode(&Type::String, &[1, 200, 1, 65], &arena), Err(RowError::Truncated(4)));
-        assert_eq!(decode(&Type::String, &[1, 1, 0xff], &arena), Err(RowError::Malformed("string")));
+        assert_eq!(
+            read(&[1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]),
+            RowError::Malformed("number")
+        );
+        assert_eq!(
+            decode(&Type::String, &[1, 200, 1, 65], &arena),
+            Err(RowError::Truncated(4))
+        );
+        assert_eq!(
+            decode(&Type::String, &[1, 1, 0xff], &arena),
+            Err(RowError::Malformed("string"))
+        );
     }
 
     proptest! {

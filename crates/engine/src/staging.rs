@@ -58,7 +58,11 @@ pub(crate) enum Staged<'a> {
 
 impl Staging {
     fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        self.index.find(hash, |&at| self.entries[at].hash == hash && self.bytes[self.entries[at].key.clone()] == *key).copied()
+        self.index
+            .find(hash, |&at| {
+                self.entries[at].hash == hash && self.bytes[self.entries[at].key.clone()] == *key
+            })
+            .copied()
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Staged<'_> {
@@ -79,7 +83,10 @@ impl Staging {
         let hash = xxh3_64(key);
         if let Some(at) = self.find(hash, key) {
             let entry = &self.entries[at];
-            self.undo.push(Undo { entry: at, before: Some((entry.value.clone(), entry.timestamp)) });
+            self.undo.push(Undo {
+                entry: at,
+                before: Some((entry.value.clone(), entry.timestamp)),
+            });
             let stored = value.map(|value| self.store_over(at, value));
             let entry = &mut self.entries[at];
             (entry.value, entry.timestamp) = (stored, timestamp);
@@ -87,8 +94,16 @@ impl Staging {
             let at = self.entries.len();
             let key = append(&mut self.bytes, key);
             let value = value.map(|value| append(&mut self.bytes, value));
-            self.entries.push(Entry { hash, key, value, timestamp });
-            self.undo.push(Undo { entry: at, before: None });
+            self.entries.push(Entry {
+                hash,
+                key,
+                value,
+                timestamp,
+            });
+            self.undo.push(Undo {
+                entry: at,
+                before: None,
+            });
             let entries = &self.entries;
             self.index.insert_unique(hash, at, |&other| entries[other].hash);
         }
@@ -127,7 +142,12 @@ impl Staging {
     /// Ends the record under way: its writes stay, and space that only a rollback needed is reused when it can be.
     pub(crate) fn end_record(&mut self) {
         // The common case: one key, whose old value had the same length. The new value moves into the old place.
-        if let [Undo { entry, before: Some((Some(old), _)) }] = self.undo.as_slice()
+        if let [
+            Undo {
+                entry,
+                before: Some((Some(old), _)),
+            },
+        ] = self.undo.as_slice()
             && let Some(new) = self.entries[*entry].value.clone()
             && new.start == self.mark
             && new.end == self.bytes.len()
@@ -229,6 +249,10 @@ mod tests {
         }
         let keys: Vec<_> = staging.changes().map(|change| change.key.to_vec()).collect();
         assert_eq!(keys, [b"b", b"a", b"c"]);
-        assert_eq!(staging.bytes.len(), 3 * 9, "an update of the same length takes no space");
+        assert_eq!(
+            staging.bytes.len(),
+            3 * 9,
+            "an update of the same length takes no space"
+        );
     }
 }

@@ -9,7 +9,8 @@ use topology::{Expr, Scope, Type, Value};
 
 use crate::staging::{Staged, Staging};
 use crate::{
-    BadRecord, Change, DropReason, ErrorCategory, InputRecord, Output, ProcessError, Processed, Store, format, row,
+    BadRecord, Change, DropReason, ErrorCategory, InputRecord, Output, ProcessError, Processed, Store,
+    format, row,
 };
 
 /// The runtime of a task over its committed stores.
@@ -77,7 +78,13 @@ impl<S: Store> Task<S> {
             stream_time: i64::MIN,
             committed_stream_time: i64::MIN,
         };
-        Self { plan, sub_topology, state, results: Results::default(), arena: Bump::new() }
+        Self {
+            plan,
+            sub_topology,
+            state,
+            results: Results::default(),
+            arena: Bump::new(),
+        }
     }
 
     /// Processes one record under a savepoint.
@@ -95,7 +102,12 @@ impl<S: Store> Task<S> {
         self.results.sends.clear();
         self.state.staging.iter_mut().for_each(Staging::begin_record);
         let Some(sub) = self.plan.sub_topologies.get(self.sub_topology) else {
-            return Err(failure(record, ErrorCategory::Expression, "plan", "no such sub-topology".to_owned()));
+            return Err(failure(
+                record,
+                ErrorCategory::Expression,
+                "plan",
+                "no such sub-topology".to_owned(),
+            ));
         };
         let moving = match read(sub, record, &self.arena) {
             Ok(moving) => moving,
@@ -106,7 +118,11 @@ impl<S: Store> Task<S> {
                     OnBadRecord::Skip => Ok(Processed::Skipped(bad)),
                     OnBadRecord::Fail => {
                         let step = format!("stream {}", sub.source.name);
-                        Err(ProcessError { category: ErrorCategory::Deserialization, step, record: bad })
+                        Err(ProcessError {
+                            category: ErrorCategory::Deserialization,
+                            step,
+                            record: bad,
+                        })
                     }
                 };
             }
@@ -124,7 +140,10 @@ impl<S: Store> Task<S> {
         let sent = walked.and_then(|()| self.results.send(sub, output));
         if let Err(failed) = sent {
             self.state.staging.iter_mut().for_each(Staging::rollback);
-            let step = sub.nodes.get(failed.node).map_or("sink", |node| node.path.as_str());
+            let step = sub
+                .nodes
+                .get(failed.node)
+                .map_or("sink", |node| node.path.as_str());
             return Err(failure(record, failed.category, step, failed.reason));
         }
         self.state.staging.iter_mut().for_each(Staging::end_record);
@@ -141,7 +160,11 @@ impl<S: Store> Task<S> {
     /// Each key of a store that was written since the last commit, once, with its last value, in the order of first
     /// writes.
     pub fn changes(&self, store: usize) -> impl Iterator<Item = Change<'_>> {
-        self.state.staging.get(store).into_iter().flat_map(Staging::changes)
+        self.state
+            .staging
+            .get(store)
+            .into_iter()
+            .flat_map(Staging::changes)
     }
 
     /// The stores, for the owner to apply [`Self::changes`] to.
@@ -176,14 +199,23 @@ impl<S: Store> Task<S> {
 
 fn failure(record: &InputRecord<'_>, category: ErrorCategory, step: &str, reason: String) -> ProcessError {
     let at = (record.topic.to_owned(), record.partition, record.offset);
-    ProcessError { category, step: step.to_owned(), record: BadRecord { at, reason } }
+    ProcessError {
+        category,
+        step: step.to_owned(),
+        record: BadRecord { at, reason },
+    }
 }
 
 /// Bytes to values, and the event time.
 fn read<'a>(sub: &SubTopology, record: &InputRecord<'a>, arena: &'a Bump) -> Result<Moving<'a>, String> {
     let key = format::decode(&sub.source.key, record.key, arena).map_err(|error| format!("key: {error}"))?;
-    let value = format::decode(&sub.source.value, record.value, arena).map_err(|error| format!("value: {error}"))?;
-    let mut moving = Moving { key, value, timestamp: record.timestamp };
+    let value =
+        format::decode(&sub.source.value, record.value, arena).map_err(|error| format!("value: {error}"))?;
+    let mut moving = Moving {
+        key,
+        value,
+        timestamp: record.timestamp,
+    };
     if let (Some(expr), false) = (&sub.source.timestamp, value == Value::Null) {
         let scope = scope(&moving, Value::Null, record, arena);
         moving.timestamp = match eval_timestamp(expr, &scope) {
@@ -203,7 +235,12 @@ fn eval_timestamp(expr: &Expr, scope: &Scope<'_>) -> Result<i64, String> {
     }
 }
 
-fn scope<'a>(moving: &Moving<'a>, aggregate: Value<'a>, record: &InputRecord<'a>, arena: &'a Bump) -> Scope<'a> {
+fn scope<'a>(
+    moving: &Moving<'a>,
+    aggregate: Value<'a>,
+    record: &InputRecord<'a>,
+    arena: &'a Bump,
+) -> Scope<'a> {
     Scope {
         key: moving.key,
         value: moving.value,
@@ -228,15 +265,19 @@ struct Walk<'w, 'a, S> {
 
 impl<'a, S: Store> Walk<'_, 'a, S> {
     fn node(&mut self, index: NodeIndex, moving: Moving<'a>) -> Result<(), Failure> {
-        let Some(node) = self.sub.nodes.get(index) else { return Ok(()) };
+        let Some(node) = self.sub.nodes.get(index) else {
+            return Ok(());
+        };
         let forward = match &node.op {
             Op::Forward => Some(moving),
             Op::Sink(sink) => {
-                self.results.push(self.sub, *sink, &moving).map_err(|reason| Failure {
-                    category: ErrorCategory::Output,
-                    reason,
-                    node: index,
-                })?;
+                self.results
+                    .push(self.sub, *sink, &moving)
+                    .map_err(|reason| Failure {
+                        category: ErrorCategory::Output,
+                        reason,
+                        node: index,
+                    })?;
                 None
             }
             // An expression over a tombstone has nothing to read.
@@ -246,15 +287,29 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 self.dropped = Some(DropReason::NullValue);
                 None
             }
-            Op::Filter(condition) => self.eval(index, condition, &moving)?.eq(&Value::Bool(true)).then_some(moving),
-            Op::FilterNot(condition) => self.eval(index, condition, &moving)?.eq(&Value::Bool(false)).then_some(moving),
-            Op::SelectKey(key) => Some(Moving { key: self.eval(index, key, &moving)?, ..moving }),
-            Op::MapValues(value) => Some(Moving { value: self.eval(index, value, &moving)?, ..moving }),
+            Op::Filter(condition) => self
+                .eval(index, condition, &moving)?
+                .eq(&Value::Bool(true))
+                .then_some(moving),
+            Op::FilterNot(condition) => self
+                .eval(index, condition, &moving)?
+                .eq(&Value::Bool(false))
+                .then_some(moving),
+            Op::SelectKey(key) => Some(Moving {
+                key: self.eval(index, key, &moving)?,
+                ..moving
+            }),
+            Op::MapValues(value) => Some(Moving {
+                value: self.eval(index, value, &moving)?,
+                ..moving
+            }),
             Op::Aggregate { .. } if moving.key == Value::Null => {
                 self.dropped = Some(DropReason::NullKey);
                 None
             }
-            Op::Aggregate { store, initial, add } => Some(self.aggregate(index, *store, initial, add, &moving)?),
+            Op::Aggregate { store, initial, add } => {
+                Some(self.aggregate(index, *store, initial, add, &moving)?)
+            }
         };
         if let Some(moving) = forward {
             for child in &node.children {
@@ -275,11 +330,12 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         moving: &Moving<'a>,
         aggregate: Value<'a>,
     ) -> Result<Value<'a>, Failure> {
-        expr.eval(&scope(moving, aggregate, self.record, self.arena)).map_err(|error| Failure {
-            category: ErrorCategory::Expression,
-            reason: error.to_string(),
-            node,
-        })
+        expr.eval(&scope(moving, aggregate, self.record, self.arena))
+            .map_err(|error| Failure {
+                category: ErrorCategory::Expression,
+                reason: error.to_string(),
+                node,
+            })
     }
 
     /// Reads the key's aggregate, adds the record, stages the result. Its timestamp is the later of the two, as in
@@ -292,28 +348,48 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         add: &'a Expr,
         moving: &Moving<'a>,
     ) -> Result<Moving<'a>, Failure> {
-        let failed = |reason: String| Failure { category: ErrorCategory::Store, reason, node };
-        let Some(spec) = self.sub.stores.get(store) else { return Err(failed(format!("no store {store}"))) };
+        let failed = |reason: String| Failure {
+            category: ErrorCategory::Store,
+            reason,
+            node,
+        };
+        let Some(spec) = self.sub.stores.get(store) else {
+            return Err(failed(format!("no store {store}")));
+        };
         self.state.key.clear();
-        format::encode(&spec.key, moving.key, &mut self.state.key).map_err(|error| failed(error.to_string()))?;
+        format::encode(&spec.key, moving.key, &mut self.state.key)
+            .map_err(|error| failed(error.to_string()))?;
         let (stored_at, aggregate) = match self.stored(store, spec).map_err(failed)? {
             Some(stored) => stored,
             None => (i64::MIN, self.eval(node, initial, moving)?),
         };
         let value = self.eval_with(node, add, moving, aggregate)?;
         let timestamp = moving.timestamp.max(stored_at);
-        let State { next, key, staging, .. } = &mut *self.state;
+        let State {
+            next, key, staging, ..
+        } = &mut *self.state;
         next.clear();
-        row::encode_timestamped(&spec.value, timestamp, value, next).map_err(|error| failed(error.to_string()))?;
+        row::encode_timestamped(&spec.value, timestamp, value, next)
+            .map_err(|error| failed(error.to_string()))?;
         if let Some(staging) = staging.get_mut(store) {
             staging.put(key, Some(next), timestamp);
         }
-        Ok(Moving { key: moving.key, value, timestamp })
+        Ok(Moving {
+            key: moving.key,
+            value,
+            timestamp,
+        })
     }
 
     /// The key's value, staged or committed.
     fn stored(&mut self, store: usize, spec: &StoreSpec) -> Result<Option<(i64, Value<'a>)>, String> {
-        let State { staging, stores, key, stored, .. } = &mut *self.state;
+        let State {
+            staging,
+            stores,
+            key,
+            stored,
+            ..
+        } = &mut *self.state;
         let (Some(staging), Some(store)) = (staging.get(store), stores.get(store)) else {
             return Err(format!("store {} is not open", spec.name));
         };
@@ -335,7 +411,9 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             }
             _ => self.arena.alloc_slice_copy(bytes),
         };
-        row::decode_timestamped(&spec.value, bytes, self.arena).map(Some).map_err(|error| error.to_string())
+        row::decode_timestamped(&spec.value, bytes, self.arena)
+            .map(Some)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -358,14 +436,25 @@ fn decode<'a>(spec: &StoreSpec, bytes: &[u8], arena: &Bump) -> Result<(i64, Valu
 
 impl Results {
     fn push(&mut self, sub: &SubTopology, sink: usize, moving: &Moving<'_>) -> Result<(), String> {
-        let Some(spec) = sub.sinks.get(sink) else { return Err(format!("no sink {sink}")) };
+        let Some(spec) = sub.sinks.get(sink) else {
+            return Err(format!("no sink {sink}"));
+        };
         let key = self.encode(&spec.key, moving.key)?;
         let value = self.encode(&spec.value, moving.value)?;
-        self.sends.push(Send { sink, key, value, timestamp: moving.timestamp });
+        self.sends.push(Send {
+            sink,
+            key,
+            value,
+            timestamp: moving.timestamp,
+        });
         Ok(())
     }
 
-    fn encode(&mut self, format: &topology::plan::Format, value: Value<'_>) -> Result<Option<Range<usize>>, String> {
+    fn encode(
+        &mut self,
+        format: &topology::plan::Format,
+        value: Value<'_>,
+    ) -> Result<Option<Range<usize>>, String> {
         let start = self.bytes.len();
         let some = format::encode(format, value, &mut self.bytes).map_err(|error| error.to_string())?;
         Ok(some.then_some(start..self.bytes.len()))
@@ -376,10 +465,16 @@ impl Results {
         let failed = |sink: usize, error: crate::OutputError| Failure {
             category: ErrorCategory::Output,
             reason: error.to_string(),
-            node: sub.nodes.iter().position(|node| matches!(node.op, Op::Sink(at) if at == sink)).unwrap_or(0),
+            node: sub
+                .nodes
+                .iter()
+                .position(|node| matches!(node.op, Op::Sink(at) if at == sink))
+                .unwrap_or(0),
         };
         for send in &self.sends {
-            output.check(send.sink, size(&send.key), size(&send.value)).map_err(|error| failed(send.sink, error))?;
+            output
+                .check(send.sink, size(&send.key), size(&send.value))
+                .map_err(|error| failed(send.sink, error))?;
         }
         for send in &self.sends {
             let bytes = |range: &Option<Range<usize>>| range.clone().map(|range| &self.bytes[range]);

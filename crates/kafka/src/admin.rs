@@ -55,7 +55,9 @@ impl Admin {
     /// # Errors
     /// [`ConfigError`] when librdkafka refuses a property.
     pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        Ok(Self { client: Client::new(Kind::Producer, settings, &[])? })
+        Ok(Self {
+            client: Client::new(Kind::Producer, settings, &[])?,
+        })
     }
 
     /// The cluster's id.
@@ -105,7 +107,11 @@ impl Admin {
             }
             let topic = *topics;
             let error = sys::rd_kafka_TopicDescription_error(topic);
-            let code = if error.is_null() { NO_ERROR } else { sys::rd_kafka_error_code(error) };
+            let code = if error.is_null() {
+                NO_ERROR
+            } else {
+                sys::rd_kafka_error_code(error)
+            };
             match Code::from(code) {
                 Code::NoError => {}
                 Code::UnknownTopic | Code::UnknownTopicOrPartition => return Ok(None),
@@ -146,7 +152,9 @@ impl Admin {
         };
         if new.is_null() {
             // SAFETY: librdkafka NUL-terminates the message.
-            let detail = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned();
+            let detail = unsafe { CStr::from_ptr(message.as_ptr()) }
+                .to_string_lossy()
+                .into_owned();
             let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG;
             return Err(Error::new(attempted(), code, &detail));
         }
@@ -171,7 +179,11 @@ impl Admin {
             let result = sys::rd_kafka_event_CreateTopics_result(event.raw);
             let mut count = 0;
             let topics = sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count);
-            let code = if count == 0 { NO_ERROR } else { sys::rd_kafka_topic_result_error(*topics) };
+            let code = if count == 0 {
+                NO_ERROR
+            } else {
+                sys::rd_kafka_topic_result_error(*topics)
+            };
             match Code::from(code) {
                 Code::NoError | Code::TopicAlreadyExists => Ok(()),
                 _ => {
@@ -278,7 +290,10 @@ impl Admin {
         let event = AdminEvent { raw: event };
         // SAFETY: the event is live.
         let (code, detail) = unsafe {
-            (sys::rd_kafka_event_error(event.raw), sys::rd_kafka_event_error_string(event.raw))
+            (
+                sys::rd_kafka_event_error(event.raw),
+                sys::rd_kafka_event_error_string(event.raw),
+            )
         };
         if code != NO_ERROR {
             // SAFETY: a non-null error string is NUL-terminated and lives as long as the event.

@@ -26,7 +26,10 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn new(property: &str, reason: impl Into<String>) -> Self {
-        Self { property: property.to_owned(), reason: reason.into() }
+        Self {
+            property: property.to_owned(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -103,7 +106,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // SAFETY: the handle is live and not used afterwards. Consumers are never group members: no close.
-        unsafe { sys::rd_kafka_destroy_flags(self.raw, sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE as c_int) };
+        unsafe { sys::rd_kafka_destroy_flags(self.raw, sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
     }
 }
 
@@ -112,7 +115,10 @@ unsafe fn set_all(
     settings: &Settings,
     own: &[(&str, &str)],
 ) -> Result<(), ConfigError> {
-    let users = settings.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let users = settings
+        .properties
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
     let bootstrap = [("bootstrap.servers", settings.bootstrap_servers.as_str())];
     for (name, value) in users.chain(bootstrap).chain(own.iter().copied()) {
         let text = |text| CString::new(text).map_err(|_| ConfigError::new(name, "contains a NUL byte"));
@@ -130,7 +136,9 @@ unsafe fn set_all(
         };
         if result != sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {
             // SAFETY: librdkafka NUL-terminates the message within the buffer.
-            let reason = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned();
+            let reason = unsafe { CStr::from_ptr(message.as_ptr()) }
+                .to_string_lossy()
+                .into_owned();
             return Err(ConfigError::new(name, reason));
         }
     }
@@ -159,10 +167,14 @@ unsafe extern "C" fn on_delivery(
     unsafe {
         let message = &*message;
         if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            (*opaque.cast::<Notes>()).failed_deliveries.fetch_add(1, Ordering::AcqRel);
+            (*opaque.cast::<Notes>())
+                .failed_deliveries
+                .fetch_add(1, Ordering::AcqRel);
         }
         if !message._private.is_null() {
-            let receipt = message._private.cast::<Option<Result<i64, sys::rd_kafka_resp_err_t>>>();
+            let receipt = message
+                ._private
+                .cast::<Option<Result<i64, sys::rd_kafka_resp_err_t>>>();
             *receipt = Some(match message.err {
                 sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(message.offset),
                 error => Err(error),

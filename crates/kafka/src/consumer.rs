@@ -112,7 +112,11 @@ impl Consumer {
         }
         // SAFETY: the queue is live; forwarding to null detaches it from the consumer's queue.
         unsafe { sys::rd_kafka_queue_forward(raw, std::ptr::null_mut()) };
-        Ok(PartitionQueue { raw, _client: Arc::clone(&self.client), batch: Vec::new() })
+        Ok(PartitionQueue {
+            raw,
+            _client: Arc::clone(&self.client),
+            batch: Vec::new(),
+        })
     }
 
     /// Begins to fetch; replaces the assignment.
@@ -122,7 +126,9 @@ impl Consumer {
     pub fn assign(&self, starts: &[Start]) -> Result<(), Error> {
         let attempted = || format!("assign {} partitions", starts.len());
         let list = PartitionList::new(
-            starts.iter().map(|start| (start.topic.as_str(), start.partition, start.offset)),
+            starts
+                .iter()
+                .map(|start| (start.topic.as_str(), start.partition, start.offset)),
             &attempted,
         )?;
         // SAFETY: handle and list are live.
@@ -147,7 +153,11 @@ impl Consumer {
     ///
     /// # Errors
     /// [`crate::Category::UnstableOffsets`] or a time-out when they do not become stable.
-    pub fn committed(&self, partitions: &[(&str, i32)], timeout: Duration) -> Result<Vec<Option<i64>>, Error> {
+    pub fn committed(
+        &self,
+        partitions: &[(&str, i32)],
+        timeout: Duration,
+    ) -> Result<Vec<Option<i64>>, Error> {
         let attempted = || "read the group's committed offsets".to_owned();
         let unknown = sys::RD_KAFKA_OFFSET_INVALID as i64;
         let list = PartitionList::new(partitions.iter().map(|&(t, p)| (t, p, unknown)), &attempted)?;
@@ -280,7 +290,8 @@ impl Wakeup {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and ours.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(raw) } })
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        Ok(Self { fd })
     }
 
     /// Wakes the sleeper, now or at its next sleep.
@@ -292,7 +303,11 @@ impl Wakeup {
 
     /// Sleeps until woken, at most `timeout`.
     pub fn sleep(&self, timeout: Duration) {
-        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         let mut count = [0u8; 8];
         // SAFETY: one pollfd and an eight-byte buffer, both live.
         unsafe {
@@ -322,15 +337,16 @@ impl Message {
     pub fn key(&self) -> Option<&[u8]> {
         let native = self.native();
         // SAFETY: librdkafka's pointer and length describe bytes that live as long as the message.
-        (!native.key.is_null()).then(|| unsafe { std::slice::from_raw_parts(native.key.cast(), native.key_len) })
+        (!native.key.is_null())
+            .then(|| unsafe { std::slice::from_raw_parts(native.key.cast(), native.key_len) })
     }
 
     /// The value's bytes; `None` for a tombstone.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         let native = self.native();
-        // SAFETY: as for the key.
         (!native.payload.is_null())
+            // SAFETY: as for the key.
             .then(|| unsafe { std::slice::from_raw_parts(native.payload.cast(), native.len) })
     }
 
@@ -374,7 +390,10 @@ impl Drop for Message {
 /// # Safety
 /// `raw` is a message that belongs to the caller.
 unsafe fn event(raw: *mut sys::rd_kafka_message_t) -> Result<Event, Error> {
-    let message = Message { raw, _owned: PhantomData };
+    let message = Message {
+        raw,
+        _owned: PhantomData,
+    };
     let native = message.native();
     if native.err == NO_ERROR {
         return Ok(Event::Record(message));
@@ -384,14 +403,28 @@ unsafe fn event(raw: *mut sys::rd_kafka_message_t) -> Result<Event, Error> {
         if native.rkt.is_null() {
             "the consumer".to_owned()
         } else {
-            CStr::from_ptr(sys::rd_kafka_topic_name(native.rkt)).to_string_lossy().into_owned()
+            CStr::from_ptr(sys::rd_kafka_topic_name(native.rkt))
+                .to_string_lossy()
+                .into_owned()
         }
     };
     if Code::from(native.err) == Code::PartitionEOF {
-        return Ok(Event::EndOfPartition { topic, partition: native.partition, offset: native.offset });
+        return Ok(Event::EndOfPartition {
+            topic,
+            partition: native.partition,
+            offset: native.offset,
+        });
     }
-    let detail = message.value().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-    Err(Error::new(format!("read {topic}/{}", native.partition), native.err, &detail))
+    let detail = message
+        .value()
+        .map(String::from_utf8_lossy)
+        .unwrap_or_default()
+        .into_owned();
+    Err(Error::new(
+        format!("read {topic}/{}", native.partition),
+        native.err,
+        &detail,
+    ))
 }
 
 /// An owned list of partitions with offsets.
@@ -405,7 +438,8 @@ impl PartitionList {
         attempted: &dyn Fn() -> String,
     ) -> Result<Self, Error> {
         // SAFETY: the list is ours; each added element is live until the list is destroyed.
-        let list = Self { raw: unsafe { sys::rd_kafka_topic_partition_list_new(8) } };
+        let raw = unsafe { sys::rd_kafka_topic_partition_list_new(8) };
+        let list = Self { raw };
         for (topic, partition, offset) in entries {
             let name = c_string(topic, attempted)?;
             // SAFETY: as above; librdkafka copies the name.

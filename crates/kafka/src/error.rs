@@ -72,7 +72,9 @@ impl Error {
     /// From a bare code; the detail is librdkafka's description.
     pub(crate) fn from_code(attempted: impl Into<String>, code: sys::rd_kafka_resp_err_t) -> Self {
         // SAFETY: rd_kafka_err2str returns a static NUL-terminated string for every code.
-        let detail = unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) }.to_string_lossy().into_owned();
+        let detail = unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) }
+            .to_string_lossy()
+            .into_owned();
         Self::new(attempted, code, &detail)
     }
 
@@ -89,7 +91,9 @@ impl Error {
         }
         // SAFETY: by the caller's promise `error` is a live error object; it is destroyed once, at the end.
         unsafe {
-            let detail = CStr::from_ptr(sys::rd_kafka_error_string(error)).to_string_lossy().into_owned();
+            let detail = CStr::from_ptr(sys::rd_kafka_error_string(error))
+                .to_string_lossy()
+                .into_owned();
             let mut result = Self::new(attempted(), sys::rd_kafka_error_code(error), &detail);
             result.fatal = sys::rd_kafka_error_is_fatal(error) != 0;
             result.retriable = sys::rd_kafka_error_is_retriable(error) != 0;
@@ -98,7 +102,6 @@ impl Error {
             Err(result)
         }
     }
-
 
     /// The kind of this error.
     #[must_use]
@@ -122,10 +125,16 @@ impl Error {
             | Code::TimedOutQueue
             | Code::PreviousInProgress
             | Code::InProgress => Category::Timeout,
-            Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::InvalidProducerIdMapping
+            Code::Fenced
+            | Code::ProducerFenced
+            | Code::InvalidProducerEpoch
+            | Code::InvalidProducerIdMapping
             | Code::UnknownProducerId => Category::Fenced,
-            Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism | Code::IllegalSASLState => Category::Authentication,
+            Code::Authentication
+            | Code::SSL
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState => Category::Authentication,
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
@@ -167,11 +176,19 @@ impl Error {
             | Category::OffsetOutOfRange => Recovery::Stop,
             Category::Fenced | Category::Transaction => Recovery::Reacquire,
             Category::BrokerUnreachable | Category::Timeout | Category::UnstableOffsets => {
-                if self.fatal || self.requires_abort { Recovery::Reacquire } else { Recovery::Retry }
+                if self.fatal || self.requires_abort {
+                    Recovery::Reacquire
+                } else {
+                    Recovery::Retry
+                }
             }
             Category::UnknownTopic => Recovery::Retry,
             Category::Other => {
-                if self.retriable { Recovery::Retry } else { Recovery::Reacquire }
+                if self.retriable {
+                    Recovery::Retry
+                } else {
+                    Recovery::Reacquire
+                }
             }
         }
     }
@@ -196,15 +213,24 @@ mod tests {
     #[test]
     fn a_fenced_producer_goes_through_acquire() {
         let fenced = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FENCED);
-        assert_eq!((fenced.category(), fenced.recovery()), (Category::Fenced, Recovery::Reacquire));
+        assert_eq!(
+            (fenced.category(), fenced.recovery()),
+            (Category::Fenced, Recovery::Reacquire)
+        );
     }
 
     #[test]
     fn an_unreachable_broker_is_tried_again_and_a_refused_one_is_not() {
         let down = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN);
-        assert_eq!((down.category(), down.recovery()), (Category::BrokerUnreachable, Recovery::Retry));
+        assert_eq!(
+            (down.category(), down.recovery()),
+            (Category::BrokerUnreachable, Recovery::Retry)
+        );
         let refused = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
-        assert_eq!((refused.category(), refused.recovery()), (Category::Authorization, Recovery::Stop));
+        assert_eq!(
+            (refused.category(), refused.recovery()),
+            (Category::Authorization, Recovery::Stop)
+        );
     }
 
     #[test]

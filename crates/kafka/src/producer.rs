@@ -92,7 +92,10 @@ impl TransactionalProducer {
         ];
         let own: Vec<_> = PRODUCER.into_iter().chain(own).collect();
         let client = Arc::new(Client::new(Kind::Producer, settings, &own)?);
-        Ok(Self { client, transactional_id: transactional_id.to_owned() })
+        Ok(Self {
+            client,
+            transactional_id: transactional_id.to_owned(),
+        })
     }
 
     fn check(&self, what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), Error> {
@@ -213,7 +216,9 @@ impl PlainProducer {
     /// # Errors
     /// [`ConfigError`] when librdkafka refuses a property.
     pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        Ok(Self { client: Arc::new(Client::new(Kind::Producer, settings, &PRODUCER)?) })
+        Ok(Self {
+            client: Arc::new(Client::new(Kind::Producer, settings, &PRODUCER)?),
+        })
     }
 
     /// A topic to send to.
@@ -246,7 +251,11 @@ impl PlainProducer {
         let failed = self.client.notes.failed_deliveries.load(Ordering::Acquire);
         if failed > 0 {
             let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
-            return Err(Error::new("flush", code, &format!("{failed} records were not delivered")));
+            return Err(Error::new(
+                "flush",
+                code,
+                &format!("{failed} records were not delivered"),
+            ));
         }
         Ok(())
     }
@@ -285,9 +294,16 @@ fn topic(client: &Arc<Client>, name: &str) -> Result<TopicHandle, Error> {
     // SAFETY: handle and name are live; a null configuration means defaults.
     let raw = unsafe { sys::rd_kafka_topic_new(client.raw(), native.as_ptr(), std::ptr::null_mut()) };
     if raw.is_null() {
-        return Err(Error::from_code(attempted(), sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG));
+        return Err(Error::from_code(
+            attempted(),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG,
+        ));
     }
-    Ok(TopicHandle { raw, name: name.to_owned(), _client: Arc::clone(client) })
+    Ok(TopicHandle {
+        raw,
+        name: name.to_owned(),
+        _client: Arc::clone(client),
+    })
 }
 
 fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut c_void) -> Result<(), Error> {
@@ -310,7 +326,7 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
                 tag::RD_KAFKA_VTYPE_PARTITION,
                 record.partition,
                 tag::RD_KAFKA_VTYPE_MSGFLAGS,
-                sys::RD_KAFKA_MSG_F_COPY as i32,
+                sys::RD_KAFKA_MSG_F_COPY,
                 tag::RD_KAFKA_VTYPE_VALUE,
                 value,
                 value_len,
@@ -328,7 +344,12 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
             NO_ERROR => return Ok(()),
             // The queue is bounded on purpose: wait until the broker has taken some.
             code if Code::from(code) == Code::QueueFull => client.poll(10),
-            code => return Err(Error::from_code(format!("send to {}/{}", topic.name, record.partition), code)),
+            code => {
+                return Err(Error::from_code(
+                    format!("send to {}/{}", topic.name, record.partition),
+                    code,
+                ));
+            }
         }
     }
 }

@@ -120,15 +120,28 @@ impl Acquire {
     /// Begins an acquisition.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        Self { identity, step: Step::Announce }
+        Self {
+            identity,
+            step: Step::Announce,
+        }
     }
 
     /// What to do now.
     #[must_use]
     pub fn action(&self) -> Action {
-        let Identity { ordinal, uid, nonce, threads } = self.identity.clone();
+        let Identity {
+            ordinal,
+            uid,
+            nonce,
+            threads,
+        } = self.identity.clone();
         match self.step {
-            Step::Announce => Action::Append(Record::Incarnation { ordinal, uid, nonce, threads }),
+            Step::Announce => Action::Append(Record::Incarnation {
+                ordinal,
+                uid,
+                nonce,
+                threads,
+            }),
             Step::ReadIncarnation { incarnation } => Action::ReadThrough(incarnation),
             Step::Init { ids, .. } => Action::InitTransactions(ids),
             Step::PlantBarrier { .. } => Action::Append(Record::Barrier { ordinal, uid, nonce }),
@@ -142,16 +155,28 @@ impl Acquire {
     /// [`OutOfStep`] when the outcome belongs to another action, or the log was not read far enough.
     pub fn done(self, outcome: Outcome<'_>) -> Result<Progress, OutOfStep> {
         let identity = self.identity.clone();
-        let next = |step| Ok(Progress::Next(Self { identity: identity.clone(), step }));
+        let next = |step| {
+            Ok(Progress::Next(Self {
+                identity: identity.clone(),
+                step,
+            }))
+        };
         match (&self.step, outcome) {
             (Step::Announce, Outcome::Appended(incarnation)) => next(Step::ReadIncarnation { incarnation }),
-            (&Step::ReadIncarnation { incarnation }, Outcome::Read(world)) if world.next_offset > incarnation => {
+            (&Step::ReadIncarnation { incarnation }, Outcome::Read(world))
+                if world.next_offset > incarnation =>
+            {
                 match self.superseded(world) {
                     Some(by) => Ok(Progress::Superseded(by)),
-                    None => next(Step::Init { incarnation, ids: world.threads(identity.ordinal) }),
+                    None => next(Step::Init {
+                        incarnation,
+                        ids: world.threads(identity.ordinal),
+                    }),
                 }
             }
-            (&Step::Init { incarnation, .. }, Outcome::Initialised) => next(Step::PlantBarrier { incarnation }),
+            (&Step::Init { incarnation, .. }, Outcome::Initialised) => {
+                next(Step::PlantBarrier { incarnation })
+            }
             (&Step::PlantBarrier { incarnation }, Outcome::Appended(barrier)) => {
                 next(Step::ReadBarrier { incarnation, barrier })
             }
@@ -160,12 +185,17 @@ impl Acquire {
             {
                 match self.superseded(world) {
                     Some(by) => Ok(Progress::Superseded(by)),
-                    None => Ok(Progress::Granted(Token { identity, incarnation, barrier })),
+                    None => Ok(Progress::Granted(Token {
+                        identity,
+                        incarnation,
+                        barrier,
+                    })),
                 }
             }
-            (_, outcome) => {
-                Err(OutOfStep { action: self.action(), outcome: format!("{outcome:?}").chars().take(80).collect() })
-            }
+            (_, outcome) => Err(OutOfStep {
+                action: self.action(),
+                outcome: format!("{outcome:?}").chars().take(80).collect(),
+            }),
         }
     }
 
@@ -179,7 +209,11 @@ mod tests {
     use super::*;
 
     /// Runs an acquisition against a log, with `interfere` called before each action.
-    fn run(identity: Identity, log: &mut Vec<Record>, mut interfere: impl FnMut(&Action, &mut Vec<Record>)) -> (Progress, Vec<u32>) {
+    fn run(
+        identity: Identity,
+        log: &mut Vec<Record>,
+        mut interfere: impl FnMut(&Action, &mut Vec<Record>),
+    ) -> (Progress, Vec<u32>) {
         let mut acquire = Acquire::new(identity);
         let mut inits = Vec::new();
         loop {
@@ -204,17 +238,27 @@ mod tests {
             };
             match acquire.done(outcome).unwrap() {
                 Progress::Next(next) => acquire = next,
-                end => return (end, inits),
+                end @ (Progress::Granted(_) | Progress::Superseded(_)) => return (end, inits),
             }
         }
     }
 
     fn identity(uid: &str, threads: u32) -> Identity {
-        Identity { ordinal: Ordinal(0), uid: Uid(uid.into()), nonce: 1, threads }
+        Identity {
+            ordinal: Ordinal(0),
+            uid: Uid(uid.into()),
+            nonce: 1,
+            threads,
+        }
     }
 
     fn announces(uid: &str, threads: u32) -> Record {
-        Record::Incarnation { ordinal: Ordinal(0), uid: Uid(uid.into()), nonce: 1, threads }
+        Record::Incarnation {
+            ordinal: Ordinal(0),
+            uid: Uid(uid.into()),
+            nonce: 1,
+            threads,
+        }
     }
 
     #[test]

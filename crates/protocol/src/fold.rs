@@ -58,11 +58,18 @@ impl World {
         match record {
             Record::Claim { uid, description, .. } => self.claim = Some((uid.clone(), description.clone())),
             Record::Assignment { owners, .. } => self.assign(offset, owners),
-            Record::Fenced { assignment, ordinal, .. } => self.settle(offset, *assignment, *ordinal),
+            Record::Fenced {
+                assignment, ordinal, ..
+            } => self.settle(offset, *assignment, *ordinal),
             Record::Retired { uid, .. } => {
                 self.retired.insert(uid.clone());
             }
-            Record::Incarnation { ordinal, uid, nonce, threads } => {
+            Record::Incarnation {
+                ordinal,
+                uid,
+                nonce,
+                threads,
+            } => {
                 let speakers = self.ordinals.entry(*ordinal).or_default();
                 if !speakers.first_seen.contains_key(uid) {
                     speakers.first_seen.insert(uid.clone(), offset);
@@ -78,11 +85,18 @@ impl World {
     }
 
     fn assign(&mut self, offset: i64, owners: &BTreeMap<TaskId, Owner>) {
-        let before = self.assignment.take().map(|(_, owners)| owners).unwrap_or_default();
+        let before = self
+            .assignment
+            .take()
+            .map(|(_, owners)| owners)
+            .unwrap_or_default();
         for (task, owner) in &before {
             let stays = owners.get(task).is_some_and(|new| new.ordinal == owner.ordinal);
             if !stays {
-                self.unsettled.entry(task.clone()).or_default().insert(owner.ordinal, offset);
+                self.unsettled
+                    .entry(task.clone())
+                    .or_default()
+                    .insert(owner.ordinal, offset);
             }
         }
         for (task, owner) in owners {
@@ -98,7 +112,10 @@ impl World {
 
     fn settle(&mut self, offset: i64, assignment: i64, ordinal: Ordinal) {
         for (task, waiting) in &mut self.unsettled {
-            if waiting.get(&ordinal).is_some_and(|lost_at| *lost_at <= assignment) {
+            if waiting
+                .get(&ordinal)
+                .is_some_and(|lost_at| *lost_at <= assignment)
+            {
                 waiting.remove(&ordinal);
                 if waiting.is_empty() {
                     self.settled_at.insert(task.clone(), offset);
@@ -110,19 +127,28 @@ impl World {
     /// Tasks that `ordinal` owns and may start: every earlier owner has given them up, with proof.
     #[must_use]
     pub fn startable(&self, ordinal: Ordinal) -> BTreeMap<TaskId, Owner> {
-        self.owned(ordinal).filter(|(task, _)| self.is_settled(task)).map(|(t, o)| (t.clone(), *o)).collect()
+        self.owned(ordinal)
+            .filter(|(task, _)| self.is_settled(task))
+            .map(|(t, o)| (t.clone(), *o))
+            .collect()
     }
 
     /// Tasks that `ordinal` owns but that an earlier owner could still commit to.
     #[must_use]
     pub fn waiting(&self, ordinal: Ordinal) -> BTreeSet<TaskId> {
-        self.owned(ordinal).filter(|(task, _)| !self.is_settled(task)).map(|(task, _)| task.clone()).collect()
+        self.owned(ordinal)
+            .filter(|(task, _)| !self.is_settled(task))
+            .map(|(task, _)| task.clone())
+            .collect()
     }
 
     /// Earlier owners that must still be fenced (or adopt), over all tasks.
     #[must_use]
     pub fn unsettled_ordinals(&self) -> BTreeSet<Ordinal> {
-        self.unsettled.values().flat_map(|waiting| waiting.keys().copied()).collect()
+        self.unsettled
+            .values()
+            .flat_map(|waiting| waiting.keys().copied())
+            .collect()
     }
 
     fn owned(&self, ordinal: Ordinal) -> impl Iterator<Item = (&TaskId, &Owner)> {
@@ -161,7 +187,10 @@ impl World {
             return Some(Superseded::SameUid);
         }
         let current = speakers.current.as_ref()?;
-        let successor = speakers.first_seen.get(current).is_some_and(|seen| seen > first_seen);
+        let successor = speakers
+            .first_seen
+            .get(current)
+            .is_some_and(|seen| seen > first_seen);
         successor.then(|| Superseded::By(current.clone()))
     }
 }
@@ -196,12 +225,22 @@ mod tests {
     }
 
     fn owners(list: &[(&str, u32)]) -> BTreeMap<TaskId, Owner> {
-        let owner = |ordinal| Owner { ordinal: Ordinal(ordinal), positions_partition: 0 };
-        list.iter().map(|(task, ordinal)| (task.parse().unwrap(), owner(*ordinal))).collect()
+        let owner = |ordinal| Owner {
+            ordinal: Ordinal(ordinal),
+            positions_partition: 0,
+        };
+        list.iter()
+            .map(|(task, ordinal)| (task.parse().unwrap(), owner(*ordinal)))
+            .collect()
     }
 
     fn incarnation(ordinal: u32, name: &str, nonce: u64, threads: u32) -> Record {
-        Record::Incarnation { ordinal: Ordinal(ordinal), uid: uid(name), nonce, threads }
+        Record::Incarnation {
+            ordinal: Ordinal(ordinal),
+            uid: uid(name),
+            nonce,
+            threads,
+        }
     }
 
     fn folded(records: &[Record]) -> World {
@@ -215,8 +254,11 @@ mod tests {
     #[test]
     fn an_operator_record_decided_on_an_older_state_is_ignored() {
         let mut world = World::default();
-        let claim =
-            |name: &str, prev| Record::Claim { prev, uid: uid(name), description: String::new() };
+        let claim = |name: &str, prev| Record::Claim {
+            prev,
+            uid: uid(name),
+            description: String::new(),
+        };
         assert_eq!(world.apply(0, &claim("a", None)), Folded::Applied);
         assert_eq!(world.apply(3, &claim("b", None)), Folded::Stale);
         assert_eq!(world.claim, Some((uid("a"), String::new())));
@@ -227,15 +269,38 @@ mod tests {
     #[test]
     fn a_moved_task_starts_only_when_its_old_owner_is_fenced_at_that_assignment() {
         let mut world = folded(&[
-            Record::Assignment { prev: None, owners: owners(&[("a-0", 0), ("a-1", 1)]) },
-            Record::Assignment { prev: Some(0), owners: owners(&[("a-0", 0), ("a-1", 0)]) },
+            Record::Assignment {
+                prev: None,
+                owners: owners(&[("a-0", 0), ("a-1", 1)]),
+            },
+            Record::Assignment {
+                prev: Some(0),
+                owners: owners(&[("a-0", 0), ("a-1", 0)]),
+            },
         ]);
         assert_eq!(world.startable(Ordinal(0)), owners(&[("a-0", 0)]));
-        assert_eq!(world.waiting(Ordinal(0)), BTreeSet::from(["a-1".parse().unwrap()]));
+        assert_eq!(
+            world.waiting(Ordinal(0)),
+            BTreeSet::from(["a-1".parse().unwrap()])
+        );
         // A fence that belongs to an earlier assignment proves nothing.
-        world.apply(2, &Record::Fenced { prev: Some(1), assignment: 0, ordinal: Ordinal(1) });
+        world.apply(
+            2,
+            &Record::Fenced {
+                prev: Some(1),
+                assignment: 0,
+                ordinal: Ordinal(1),
+            },
+        );
         assert_eq!(world.startable(Ordinal(0)).len(), 1);
-        world.apply(3, &Record::Fenced { prev: Some(2), assignment: 1, ordinal: Ordinal(1) });
+        world.apply(
+            3,
+            &Record::Fenced {
+                prev: Some(2),
+                assignment: 1,
+                ordinal: Ordinal(1),
+            },
+        );
         assert_eq!(world.startable(Ordinal(0)).len(), 2);
         assert!(world.unsettled_ordinals().is_empty());
     }
@@ -243,9 +308,18 @@ mod tests {
     #[test]
     fn a_task_that_moves_away_and_back_waits_for_the_owner_in_between() {
         let world = folded(&[
-            Record::Assignment { prev: None, owners: owners(&[("a-0", 0)]) },
-            Record::Assignment { prev: Some(0), owners: owners(&[("a-0", 1)]) },
-            Record::Assignment { prev: Some(1), owners: owners(&[("a-0", 0)]) },
+            Record::Assignment {
+                prev: None,
+                owners: owners(&[("a-0", 0)]),
+            },
+            Record::Assignment {
+                prev: Some(0),
+                owners: owners(&[("a-0", 1)]),
+            },
+            Record::Assignment {
+                prev: Some(1),
+                owners: owners(&[("a-0", 0)]),
+            },
         ]);
         assert!(world.startable(Ordinal(0)).is_empty());
         assert_eq!(world.unsettled_ordinals(), BTreeSet::from([Ordinal(1)]));
@@ -253,15 +327,25 @@ mod tests {
 
     #[test]
     fn a_later_process_supersedes_and_an_earlier_one_cannot_come_back() {
-        let world = folded(&[incarnation(0, "p", 1, 2), incarnation(0, "q", 1, 2), incarnation(0, "p", 2, 2)]);
-        assert_eq!(world.superseded(Ordinal(0), &uid("p"), 2), Some(Superseded::By(uid("q"))));
+        let world = folded(&[
+            incarnation(0, "p", 1, 2),
+            incarnation(0, "q", 1, 2),
+            incarnation(0, "p", 2, 2),
+        ]);
+        assert_eq!(
+            world.superseded(Ordinal(0), &uid("p"), 2),
+            Some(Superseded::By(uid("q")))
+        );
         assert_eq!(world.superseded(Ordinal(0), &uid("q"), 1), None);
     }
 
     #[test]
     fn a_later_nonce_of_the_same_uid_supersedes() {
         let world = folded(&[incarnation(0, "p", 1, 2), incarnation(0, "p", 2, 2)]);
-        assert_eq!(world.superseded(Ordinal(0), &uid("p"), 1), Some(Superseded::SameUid));
+        assert_eq!(
+            world.superseded(Ordinal(0), &uid("p"), 1),
+            Some(Superseded::SameUid)
+        );
         assert_eq!(world.superseded(Ordinal(0), &uid("p"), 2), None);
     }
 

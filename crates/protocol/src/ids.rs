@@ -57,7 +57,10 @@ impl FromStr for TaskId {
         if name.is_empty() {
             return Err(error());
         }
-        Ok(Self { sub_topology: name.to_owned(), partition: i32::from(partition) })
+        Ok(Self {
+            sub_topology: name.to_owned(),
+            partition: i32::from(partition),
+        })
     }
 }
 
@@ -69,7 +72,9 @@ impl Serialize for TaskId {
 
 impl<'de> Deserialize<'de> for TaskId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -117,7 +122,13 @@ mod tests {
     #[test]
     fn a_task_id_prints_and_parses_with_dashes_in_its_name() {
         let id: TaskId = "exposure-by-customer-3".parse().unwrap();
-        assert_eq!(id, TaskId { sub_topology: "exposure-by-customer".into(), partition: 3 });
+        assert_eq!(
+            id,
+            TaskId {
+                sub_topology: "exposure-by-customer".into(),
+                partition: 3
+            }
+        );
         assert_eq!(id.to_string(), "exposure-by-customer-3");
     }
 

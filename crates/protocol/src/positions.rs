@@ -49,7 +49,9 @@ pub enum MirrorMismatch {
         position: i64,
     },
     /// The group has a higher offset: somebody moved it.
-    #[error("{topic}/{partition}: the group's offset is {mirror}, the task's position is {position}: the group's offsets were altered")]
+    #[error(
+        "{topic}/{partition}: the group's offset is {mirror}, the task's position is {position}: the group's offsets were altered"
+    )]
     OffsetsAltered {
         /// Topic of the input.
         topic: String,
@@ -71,13 +73,25 @@ fn show(offset: Option<i64>) -> String {
 /// # Errors
 /// [`MirrorMismatch`] when they differ; a person decides.
 pub fn check_mirror(position: &InputPosition, mirror: Option<i64>) -> Result<(), MirrorMismatch> {
-    let InputPosition { topic, partition, offset } = position.clone();
+    let InputPosition {
+        topic,
+        partition,
+        offset,
+    } = position.clone();
     match mirror {
         Some(mirror) if mirror == offset => Ok(()),
-        Some(mirror) if mirror > offset => {
-            Err(MirrorMismatch::OffsetsAltered { topic, partition, mirror, position: offset })
-        }
-        _ => Err(MirrorMismatch::OffsetsLost { topic, partition, mirror, position: offset }),
+        Some(mirror) if mirror > offset => Err(MirrorMismatch::OffsetsAltered {
+            topic,
+            partition,
+            mirror,
+            position: offset,
+        }),
+        _ => Err(MirrorMismatch::OffsetsLost {
+            topic,
+            partition,
+            mirror,
+            position: offset,
+        }),
     }
 }
 
@@ -87,10 +101,23 @@ mod tests {
 
     #[test]
     fn only_an_equal_mirror_passes() {
-        let position = InputPosition { topic: "t".into(), partition: 1, offset: 5 };
+        let position = InputPosition {
+            topic: "t".into(),
+            partition: 1,
+            offset: 5,
+        };
         assert!(check_mirror(&position, Some(5)).is_ok());
-        assert!(matches!(check_mirror(&position, Some(6)), Err(MirrorMismatch::OffsetsAltered { .. })));
-        assert!(matches!(check_mirror(&position, Some(4)), Err(MirrorMismatch::OffsetsLost { .. })));
-        assert!(matches!(check_mirror(&position, None), Err(MirrorMismatch::OffsetsLost { .. })));
+        assert!(matches!(
+            check_mirror(&position, Some(6)),
+            Err(MirrorMismatch::OffsetsAltered { .. })
+        ));
+        assert!(matches!(
+            check_mirror(&position, Some(4)),
+            Err(MirrorMismatch::OffsetsLost { .. })
+        ));
+        assert!(matches!(
+            check_mirror(&position, None),
+            Err(MirrorMismatch::OffsetsLost { .. })
+        ));
     }
 }

@@ -69,7 +69,11 @@ impl Broker {
     }
 
     fn session(&mut self, producer: u32, epoch: u64) -> Result<(), Refusal> {
-        if self.epochs.get(&producer) == Some(&epoch) { Ok(()) } else { Err(Refusal::Fenced) }
+        if self.epochs.get(&producer) == Some(&epoch) {
+            Ok(())
+        } else {
+            Err(Refusal::Fenced)
+        }
     }
 
     /// Adds to the open transaction (opening it if need be).

@@ -51,10 +51,23 @@ enum Stage {
     Acquiring(Acquire),
     Recovering,
     Idle,
-    Writing { left: usize, next: i64, staged: BTreeMap<i64, i64> },
-    Positions { next: i64, staged: BTreeMap<i64, i64> },
-    Committing { next: i64, staged: BTreeMap<i64, i64> },
-    Applying { next: i64, staged: BTreeMap<i64, i64> },
+    Writing {
+        left: usize,
+        next: i64,
+        staged: BTreeMap<i64, i64>,
+    },
+    Positions {
+        next: i64,
+        staged: BTreeMap<i64, i64>,
+    },
+    Committing {
+        next: i64,
+        staged: BTreeMap<i64, i64>,
+    },
+    Applying {
+        next: i64,
+        staged: BTreeMap<i64, i64>,
+    },
     Gone,
 }
 
@@ -103,8 +116,12 @@ impl Process {
     fn acquire(&mut self) {
         self.nonce += 1;
         self.doubt = false;
-        let identity =
-            Identity { ordinal: Ordinal(0), uid: self.uid.clone(), nonce: self.nonce, threads: 1 };
+        let identity = Identity {
+            ordinal: Ordinal(0),
+            uid: self.uid.clone(),
+            nonce: self.nonce,
+            threads: 1,
+        };
         self.stage = Stage::Acquiring(Acquire::new(identity));
     }
 
@@ -120,10 +137,15 @@ impl Process {
             Stage::Acquiring(acquire) => self.step_acquire(acquire, broker),
             Stage::Recovering => {
                 // Positions decide; the store is brought to them from its changelog's tail.
-                let (position, end) = self.early.take().unwrap_or((broker.position, broker.changelog.len()));
+                let (position, end) = self
+                    .early
+                    .take()
+                    .unwrap_or((broker.position, broker.changelog.len()));
                 self.memory = self.volume.clone();
                 let from = self.memory.changelog.min(end);
-                self.memory.sums.extend(broker.changelog[from..end].iter().copied());
+                self.memory
+                    .sums
+                    .extend(broker.changelog[from..end].iter().copied());
                 self.memory.changelog = end;
                 self.position = position;
                 self.stage = Stage::Idle;
@@ -132,20 +154,37 @@ impl Process {
                 if random.once_in(6) {
                     self.volume = self.memory.clone();
                 }
-                let left = usize::try_from(inputs - self.position).unwrap_or(0).min(1 + random.below(3));
+                let left = usize::try_from(inputs - self.position)
+                    .unwrap_or(0)
+                    .min(1 + random.below(3));
                 if left > 0 {
                     let (next, staged) = (self.position, BTreeMap::new());
                     self.stage = Stage::Writing { left, next, staged };
                 }
             }
-            Stage::Writing { left: 0, next, staged } => self.stage = Stage::Positions { next, staged },
-            Stage::Writing { left, next, mut staged } => {
+            Stage::Writing {
+                left: 0,
+                next,
+                staged,
+            } => self.stage = Stage::Positions { next, staged },
+            Stage::Writing {
+                left,
+                next,
+                mut staged,
+            } => {
                 let key = key_of(next);
                 let stored = || self.memory.sums.get(&key).copied().unwrap_or(0);
                 let sum = staged.get(&key).copied().unwrap_or_else(stored) + next;
                 staged.insert(key, sum);
                 let written = broker.write(PRODUCER, self.epoch, |open| open.outputs.push((next, sum)));
-                self.on(written, Stage::Writing { left: left - 1, next: next + 1, staged });
+                self.on(
+                    written,
+                    Stage::Writing {
+                        left: left - 1,
+                        next: next + 1,
+                        staged,
+                    },
+                );
             }
             Stage::Positions { next, staged } => {
                 let written = broker.write(PRODUCER, self.epoch, |open| {
@@ -226,7 +265,9 @@ impl Process {
         match acquire.clone().done(outcome) {
             Ok(Progress::Next(next)) => self.stage = Stage::Acquiring(next),
             Ok(Progress::Granted(_)) => self.stage = Stage::Recovering,
-            Ok(Progress::Superseded(_)) if self.mutant == Mutant::NeverExits => self.stage = Stage::Recovering,
+            Ok(Progress::Superseded(_)) if self.mutant == Mutant::NeverExits => {
+                self.stage = Stage::Recovering
+            }
             Ok(Progress::Superseded(_)) | Err(_) => self.stage = Stage::Gone,
         }
     }

@@ -91,7 +91,8 @@ impl Simulation {
     fn start(&mut self, volume: Volume) {
         self.born += 1;
         self.incidents += 1;
-        self.processes.push(Process::new(format!("p{}", self.born), volume, self.mutant));
+        self.processes
+            .push(Process::new(format!("p{}", self.born), volume, self.mutant));
     }
 
     fn step(&mut self) {
@@ -113,7 +114,11 @@ impl Simulation {
             }
             // A second process of the ordinal, while the first one still runs (a node that was cut off).
             3 => {
-                let volume = self.processes.first().map(|process| process.volume.clone()).unwrap_or_default();
+                let volume = self
+                    .processes
+                    .first()
+                    .map(|process| process.volume.clone())
+                    .unwrap_or_default();
                 self.start(volume);
             }
             4 => {
@@ -135,27 +140,43 @@ impl Simulation {
     /// G1 and G3: committed outputs are the inputs in order, each once, each with the sum that a run without
     /// faults gives; position and changelog belong to them.
     fn check(&self, step: usize) -> Result<(), Violation> {
-        let violated = |what: String| Err(Violation { seed: self.seed, step, what });
+        let violated = |what: String| {
+            Err(Violation {
+                seed: self.seed,
+                step,
+                what,
+            })
+        };
         let mut sums: BTreeMap<i64, i64> = BTreeMap::new();
         for (expected, &(input, found)) in (0..).zip(&self.broker.outputs) {
             let sum = sums.entry(key_of(expected)).or_default();
             *sum += expected;
             if (input, found) != (expected, *sum) {
-                return violated(format!("output {expected} is input {input} with sum {found}, wanted sum {sum}"));
+                return violated(format!(
+                    "output {expected} is input {input} with sum {found}, wanted sum {sum}"
+                ));
             }
         }
         let outputs = i64::try_from(self.broker.outputs.len()).unwrap_or(i64::MAX);
         let changelog: BTreeMap<_, _> = self.broker.changelog.iter().copied().collect();
         if self.broker.position != outputs || changelog != sums {
             let position = self.broker.position;
-            return violated(format!("{outputs} outputs, but position {position}, changelog {changelog:?} for {sums:?}"));
+            return violated(format!(
+                "{outputs} outputs, but position {position}, changelog {changelog:?} for {sums:?}"
+            ));
         }
         Ok(())
     }
 
     fn finished(&self, fences_before: u64) -> Result<Figures, Violation> {
         let step = FAULTY_STEPS + QUIET_STEPS;
-        let violated = |what: String| Err(Violation { seed: self.seed, step, what });
+        let violated = |what: String| {
+            Err(Violation {
+                seed: self.seed,
+                step,
+                what,
+            })
+        };
         if self.broker.position < INPUTS {
             return violated(format!("stuck at input {} of {INPUTS}", self.broker.position));
         }
@@ -166,7 +187,11 @@ impl Simulation {
             return violated(format!("{after} fences in {QUIET_STEPS} steps without faults"));
         }
         let outputs = u64::try_from(self.broker.outputs.len()).unwrap_or(u64::MAX);
-        Ok(Figures { crashes: self.crashes, fences: self.broker.fences, outputs })
+        Ok(Figures {
+            crashes: self.crashes,
+            fences: self.broker.fences,
+            outputs,
+        })
     }
 }
 
@@ -187,13 +212,16 @@ mod tests {
         (0..3_000).find_map(|seed| Simulation::new(seed, mutant).run().err())
     }
 
+    #[expect(clippy::print_stdout, reason = "the figures of the run")]
     #[test]
     fn nothing_is_lost_repeated_or_reordered_under_any_schedule() {
         let mut total = Figures::default();
         for seed in seeds() {
-            let figures = Simulation::new(seed, Mutant::Faithful).run().unwrap_or_else(|violation| {
-                panic!("{violation:?}; again with STREAMAPP_SIM_SEED={seed} make test-sim")
-            });
+            let figures = Simulation::new(seed, Mutant::Faithful)
+                .run()
+                .unwrap_or_else(|violation| {
+                    panic!("{violation:?}; again with STREAMAPP_SIM_SEED={seed} make test-sim")
+                });
             total.crashes += figures.crashes;
             total.fences += figures.fences;
             total.outputs += figures.outputs;

@@ -29,11 +29,22 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let mut tests: Vec<Test<'_>> = Vec::new();
     for topology in [Example::OrdersRisk, Example::Stateless] {
         for guarantee in [Guarantee::ExactlyOnceV2, Guarantee::AtLeastOnce] {
-            let prefix = format!("crash-{}-{}", name(topology), if matches!(guarantee, Guarantee::ExactlyOnceV2) { "eos" } else { "alo" });
+            let prefix = format!(
+                "crash-{}-{}",
+                name(topology),
+                if matches!(guarantee, Guarantee::ExactlyOnceV2) {
+                    "eos"
+                } else {
+                    "alo"
+                }
+            );
             for (point, pass) in RUNNING {
                 let name = format!("{prefix}-{point}");
                 let crash_at = vec![format!("{point}:{pass}")];
-                tests.push((name.clone(), Box::new(move || running(args, &name, topology, guarantee, &crash_at))));
+                tests.push((
+                    name.clone(),
+                    Box::new(move || running(args, &name, topology, guarantee, &crash_at)),
+                ));
             }
             let points: &[&str] = match topology {
                 Example::OrdersRisk => &["during-drain", "during-flush"],
@@ -41,15 +52,28 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
             };
             for point in points {
                 let name = format!("{prefix}-{point}");
-                tests.push((name.clone(), Box::new(move || draining(args, &name, topology, guarantee, point))));
+                tests.push((
+                    name.clone(),
+                    Box::new(move || draining(args, &name, topology, guarantee, point)),
+                ));
             }
         }
     }
     for guarantee in [Guarantee::ExactlyOnceV2, Guarantee::AtLeastOnce] {
-        let name = format!("crash-restore-{}", if matches!(guarantee, Guarantee::ExactlyOnceV2) { "eos" } else { "alo" });
+        let name = format!(
+            "crash-restore-{}",
+            if matches!(guarantee, Guarantee::ExactlyOnceV2) {
+                "eos"
+            } else {
+                "alo"
+            }
+        );
         // The first crash leaves a changelog tail behind the store, the second hits while it is read.
         let crash_at = vec!["after-commit:9".to_owned(), "during-restore:1".to_owned()];
-        tests.push((name.clone(), Box::new(move || running(args, &name, Example::OrdersRisk, guarantee, &crash_at))));
+        tests.push((
+            name.clone(),
+            Box::new(move || running(args, &name, Example::OrdersRisk, guarantee, &crash_at)),
+        ));
     }
     tests
 }
@@ -77,7 +101,12 @@ fn running(
     scene.orders(0, args.orders, RATE, None)?;
     scene.wait_drained(DRAINED)?;
     let crashes = app.events("died");
-    ensure!(crashes == crash_at.len(), "{crashes} crashes instead of {}: {}", crash_at.len(), app.words());
+    ensure!(
+        crashes == crash_at.len(),
+        "{crashes} crashes instead of {}: {}",
+        crash_at.len(),
+        app.words()
+    );
     let last = app.drain()?;
     ensure!(last["totals"]["storeWipes"] == 0, "a store was wiped: {last}");
     let mut counted = scene.check(args.orders, 0)?;
@@ -87,7 +116,13 @@ fn running(
 }
 
 /// The worker crashes while it drains; the next start goes on.
-fn draining(args: &Integration, name: &str, topology: Example, guarantee: Guarantee, point: &str) -> Result<Counted> {
+fn draining(
+    args: &Integration,
+    name: &str,
+    topology: Example,
+    guarantee: Guarantee,
+    point: &str,
+) -> Result<Counted> {
     let scene = Scene::new(args, name, topology, guarantee)?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, &[format!("{point}:1")]);
@@ -114,7 +149,10 @@ fn environment(scene: &Scene<'_>, crash_at: &[String]) -> Vec<(String, String)> 
     let directory = std::path::absolute(&scene.state_dir).unwrap_or_else(|_| scene.state_dir.clone());
     vec![
         ("STREAMAPP_CRASH_AT".to_owned(), crash_at.join(",")),
-        ("STREAMAPP_CRASH_MARKERS".to_owned(), directory.display().to_string()),
+        (
+            "STREAMAPP_CRASH_MARKERS".to_owned(),
+            directory.display().to_string(),
+        ),
     ]
 }
 

@@ -45,8 +45,15 @@ fn stateful<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
 
 /// Runs `streamapp` to its end.
 fn streamapp(args: &Integration, arguments: &[&str]) -> Result<(i32, String)> {
-    let output = Command::new(&args.streamapp).args(arguments).output().context("run streamapp")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(&args.streamapp)
+        .args(arguments)
+        .output()
+        .context("run streamapp")?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok((output.status.code().unwrap_or(-1), text))
 }
 
@@ -69,14 +76,23 @@ fn status_says(app: &App, parts: &[&str]) -> Result<()> {
 
 fn unknown_field(args: &Integration, name: &str) -> Result<Counted> {
     let scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
-    scene.write_file(|text| text.replace("threads:", "threds:").replace("selectKey:", "selectkey:"))?;
+    scene.write_file(|text| {
+        text.replace("threads:", "threds:")
+            .replace("selectKey:", "selectkey:")
+    })?;
     let file = scene.file.display().to_string();
     let (code, text) = streamapp(args, &["run", &file])?;
     ensure!(code == 3, "exit code {code}: {text}");
-    says(&text, &["threds", "threads", "selectkey", "selectKey", "app.yaml:", "^"])?;
+    says(
+        &text,
+        &["threds", "threads", "selectkey", "selectKey", "app.yaml:", "^"],
+    )?;
     let (code, text) = streamapp(args, &["validate", &file, "--output", "json"])?;
     let document: serde_json::Value = serde_json::from_str(&text).context("JSON output")?;
-    ensure!(code == 3 && document["valid"] == false, "exit code {code}: {text}");
+    ensure!(
+        code == 3 && document["valid"] == false,
+        "exit code {code}: {text}"
+    );
     let errors = document["errors"].as_array().map_or(0, Vec::len);
     ensure!(errors == 2, "{errors} errors instead of 2: {text}");
     Ok(Counted::default())
@@ -84,7 +100,8 @@ fn unknown_field(args: &Integration, name: &str) -> Result<Counted> {
 
 fn wrong_type(args: &Integration, name: &str) -> Result<Counted> {
     let scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
-    scene.write_file(|text| text.replace("aggregate + value.amountInCents", "aggregate + value.customerId"))?;
+    scene
+        .write_file(|text| text.replace("aggregate + value.amountInCents", "aggregate + value.customerId"))?;
     let (code, text) = streamapp(args, &["validate", &scene.file.display().to_string()])?;
     ensure!(code == 3, "exit code {code}: {text}");
     says(&text, &["int", "string", "aggregate.add", "^"])?;
@@ -96,7 +113,10 @@ fn missing_topic(args: &Integration, name: &str) -> Result<Counted> {
     let mut app = scene.launch().start()?;
     let code = app.wait_end(SECONDS(60))?;
     ensure!(code == 1, "exit code {code}");
-    says(&app.words(), &[&scene.input(), "does not exist", "--create-topics"])?;
+    says(
+        &app.words(),
+        &[&scene.input(), "does not exist", "--create-topics"],
+    )?;
     Ok(Counted::default())
 }
 
@@ -122,7 +142,11 @@ struct OwnBroker<'a> {
 impl<'a> OwnBroker<'a> {
     fn new(args: &'a Integration, port: u16) -> Result<Self> {
         let directory = std::path::absolute(args.state_dir.join(format!("broker-{port}")))?;
-        Ok(Self { args, directory, port })
+        Ok(Self {
+            args,
+            directory,
+            port,
+        })
     }
 
     fn call(&self, arguments: &[&str]) -> Result<()> {
@@ -133,7 +157,11 @@ impl<'a> OwnBroker<'a> {
             .args(["--port", &self.port.to_string()])
             .output()
             .context("run the broker script")?;
-        ensure!(output.status.success(), "broker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "broker {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 }
@@ -148,18 +176,25 @@ fn broker_down(args: &Integration, name: &str) -> Result<Counted> {
     const PORT: u16 = 19592;
     let own = OwnBroker::new(args, PORT)?;
     let mut scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
-    scene.broker = Broker { bootstrap: format!("127.0.0.1:{PORT}") };
+    scene.broker = Broker {
+        bootstrap: format!("127.0.0.1:{PORT}"),
+    };
     scene.write_file(|text| text)?;
     let mut launch = scene.launch();
     launch.arguments = vec!["--create-topics".to_owned(), "6".to_owned()];
     let mut app = launch.start()?;
-    eventually("the application to say that it waits", || Ok(app.events("waiting") > 0))?;
+    eventually("the application to say that it waits", || {
+        Ok(app.events("waiting") > 0)
+    })?;
     own.call(&["up"])?;
     app.wait_running(1, SECONDS(60))?;
     let half = args.orders / 2;
     scene.orders(0, half, 2_000, None)?;
     own.call(&["kill"])?;
-    eventually("the worker to notice", || Ok(app.status(0)?["phase"] != "Running"))?;
+    eventually(
+        "the worker to notice",
+        || Ok(app.status(0)?["phase"] != "Running"),
+    )?;
     own.call(&["up"])?;
     scene.orders(half, args.orders - half, 2_000, None)?;
     scene.wait_drained(SECONDS(120))?;
@@ -180,7 +215,9 @@ fn malformed_fail(args: &Integration, name: &str) -> Result<Counted> {
     eventually("the other tasks to finish", || {
         let status = app.status(0)?;
         let tasks = status["tasks"].as_array().context("tasks")?;
-        let behind = tasks.iter().filter(|task| task["state"] != "Failed" && task["lag"].as_i64().unwrap_or(0) > 3);
+        let behind = tasks
+            .iter()
+            .filter(|task| task["state"] != "Failed" && task["lag"].as_i64().unwrap_or(0) > 3);
         Ok(behind.count() == 0)
     })?;
     ensure!(app.events("died") == 0, "the worker died");
@@ -198,7 +235,10 @@ fn malformed_fail(args: &Integration, name: &str) -> Result<Counted> {
 
 /// The file with `onBadRecord: Skip` on its stream.
 fn skip(text: &str) -> String {
-    let line = text.lines().find(|line| line.trim_start().starts_with("timestamp:")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("timestamp:"))
+        .unwrap_or_default();
     let indent: String = line.chars().take_while(|c| *c == ' ').collect();
     text.replace(line, &format!("{line}\n{indent}onBadRecord: Skip"))
 }
@@ -245,16 +285,25 @@ fn second_run(args: &Integration, name: &str) -> Result<Counted> {
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
     let mut same_directory = scene.launch().start()?;
-    ensure!(same_directory.wait_end(SECONDS(30))? == 1, "a second run in the same directory must fail");
+    ensure!(
+        same_directory.wait_end(SECONDS(30))? == 1,
+        "a second run in the same directory must fail"
+    );
     says(&same_directory.words(), &["another `streamapp run`"])?;
     let mut elsewhere = scene.launch();
     elsewhere.state_dir = scene.state_dir.join("elsewhere");
     let mut elsewhere = elsewhere.start()?;
-    ensure!(elsewhere.wait_end(SECONDS(30))? == 1, "a second run elsewhere must fail");
+    ensure!(
+        elsewhere.wait_end(SECONDS(30))? == 1,
+        "a second run elsewhere must fail"
+    );
     says(&elsewhere.words(), &["is claimed by", "--take-over"])?;
     scene.orders(0, 1_000, 0, None)?;
     scene.wait_drained(SECONDS(60))?;
-    ensure!(app.progress().is_some_and(|last| last["totals"]["fences"] == 0), "the first run was fenced");
+    ensure!(
+        app.progress().is_some_and(|last| last["totals"]["fences"] == 0),
+        "the first run was fenced"
+    );
     app.drain()?;
     let counted = scene.check(1_000, 0)?;
     scene.clean()?;
@@ -267,7 +316,10 @@ struct SmallDisk<'a>(&'a Path);
 impl<'a> SmallDisk<'a> {
     fn mount(at: &'a Path, size: &str) -> Result<Self> {
         std::fs::create_dir_all(at)?;
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status()?;
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .status()?;
         ensure!(status.success(), "cannot mount a small tmpfs (root is needed)");
         Ok(Self(at))
     }
@@ -289,7 +341,10 @@ fn full_disk(args: &Integration, name: &str) -> Result<Counted> {
     scene.wait_drained(SECONDS(60))?;
     // All space goes; the next flush cannot be written.
     let filler = at.join("filler");
-    let _ = Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", filler.display())).output()?;
+    let _ = Command::new("dd")
+        .args(["if=/dev/zero", "bs=64k"])
+        .arg(format!("of={}", filler.display()))
+        .output()?;
     scene.orders(args.orders, args.orders, 0, None)?;
     status_says(&app, &["VolumeFull"])?;
     std::fs::remove_file(&filler)?;
@@ -310,15 +365,28 @@ fn foreign_store(args: &Integration, name: &str) -> Result<Counted> {
     let mut launch = other.launch();
     launch.state_dir = scene.launch().state_dir;
     let mut refused = launch.start()?;
-    ensure!(refused.wait_end(SECONDS(30))? == 1, "another application's directory must be refused");
+    ensure!(
+        refused.wait_end(SECONDS(30))? == 1,
+        "another application's directory must be refused"
+    );
     says(&refused.words(), &["belongs to application", &scene.id])?;
     // The same, found by the worker: only its own directory is another's.
-    let workers = (scene.launch().state_dir.join("worker-0"), other.launch().state_dir.join("worker-0"));
+    let workers = (
+        scene.launch().state_dir.join("worker-0"),
+        other.launch().state_dir.join("worker-0"),
+    );
     std::fs::create_dir_all(&workers.1)?;
-    let copied = Command::new("cp").arg("-r").arg(workers.0.join("state")).arg(&workers.1).status()?;
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(workers.0.join("state"))
+        .arg(&workers.1)
+        .status()?;
     ensure!(copied.success(), "cannot copy the directory");
     let mut refused = other.launch().start()?;
-    ensure!(refused.wait_end(SECONDS(60))? == 1, "another application's store must be refused");
+    ensure!(
+        refused.wait_end(SECONDS(60))? == 1,
+        "another application's store must be refused"
+    );
     says(&refused.words(), &["belongs to application", &scene.id])?;
     scene.clean()?;
     other.clean()?;
@@ -339,7 +407,10 @@ fn lost_volume(args: &Integration, name: &str) -> Result<Counted> {
     scene.orders(args.orders, args.orders, 0, None)?;
     scene.wait_drained(SECONDS(60))?;
     let last = again.drain()?;
-    ensure!(last["totals"]["restoredRecords"].as_u64() > Some(0), "nothing was restored: {last}");
+    ensure!(
+        last["totals"]["restoredRecords"].as_u64() > Some(0),
+        "nothing was restored: {last}"
+    );
     let counted = scene.check(args.orders * 2, 0)?;
     scene.clean()?;
     Ok(counted)

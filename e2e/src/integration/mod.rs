@@ -90,22 +90,39 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
         match test() {
             Ok(counted) => {
                 figures.counted += counted;
-                println!("test {name} ... ok ({:.1} s, {} records)", started.elapsed().as_secs_f64(), counted.records);
+                println!(
+                    "test {name} ... ok ({:.1} s, {} records)",
+                    started.elapsed().as_secs_f64(),
+                    counted.records
+                );
             }
             Err(error) => {
                 figures.failed += 1;
                 figures.failures.push(format!("{name}: {error:#}"));
-                println!("test {name} ... FAILED ({:.1} s): {error:#}", started.elapsed().as_secs_f64());
+                println!(
+                    "test {name} ... FAILED ({:.1} s): {error:#}",
+                    started.elapsed().as_secs_f64()
+                );
             }
         }
     }
     let passed = figures.failed == 0;
     report.end(passed, &figures)?;
-    let Counted { kills, records, duplicates, missing, wrong } = figures.counted;
+    let Counted {
+        kills,
+        records,
+        duplicates,
+        missing,
+        wrong,
+    } = figures.counted;
     println!(
         "crash-local: runs={} kills={kills} records={records} duplicates={duplicates} missing={missing} wrong={wrong}",
         figures.runs
     );
-    println!("{} passed, {} failed, 0 skipped", figures.runs - figures.failed, figures.failed);
+    println!(
+        "{} passed, {} failed, 0 skipped",
+        figures.runs - figures.failed,
+        figures.failed
+    );
     Ok(passed)
 }

@@ -29,9 +29,16 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     /// Topics, file and directory, all new.
-    pub(super) fn new(args: &'a Integration, name: &str, topology: Example, guarantee: Guarantee) -> Result<Self> {
+    pub(super) fn new(
+        args: &'a Integration,
+        name: &str,
+        topology: Example,
+        guarantee: Guarantee,
+    ) -> Result<Self> {
         let scene = Self::without_topics(args, name, topology, guarantee)?;
-        scene.broker.create_topics(&[(&scene.input(), PARTITIONS), (&scene.output(), PARTITIONS)])?;
+        scene
+            .broker
+            .create_topics(&[(&scene.input(), PARTITIONS), (&scene.output(), PARTITIONS)])?;
         Ok(scene)
     }
 
@@ -50,7 +57,15 @@ impl<'a> Scene<'a> {
         }
         std::fs::create_dir_all(&state_dir)?;
         let file = state_dir.join("app.yaml");
-        let scene = Self { args, broker: args.broker.clone(), id, topology, guarantee, file, state_dir };
+        let scene = Self {
+            args,
+            broker: args.broker.clone(),
+            id,
+            topology,
+            guarantee,
+            file,
+            state_dir,
+        };
         scene.write_file(|text| text)?;
         Ok(scene)
     }
@@ -70,12 +85,18 @@ impl<'a> Scene<'a> {
             Example::Stateless => ("examples/orders-risk/stateless.yaml", "orders.scored.v1"),
         };
         let text = std::fs::read_to_string(example).with_context(|| format!("read {example}"))?;
-        let text = text.replace("orders.submitted.v1", &self.input()).replace(output, &self.output());
+        let text = text
+            .replace("orders.submitted.v1", &self.input())
+            .replace(output, &self.output());
         let guarantee = match self.guarantee {
             Guarantee::ExactlyOnceV2 => "exactly_once_v2",
             Guarantee::AtLeastOnce => "at_least_once",
         };
-        let values = [("applicationId", self.id.as_str()), ("bootstrapServers", &self.broker.bootstrap), ("guarantee", guarantee)];
+        let values = [
+            ("applicationId", self.id.as_str()),
+            ("bootstrapServers", &self.broker.bootstrap),
+            ("guarantee", guarantee),
+        ];
         let text = values.iter().try_fold(text, |text, (key, value)| {
             set(&text, key, value).with_context(|| format!("{example} has no line for {key}"))
         })?;
@@ -139,7 +160,12 @@ impl<'a> Scene<'a> {
             json: None,
         })?;
         let verdict = &report.verdict;
-        let faults: Vec<_> = verdict.sections.iter().flat_map(|section| section.examples.iter()).take(5).collect();
+        let faults: Vec<_> = verdict
+            .sections
+            .iter()
+            .flat_map(|section| section.examples.iter())
+            .take(5)
+            .collect();
         if !verdict.passed() {
             bail!("the checker found faults: {faults:?}");
         }
@@ -150,7 +176,11 @@ impl<'a> Scene<'a> {
         Ok(Counted {
             kills: 0,
             records: verdict.orders,
-            duplicates: if allowed { 0 } else { verdict.total(|section| section.duplicates) },
+            duplicates: if allowed {
+                0
+            } else {
+                verdict.total(|section| section.duplicates)
+            },
             missing: verdict.total(|section| section.missing),
             wrong: verdict.total(|section| section.wrong + section.out_of_order),
         })
@@ -159,7 +189,11 @@ impl<'a> Scene<'a> {
     /// Removes the scene's topics and files; a test that failed leaves them to be looked at.
     pub(super) fn clean(&self) -> Result<()> {
         let names = self.broker.topic_names()?;
-        let ours: Vec<_> = names.iter().filter(|name| name.starts_with(&self.id)).map(String::as_str).collect();
+        let ours: Vec<_> = names
+            .iter()
+            .filter(|name| name.starts_with(&self.id))
+            .map(String::as_str)
+            .collect();
         self.broker.delete_topics(&ours)?;
         std::fs::remove_dir_all(&self.state_dir).context("remove the test's directory")
     }
