@@ -27,8 +27,9 @@ build: setup ## build everything into bin/
 	done
 	@echo "built: bin/streamapp bin/streamapp-worker bin/streamapp-e2e"
 
-demo: build ## run the example on a broker of its own, kill a worker, and check the result
-	@if [[ -x e2e/demo ]]; then e2e/demo; else echo "the demo is not written yet" >&2; exit 1; fi
+demo: build ## the main job with faults, on a broker on 127.0.0.1:19092, judged by the checker
+	@e2e/broker up
+	@bin/streamapp-e2e demo
 
 test: ## everything that CI runs; ends with one line of totals
 	@e2e/test
@@ -52,7 +53,7 @@ test-sim: setup ## seeded simulation
 	cargo test --release -p streamapp-sim
 
 test-integration: build ## real Kafka, real RocksDB, kill -9
-	bin/streamapp-e2e integration
+	@e2e/test integration
 
 bench: build ## ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
 	@e2e/broker up

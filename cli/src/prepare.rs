@@ -12,6 +12,8 @@ use topology::Plan;
 use topology::plan::TopicName;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a first answer may take: after it, the user is told what is waited for.
+const CONTACT: Duration = Duration::from_secs(3);
 /// Tombstones of changelogs live a week: so long may a store be away before it is rebuilt.
 const TOMBSTONE_RETENTION_MS: &str = "604800000";
 
@@ -103,7 +105,7 @@ impl Preparation<'_> {
     /// Topics, then claim, then assignment, then fences. Each step can be repeated.
     pub(crate) fn prepare(&self) -> Result<Prepared, PrepareError> {
         let admin = Admin::new(self.settings).map_err(control::Error::from)?;
-        admin.cluster_id(TIMEOUT)?;
+        admin.cluster_id(CONTACT)?;
         let mut created = Vec::new();
         let partitions = self.topics(&admin, &mut created)?;
         let tasks: Vec<TaskId> = self

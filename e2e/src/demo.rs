@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::app::{App, Launch, signal};
+use crate::bench::subjects::set;
 use crate::broker::Broker;
 use crate::check::{Check, Example, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
@@ -112,7 +113,7 @@ fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
     );
     let launch = Launch {
         program: args.streamapp.clone(),
-        file: args.file.clone(),
+        file: file_for(args)?,
         workers: WORKERS,
         state_dir: args.state_dir.clone(),
         arguments: Vec::new(),
@@ -344,6 +345,21 @@ fn prepare(args: &Demo) -> Result<()> {
             .with_context(|| format!("empty {}", args.state_dir.display()))?;
     }
     args.broker.create_topics(&[(INPUT, 6), (OUTPUT, 6)])
+}
+
+/// The file, pointed at the demo's broker.
+fn file_for(args: &Demo) -> Result<PathBuf> {
+    let text =
+        std::fs::read_to_string(&args.file).with_context(|| format!("read {}", args.file.display()))?;
+    if text.contains(&args.broker.bootstrap) {
+        return Ok(args.file.clone());
+    }
+    let text = set(&text, "bootstrapServers", &args.broker.bootstrap)
+        .with_context(|| format!("{} has no line for bootstrapServers", args.file.display()))?;
+    std::fs::create_dir_all(&args.state_dir)?;
+    let file = args.state_dir.join("app.yaml");
+    std::fs::write(&file, text)?;
+    Ok(file)
 }
 
 /// How often the broker has initialised a producer of the application's stream threads, by its own log: each time

@@ -156,11 +156,13 @@ fn sessions(mut worker: Worker) -> anyhow::Result<ExitCode> {
                     message,
                 } => {
                     shared.explain(phase, reason, message);
-                    let until = Instant::now() + again;
+                    // A broker that is away costs nothing to ask again; whatever comes later has written records.
+                    let wait = if phase == Phase::Starting { AGAIN.0 } else { again };
+                    let until = Instant::now() + wait;
                     while Instant::now() < until && !shared.shutdown_requested() {
                         pause.sleep(Duration::from_millis(100));
                     }
-                    again = (again * 2).min(AGAIN.1);
+                    again = (wait * 2).min(AGAIN.1);
                 }
                 SessionEnd::Failed { reason, message } => {
                     shared.explain(Phase::Failed, reason, message);

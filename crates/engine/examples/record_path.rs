@@ -15,7 +15,13 @@ impl Output for Last {
         Ok(())
     }
 
-    fn send(&mut self, _: usize, key: Option<&[u8]>, value: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
+    fn send(
+        &mut self,
+        _: usize,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        _: i64,
+    ) -> Result<(), OutputError> {
         self.0.clear();
         self.0.extend_from_slice(key.unwrap_or_default());
         self.1.clear();
@@ -48,8 +54,14 @@ fn main() {
     let started = Instant::now();
     for n in 0..RECORDS {
         let value = Some(inputs[(n % 1000) as usize].as_bytes());
-        let record =
-            InputRecord { topic: "orders", partition: 0, offset: i64::from(n), timestamp: 0, key: Some(b"k"), value };
+        let record = InputRecord {
+            topic: "orders",
+            partition: 0,
+            offset: i64::from(n),
+            timestamp: 0,
+            key: Some(b"k"),
+            value,
+        };
         first.process(&record, &mut between).unwrap();
     }
     let one = started.elapsed() / RECORDS;
@@ -70,6 +82,9 @@ fn main() {
         }
     }
     let two = started.elapsed() / RECORDS;
-    println!("JSON of {} bytes -> selectKey -> repartition: {one:?} per record", bytes / inputs.len());
+    println!(
+        "JSON of {} bytes -> selectKey -> repartition: {one:?} per record",
+        bytes / inputs.len()
+    );
     println!("repartition -> aggregate -> filter -> mapValues: {two:?} per record");
 }

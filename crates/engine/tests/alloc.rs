@@ -138,6 +138,13 @@ fn the_steady_state_allocates_nothing_per_record() {
     run(RECORDS);
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     // 10 commits of 10 keys are copied out by this test: two allocations per key and the growth of a list.
-    assert!(allocations <= 10 * (10 * 2 + 4), "{allocations} allocations for {RECORDS} records through two tasks");
-    assert!(last.sent > RECORDS, "the filter let nothing through: {}", last.sent);
+    assert!(
+        allocations <= 10 * (10 * 2 + 4),
+        "{allocations} allocations for {RECORDS} records through two tasks"
+    );
+    assert!(
+        last.sent > RECORDS,
+        "the filter let nothing through: {}",
+        last.sent
+    );
 }

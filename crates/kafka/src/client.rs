@@ -119,7 +119,11 @@ unsafe fn set_all(
         .properties
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    let bootstrap = [("bootstrap.servers", settings.bootstrap_servers.as_str())];
+    // A broker that comes back is found within a second, not within the default ten.
+    let bootstrap = [
+        ("bootstrap.servers", settings.bootstrap_servers.as_str()),
+        ("reconnect.backoff.max.ms", "1000"),
+    ];
     for (name, value) in users.chain(bootstrap).chain(own.iter().copied()) {
         let text = |text| CString::new(text).map_err(|_| ConfigError::new(name, "contains a NUL byte"));
         let (native_name, native_value) = (text(name)?, text(value)?);

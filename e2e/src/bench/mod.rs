@@ -66,11 +66,7 @@ pub(crate) struct Bench {
     )]
     stateless_file: PathBuf,
     /// Declaration of the orders-risk line
-    #[arg(
-        long,
-        default_value = "examples/orders-risk/streamapp.yaml",
-        value_name = "FILE"
-    )]
+    #[arg(long, default_value = "examples/orders-risk/app.yaml", value_name = "FILE")]
     orders_risk_file: PathBuf,
     /// Command of the Kafka Streams peer
     #[arg(long, default_value = "e2e/peer/run", value_name = "COMMAND")]

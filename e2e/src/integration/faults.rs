@@ -331,6 +331,14 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
+/// Appends until nothing fits any more.
+fn fill(filler: &Path) -> Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::options().create(true).append(true).open(filler)?;
+    while file.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+    Ok(())
+}
+
 fn full_disk(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
     let at = scene.state_dir.join("app");
@@ -339,14 +347,14 @@ fn full_disk(args: &Integration, name: &str) -> Result<Counted> {
     app.wait_running(1, SECONDS(60))?;
     scene.orders(0, args.orders, 0, None)?;
     scene.wait_drained(SECONDS(60))?;
-    // All space goes; the next flush cannot be written.
+    // All space goes, again and again: the next flush cannot be written.
     let filler = at.join("filler");
-    let _ = Command::new("dd")
-        .args(["if=/dev/zero", "bs=64k"])
-        .arg(format!("of={}", filler.display()))
-        .output()?;
+    fill(&filler)?;
     scene.orders(args.orders, args.orders, 0, None)?;
-    status_says(&app, &["VolumeFull"])?;
+    eventually("the worker to hold for a full volume", || {
+        fill(&filler)?;
+        Ok(app.status(0)?["reason"] == "VolumeFull")
+    })?;
     std::fs::remove_file(&filler)?;
     scene.wait_drained(SECONDS(60))?;
     app.drain()?;

@@ -6,6 +6,8 @@ mod faults;
 mod scene;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -34,6 +36,9 @@ pub(crate) struct Integration {
     /// Orders of a crash test
     #[arg(long, default_value_t = 4_000)]
     pub(crate) orders: u64,
+    /// Crash tests at a time: they wait more than they work
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
     /// Print the names of the tests
     #[arg(long)]
     list: bool,
@@ -59,7 +64,7 @@ impl std::ops::AddAssign for Counted {
     }
 }
 
-type Test<'a> = (String, Box<dyn Fn() -> Result<Counted> + 'a>);
+type Test<'a> = (String, Box<dyn Fn() -> Result<Counted> + Send + Sync + 'a>);
 
 /// The figures of `reports/crash-local.json`.
 #[derive(Debug, Default, Serialize)]
@@ -71,41 +76,34 @@ struct Figures {
     failures: Vec<String>,
 }
 
-/// Runs all tests in turn; the last line has the totals.
+/// Runs crash tests side by side, then faults in turn; the last line has the totals.
 pub(crate) fn run(args: &Integration) -> Result<bool> {
-    let mut tests: Vec<Test<'_>> = crash::tests(args);
-    tests.extend(faults::tests(args));
+    let (mut crashes, mut faults) = (crash::tests(args), faults::tests(args));
     if let Some(only) = &args.only {
-        tests.retain(|(name, _)| name.contains(only.as_str()));
+        crashes.retain(|(name, _)| name.contains(only.as_str()));
+        faults.retain(|(name, _)| name.contains(only.as_str()));
     }
     if args.list {
-        tests.iter().for_each(|(name, _)| println!("{name}"));
+        crashes
+            .iter()
+            .chain(&faults)
+            .for_each(|(name, _)| println!("{name}"));
         return Ok(true);
     }
     let report = Report::begin("crash-local", 7);
-    let mut figures = Figures::default();
-    for (name, test) in &tests {
-        let started = Instant::now();
-        figures.runs += 1;
-        match test() {
-            Ok(counted) => {
-                figures.counted += counted;
-                println!(
-                    "test {name} ... ok ({:.1} s, {} records)",
-                    started.elapsed().as_secs_f64(),
-                    counted.records
-                );
-            }
-            Err(error) => {
-                figures.failed += 1;
-                figures.failures.push(format!("{name}: {error:#}"));
-                println!(
-                    "test {name} ... FAILED ({:.1} s): {error:#}",
-                    started.elapsed().as_secs_f64()
-                );
-            }
+    let figures = Mutex::new(Figures::default());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(test) = crashes.get(next.fetch_add(1, Ordering::AcqRel)) {
+                    run_test(test, &figures);
+                }
+            });
         }
-    }
+    });
+    faults.iter().for_each(|test| run_test(test, &figures));
+    let figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let passed = figures.failed == 0;
     report.end(passed, &figures)?;
     let Counted {
@@ -125,4 +123,23 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
         figures.failed
     );
     Ok(passed)
+}
+
+fn run_test((name, test): &Test<'_>, figures: &Mutex<Figures>) {
+    let started = Instant::now();
+    let result = test();
+    let seconds = started.elapsed().as_secs_f64();
+    let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+    figures.runs += 1;
+    match result {
+        Ok(counted) => {
+            figures.counted += counted;
+            println!("test {name} ... ok ({seconds:.1} s, {} records)", counted.records);
+        }
+        Err(error) => {
+            figures.failed += 1;
+            figures.failures.push(format!("{name}: {error:#}"));
+            println!("test {name} ... FAILED ({seconds:.1} s): {error:#}");
+        }
+    }
 }
