@@ -32,6 +32,8 @@ const PREFETCH_KIB: u32 = 4 * 1024;
 const MAX_RECORD_BYTES: usize = 1_000_000 - 512;
 /// How often a running worker looks for members in its group.
 const GROUP_CHECK: Duration = Duration::from_secs(5);
+/// How long that look may take: the loop that follows the control log waits for it.
+const GLANCE: Duration = Duration::from_secs(2);
 /// How often consumed records of repartition topics are deleted (Kafka Streams' `repartition.purge.interval.ms`).
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -224,7 +226,7 @@ impl Worker {
     }
 
     fn session_on(&self, control: &mut ControlLog) -> Result<SessionEnd, SessionEnd> {
-        self.refuse_live_group()?;
+        self.refuse_live_group(REQUEST_TIMEOUT)?;
         let partitions = self.topics()?;
         let (token, producers) = match self.acquire(control)? {
             Ok(granted) => granted,
@@ -272,9 +274,9 @@ impl Worker {
     }
 
     /// A group with members means that somebody else consumes under this `application.id`.
-    fn refuse_live_group(&self) -> Result<(), SessionEnd> {
+    fn refuse_live_group(&self, timeout: Duration) -> Result<(), SessionEnd> {
         let group = &self.config.application_id.0;
-        match self.admin.group_state(group, REQUEST_TIMEOUT)? {
+        match self.admin.group_state(group, timeout)? {
             GroupState::Unused => Ok(()),
             GroupState::Live => Err(SessionEnd::Wait {
                 phase: Phase::Hold,
@@ -638,13 +640,19 @@ impl Worker {
             }
             if checked.elapsed() >= GROUP_CHECK {
                 checked = Instant::now();
-                if let Err(
-                    end @ SessionEnd::Wait {
-                        reason: "GroupInUse", ..
-                    },
-                ) = self.refuse_live_group()
-                {
-                    break (Wanted::Drain, Some(end));
+                match self.refuse_live_group(GLANCE) {
+                    Err(
+                        end @ SessionEnd::Wait {
+                            reason: "GroupInUse", ..
+                        },
+                    ) => break (Wanted::Drain, Some(end)),
+                    // Not by itself a reason to stop: without records nothing is at stake, and with records a
+                    // commit will tell.
+                    Err(SessionEnd::Wait { reason, message, .. }) => {
+                        self.shared.explain(Phase::Running, reason, message);
+                    }
+                    Ok(()) if !owned.is_empty() => self.shared.enter(Phase::Running),
+                    Ok(()) | Err(_) => {}
                 }
             }
             if self.purge_repartitions == Purge::Regularly && purged.elapsed() >= PURGE_INTERVAL {

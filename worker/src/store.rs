@@ -274,8 +274,16 @@ impl TaskDb {
 
     /// Writes memtables to disk; what is on disk afterwards contains everything applied so far.
     pub(crate) fn flush(&self, wait: FlushWait) -> Result<(), StoreError> {
+        // A flush that failed in the background is told only to the next one that waits.
+        let failed = self
+            .db
+            .property_int_value("rocksdb.background-errors")
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+            > 0;
         let mut options = FlushOptions::default();
-        options.set_wait(wait == FlushWait::UntilDone);
+        options.set_wait(failed || wait == FlushWait::UntilDone);
         let families: Vec<_> = self
             .stores
             .iter()

@@ -1,11 +1,12 @@
 //! The deterministic runtime of one task: records in → outputs, changelog, offsets out.
 //!
-//! No Kafka, no RocksDB, no thread, no clock: what a task does depends on its records and its stores alone, so replay
-//! gives the same result. The way of a record is [`Task::process`]: decode (only the fields that the plan reads) →
-//! nodes → buffered outputs and staged writes, which take effect together or not at all.
+//! No Kafka, no RocksDB, no thread, no clock: what a task does depends on its records and its stores alone,
+//! so replay gives the same result. The way of a record is [`Task::process`]: decode (only the fields that
+//! the plan reads) → nodes → buffered outputs and staged writes, which take effect together or not at all.
 //!
-//! In the steady state nothing is allocated on the heap per record (`tests/alloc.rs` counts).
+//! In the steady state nothing is allocated on the heap per record; `tests/alloc.rs` counts.
 
+mod error;
 mod format;
 pub mod json;
 pub mod partition;
@@ -15,9 +16,8 @@ mod staging;
 mod store;
 mod task;
 
-pub use record::{
-    BadRecord, DropReason, ErrorCategory, InputRecord, Output, OutputError, ProcessError, Processed,
-};
+pub use error::{ErrorCategory, ProcessError, Recovery};
+pub use record::{BadRecord, DropReason, InputRecord, Output, OutputError, Processed};
 pub use staging::Change;
 pub use store::{MemoryStore, Store, StoreError};
 pub use task::Task;

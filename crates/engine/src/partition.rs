@@ -1,7 +1,8 @@
-//! Kafka's partitioning of keys: `Utils.murmur2` and `toPositive` of kafka-clients, so that records land where Kafka's
-//! own producers put them.
+//! Kafka's partitioning of keys: `Utils.murmur2` and `Utils.toPositive` of kafka-clients, so that records
+//! land where Kafka's own producers put them. Null keys, which Kafka spreads at random, are the owner's
+//! matter.
 
-/// 32-bit murmur2 with Kafka's seed.
+/// 32-bit murmur2 with Kafka's seed, as `org.apache.kafka.common.utils.Utils.murmur2`.
 #[must_use]
 pub fn murmur2(data: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_b28c;
@@ -25,7 +26,7 @@ pub fn murmur2(data: &[u8]) -> i32 {
     (hash ^ (hash >> 15)).cast_signed()
 }
 
-/// The partition of a key among `count` (at least 1).
+/// The partition of a key among `count`, as Kafka's built-in partitioner; 0 when `count` is below 1.
 #[must_use]
 pub fn partition_for(key: &[u8], count: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) % count.max(1)
@@ -35,26 +36,49 @@ pub fn partition_for(key: &[u8], count: i32) -> i32 {
 mod tests {
     use super::*;
 
+    /// Made by running `org.apache.kafka.common.utils.Utils` of kafka-clients 4.4.0: key, `murmur2`, and the
+    /// partition among twelve and among seven.
     #[test]
-    fn hashes_equal_those_of_kafkas_own_test() {
-        // Pairs from running org.apache.kafka.common.utils.Utils.murmur2 of kafka-clients 4.4.0.
-        for (text, hash) in [
-            ("21", -973_932_308),
-            ("foobar", -790_332_482),
-            ("a-little-bit-long-string", -985_981_536),
-            ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
-            ("abc", 479_470_107),
+    fn hashes_and_partitions_are_those_of_kafka_clients() {
+        for (key, hash, of_twelve, of_seven) in [
+            ("", 275_646_681, 9, 2),
+            ("a", -1_563_381_124, 4, 5),
+            ("ab", 316_155_434, 2, 0),
+            ("abc", 479_470_107, 3, 4),
+            ("abcd", -1_323_649_548, 8, 5),
+            ("abcde", 461_995_741, 1, 4),
+            ("21", -973_932_308, 0, 3),
+            ("foobar", -790_332_482, 6, 0),
+            ("a-little-bit-long-string", -985_981_536, 8, 1),
+            ("a-little-bit-longer-string", -1_486_304_829, 11, 0),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+                5,
+                3,
+            ),
+            ("customer-000042", -1_051_259_143, 1, 5),
+            ("Grüße", 1_190_824_359, 3, 4),
+            ("日本語", 1_431_860_170, 10, 6),
         ] {
-            assert_eq!(murmur2(text.as_bytes()), hash, "{text}");
+            let key = key.as_bytes();
+            assert_eq!(
+                (murmur2(key), partition_for(key, 12), partition_for(key, 7)),
+                (hash, of_twelve, of_seven)
+            );
         }
-    }
-
-    #[test]
-    fn partitions_are_within_the_count() {
-        for n in 0..1000 {
-            let partition = partition_for(format!("key-{n}").as_bytes(), 7);
-            assert!((0..7).contains(&partition));
+        for (key, hash, of_twelve) in [
+            (&[0][..], 375_494_588, 8),
+            (&[0xff; 5], -363_838_622, 6),
+            (&[0x80, 127, 0, 1, 2, 3, 4, 5], -123_005_286, 2),
+            (&[0x80], 857_690_492, 8),
+            (&1i64.to_be_bytes(), 2_100_486_060, 0),
+        ] {
+            assert_eq!(
+                (murmur2(key), partition_for(key, 12)),
+                (hash, of_twelve),
+                "{key:?}"
+            );
         }
     }
 }

@@ -1,6 +1,10 @@
-//! What goes into a task, what comes out, and what can go wrong between.
+//! What goes into a task and what comes out of it.
 
 use std::fmt;
+
+use topology::plan::SinkIndex;
+
+use crate::ErrorCategory;
 
 /// A record of the task's input, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -21,19 +25,21 @@ pub struct InputRecord<'a> {
 
 /// Where results go. Called only after the whole record has succeeded.
 pub trait Output {
-    /// Whether a result of this size can be sent; asked for all results of a record before the first is sent.
+    /// Whether a result of this size can be sent; asked for all results of a record before the first is sent,
+    /// so that a result that is too large stops its task only and leaves the transaction whole.
     ///
     /// # Errors
     /// When it cannot.
-    fn check(&self, sink: usize, key_bytes: usize, value_bytes: usize) -> Result<(), OutputError>;
+    fn check(&self, sink: SinkIndex, key_bytes: usize, value_bytes: usize) -> Result<(), OutputError>;
 
-    /// Sends a result. After an error the transaction must be dropped: earlier results of the record are in it.
+    /// Sends a result. `timestamp`: milliseconds since the Unix epoch.
     ///
     /// # Errors
-    /// When the producer does not take it.
+    /// When the producer does not take it. The transaction must then be aborted, because earlier results of
+    /// the record are in it: [`crate::Recovery::AbortTransaction`].
     fn send(
         &mut self,
-        sink: usize,
+        sink: SinkIndex,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         timestamp: i64,
@@ -53,76 +59,62 @@ impl OutputError {
     }
 }
 
-/// What became of a record.
+/// What became of a record. In each case the task goes on behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Processed {
-    /// Processed.
+    /// Processed; whatever it had to send and to stage is sent and staged.
     Done,
-    /// An operator dropped it, as its semantics say.
+    /// An operator dropped it, as its semantics say. Where a topology branches, other branches may have
+    /// processed it; the reason is that of the first branch in declared order.
     Dropped(DropReason),
-    /// It could not be read, and `onBadRecord` is `Skip`.
+    /// It could not be read, and the stream says `onBadRecord: Skip`. It does not move stream time.
     Skipped(BadRecord),
 }
 
 /// Why an operator drops a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// A grouping met a null key.
+    /// An aggregation met a null key.
     NullKey,
-    /// An operator that needs a value met a tombstone.
+    /// An operator that works on values met a null value (a tombstone).
     NullValue,
 }
 
-/// Where a record is and what is wrong with it.
+impl DropReason {
+    /// For metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NullKey => "null-key",
+            Self::NullValue => "null-value",
+        }
+    }
+}
+
+/// A record, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
-    /// Topic, partition, offset.
-    pub at: (String, i32, i64),
+    /// The topic's name in Kafka.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// What kind of fault it is.
+    pub category: ErrorCategory,
     /// What is wrong.
     pub reason: String,
 }
 
 impl fmt::Display for BadRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (topic, partition, offset) = &self.at;
-        write!(f, "record {topic}/{partition}@{offset}: {}", self.reason)
-    }
-}
-
-/// Kind of a [`ProcessError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorCategory {
-    /// The record's bytes are not what the plan reads.
-    Deserialization,
-    /// An expression has no value for it.
-    Expression,
-    /// A store could not be read.
-    Store,
-    /// A result could not be written.
-    Output,
-}
-
-/// Why a task cannot go past a record. Nothing of the record is staged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{record} (step {step}); {}", advice(*.category))]
-pub struct ProcessError {
-    /// The kind.
-    pub category: ErrorCategory,
-    /// Path of the step in the declaration.
-    pub step: String,
-    /// Where the record is and what is wrong.
-    pub record: BadRecord,
-}
-
-fn advice(category: ErrorCategory) -> &'static str {
-    match category {
-        ErrorCategory::Deserialization => {
-            "correct the producer or the declared type, or set onBadRecord: Skip for this stream"
-        }
-        ErrorCategory::Expression => {
-            "change the expression so that it has a value for this record, or filter the record before"
-        }
-        ErrorCategory::Store => "the store cannot be read; see the worker's log",
-        ErrorCategory::Output => "make the result smaller, or raise the topic's max.message.bytes",
+        let Self {
+            topic,
+            partition,
+            offset,
+            category: _,
+            reason,
+        } = self;
+        write!(f, "record {topic}/{partition}@{offset}: {reason}")
     }
 }

@@ -1,7 +1,8 @@
 //! Writes of the transaction under way: the last value per key, in memory, in the order of first writes.
 //!
-//! All bytes lie in one buffer that is kept from transaction to transaction. A record that fails is undone to where it
-//! began.
+//! All bytes lie in one buffer that is kept from transaction to transaction. A value that fits the place of
+//! the key's earlier one overwrites it; each record keeps what it overwrote, so that a record that fails is
+//! undone to where it began. What reads and applies the changes, and when, is the owner's matter.
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// A key that the transaction has written, with its last value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a> {
-    /// The key.
+    /// The key, in the store's key format.
     pub key: &'a [u8],
     /// The value as store and changelog hold it; `None` deletes.
     pub value: Option<&'a [u8]>,
@@ -19,30 +20,59 @@ pub struct Change<'a> {
     pub timestamp: i64,
 }
 
-#[derive(Debug)]
-struct Entry {
-    hash: u64,
-    key: Range<usize>,
-    value: Option<Range<usize>>,
-    timestamp: i64,
-}
-
-#[derive(Debug)]
-struct Undo {
-    entry: usize,
-    /// `None`: the entry is new.
-    before: Option<(Option<Range<usize>>, i64)>,
-}
-
 /// The overlay of one store.
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
+    /// Positions in `entries`, by hash of the key. Its order is never observed.
     index: HashTable<usize>,
+    /// In the order of first writes.
     entries: Vec<Entry>,
+    /// Keys and values of the entries, and places that were outgrown.
     bytes: Vec<u8>,
+    /// What the record under way has changed, in order.
     undo: Vec<Undo>,
+    /// Bytes that the record under way has overwritten.
+    overwritten: Vec<u8>,
     /// Length of `bytes` where the record under way began.
     mark: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hash: u64,
+    key_start: usize,
+    key_length: usize,
+    value: Place,
+    timestamp: i64,
+}
+
+/// Where a value lies in `bytes`.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: usize,
+    capacity: usize,
+    /// `None`: deleted.
+    length: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Undo {
+    /// The last entry is new.
+    Insert,
+    /// The entry had this value; bytes that were overwritten in its place lie in `overwritten`.
+    Update {
+        entry: usize,
+        value: Place,
+        timestamp: i64,
+        overwritten: Range<usize>,
+    },
+}
+
+/// Where a key is, or would be. Good until the next put of any key, or the end of the record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Location {
+    hash: u64,
+    entry: Option<usize>,
 }
 
 /// What staging knows of a key.
@@ -57,119 +87,151 @@ pub(crate) enum Staged<'a> {
 }
 
 impl Staging {
-    fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        self.index
-            .find(hash, |&at| {
-                self.entries[at].hash == hash && self.bytes[self.entries[at].key.clone()] == *key
-            })
-            .copied()
+    /// Looks the key up.
+    #[inline]
+    pub(crate) fn locate(&self, key: &[u8]) -> Location {
+        let hash = xxh3_64(key);
+        let is_key = |at: &usize| {
+            let entry = &self.entries[*at];
+            entry.hash == hash && self.bytes[entry.key()] == *key
+        };
+        Location {
+            hash,
+            entry: self.index.find(hash, is_key).copied(),
+        }
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Staged<'_> {
-        match self.find(xxh3_64(key), key).map(|at| &self.entries[at].value) {
+    pub(crate) fn get(&self, location: Location) -> Staged<'_> {
+        match location.entry.map(|at| self.entries[at].value) {
             None => Staged::Unknown,
-            Some(None) => Staged::Deleted,
-            Some(Some(value)) => Staged::Value(&self.bytes[value.clone()]),
+            Some(place) => match place.bytes() {
+                None => Staged::Deleted,
+                Some(range) => Staged::Value(&self.bytes[range]),
+            },
         }
     }
 
     /// Begins a record: [`Self::rollback`] comes back to here.
     pub(crate) fn begin_record(&mut self) {
         self.undo.clear();
+        self.overwritten.clear();
         self.mark = self.bytes.len();
     }
 
-    pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>, timestamp: i64) {
-        let hash = xxh3_64(key);
-        if let Some(at) = self.find(hash, key) {
-            let entry = &self.entries[at];
-            self.undo.push(Undo {
-                entry: at,
-                before: Some((entry.value.clone(), entry.timestamp)),
-            });
-            let stored = value.map(|value| self.store_over(at, value));
-            let entry = &mut self.entries[at];
-            (entry.value, entry.timestamp) = (stored, timestamp);
-        } else {
-            let at = self.entries.len();
-            let key = append(&mut self.bytes, key);
-            let value = value.map(|value| append(&mut self.bytes, value));
-            self.entries.push(Entry {
-                hash,
-                key,
-                value,
-                timestamp,
-            });
-            self.undo.push(Undo {
-                entry: at,
-                before: None,
-            });
-            let entries = &self.entries;
-            self.index.insert_unique(hash, at, |&other| entries[other].hash);
+    /// Writes or, with `None`, deletes. `location` is that of `key`.
+    pub(crate) fn put(&mut self, location: Location, key: &[u8], value: Option<&[u8]>, timestamp: i64) {
+        match location.entry {
+            Some(at) => self.update(at, value, timestamp),
+            None => self.insert(location.hash, key, value, timestamp),
         }
     }
 
-    /// A value written by this same record may be overwritten in place; an older one is kept for a rollback, so the new
-    /// one is appended.
-    fn store_over(&mut self, at: usize, value: &[u8]) -> Range<usize> {
-        match &self.entries[at].value {
-            Some(old) if old.start >= self.mark && old.len() == value.len() => {
-                let range = old.clone();
-                self.bytes[range.clone()].copy_from_slice(value);
-                range
+    fn insert(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>, timestamp: i64) {
+        let key_start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        let value = self.append(value);
+        let at = self.entries.len();
+        self.entries.push(Entry {
+            hash,
+            key_start,
+            key_length: key.len(),
+            value,
+            timestamp,
+        });
+        self.undo.push(Undo::Insert);
+        let entries = &self.entries;
+        self.index.insert_unique(hash, at, |other| entries[*other].hash);
+    }
+
+    fn update(&mut self, at: usize, value: Option<&[u8]>, timestamp: i64) {
+        let before = &self.entries[at];
+        let (old, old_timestamp) = (before.value, before.timestamp);
+        let start = self.overwritten.len();
+        let place = match value {
+            None => Place { length: None, ..old },
+            Some(value) if value.len() <= old.capacity => {
+                // Saved even when the key is deleted by now: this record may be who deleted it.
+                let range = old.start..old.start + value.len();
+                self.overwritten.extend_from_slice(&self.bytes[range.clone()]);
+                self.bytes[range].copy_from_slice(value);
+                Place {
+                    length: Some(value.len()),
+                    ..old
+                }
             }
-            _ => append(&mut self.bytes, value),
+            Some(_) => self.append(value),
+        };
+        let overwritten = start..self.overwritten.len();
+        self.undo.push(Undo::Update {
+            entry: at,
+            value: old,
+            timestamp: old_timestamp,
+            overwritten,
+        });
+        let entry = &mut self.entries[at];
+        (entry.value, entry.timestamp) = (place, timestamp);
+    }
+
+    /// A new place, with some room: numbers grow by single bytes.
+    fn append(&mut self, value: Option<&[u8]>) -> Place {
+        let value_bytes = value.unwrap_or_default();
+        let start = self.bytes.len();
+        let capacity = value_bytes.len().next_multiple_of(8);
+        self.bytes.extend_from_slice(value_bytes);
+        self.bytes.resize(start + capacity, 0);
+        Place {
+            start,
+            capacity,
+            length: value.map(<[u8]>::len),
         }
     }
 
     /// Undoes the record under way.
     pub(crate) fn rollback(&mut self) {
-        while let Some(Undo { entry, before }) = self.undo.pop() {
-            if let Some((value, timestamp)) = before {
-                let entry = &mut self.entries[entry];
-                (entry.value, entry.timestamp) = (value, timestamp);
-            } else {
-                let hash = self.entries[entry].hash;
-                if let Ok(found) = self.index.find_entry(hash, |&at| at == entry) {
-                    found.remove();
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Insert => self.remove_last(),
+                Undo::Update {
+                    entry,
+                    value,
+                    timestamp,
+                    overwritten,
+                } => {
+                    let saved = &self.overwritten[overwritten];
+                    self.bytes[value.start..value.start + saved.len()].copy_from_slice(saved);
+                    let entry = &mut self.entries[entry];
+                    (entry.value, entry.timestamp) = (value, timestamp);
                 }
-                self.entries.truncate(entry);
             }
         }
         self.bytes.truncate(self.mark);
+        self.overwritten.clear();
     }
 
-    /// Ends the record under way: its writes stay, and space that only a rollback needed is reused when it can be.
-    pub(crate) fn end_record(&mut self) {
-        // The common case: one key, whose old value had the same length. The new value moves into the old place.
-        if let [
-            Undo {
-                entry,
-                before: Some((Some(old), _)),
-            },
-        ] = self.undo.as_slice()
-            && let Some(new) = self.entries[*entry].value.clone()
-            && new.start == self.mark
-            && new.end == self.bytes.len()
-            && old.len() == new.len()
-        {
-            self.bytes.copy_within(new, old.start);
-            self.entries[*entry].value = Some(old.clone());
-            self.bytes.truncate(self.mark);
+    fn remove_last(&mut self) {
+        let Some(entry) = self.entries.pop() else { return };
+        let at = self.entries.len();
+        if let Ok(found) = self.index.find_entry(entry.hash, |other| *other == at) {
+            found.remove();
         }
-        self.undo.clear();
     }
 
     pub(crate) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         self.entries.iter().map(|entry| Change {
-            key: &self.bytes[entry.key.clone()],
-            value: entry.value.clone().map(|value| &self.bytes[value]),
+            key: &self.bytes[entry.key()],
+            value: entry.value.bytes().map(|range| &self.bytes[range]),
             timestamp: entry.timestamp,
         })
     }
 
+    /// Number of keys.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Memory in use, in bytes; what is allocated beyond is at most twice that of the largest transaction.
     pub(crate) fn staged_bytes(&self) -> usize {
-        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+        self.bytes.len() + self.entries.len() * (size_of::<Entry>() + 2 * size_of::<usize>())
     }
 
     /// Forgets everything; keeps the memory.
@@ -178,81 +240,24 @@ impl Staging {
         self.entries.clear();
         self.bytes.clear();
         self.undo.clear();
+        self.overwritten.clear();
         self.mark = 0;
     }
 }
 
-fn append(bytes: &mut Vec<u8>, more: &[u8]) -> Range<usize> {
-    let start = bytes.len();
-    bytes.extend_from_slice(more);
-    start..bytes.len()
+impl Entry {
+    #[inline]
+    fn key(&self) -> Range<usize> {
+        self.key_start..self.key_start + self.key_length
+    }
+}
+
+impl Place {
+    #[inline]
+    fn bytes(self) -> Option<Range<usize>> {
+        self.length.map(|length| self.start..self.start + length)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Put = (u8, Option<Vec<u8>>, i64);
-
-    proptest! {
-        #[test]
-        fn staging_with_rollbacks_equals_a_map(
-            records in proptest::collection::vec(
-                (proptest::collection::vec((0u8..6, proptest::option::of(proptest::collection::vec(any::<u8>(), 0..5)), any::<i64>()), 0..4), any::<bool>()),
-                0..40,
-            )
-        ) {
-            let mut staging = Staging::default();
-            let mut model: BTreeMap<u8, (Option<Vec<u8>>, i64)> = BTreeMap::new();
-            for (puts, fails) in records {
-                let puts: Vec<Put> = puts;
-                staging.begin_record();
-                let before = model.clone();
-                for (key, value, timestamp) in puts {
-                    staging.put(&[key], value.as_deref(), timestamp);
-                    model.insert(key, (value, timestamp));
-                }
-                if fails {
-                    staging.rollback();
-                    model = before;
-                } else {
-                    staging.end_record();
-                }
-                let found: BTreeMap<u8, (Option<Vec<u8>>, i64)> = staging
-                    .changes()
-                    .map(|change| (change.key[0], (change.value.map(<[u8]>::to_vec), change.timestamp)))
-                    .collect();
-                prop_assert_eq!(&found, &model);
-                for key in 0u8..6 {
-                    let expected = match model.get(&key) {
-                        None => Staged::Unknown,
-                        Some((None, _)) => Staged::Deleted,
-                        Some((Some(value), _)) => Staged::Value(value),
-                    };
-                    prop_assert_eq!(staging.get(&[key]), expected);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn changes_come_in_the_order_of_first_writes() {
-        let mut staging = Staging::default();
-        for key in [b"b", b"a", b"b", b"c"] {
-            staging.begin_record();
-            staging.put(key, Some(b"12345678"), 1);
-            staging.end_record();
-        }
-        let keys: Vec<_> = staging.changes().map(|change| change.key.to_vec()).collect();
-        assert_eq!(keys, [b"b", b"a", b"c"]);
-        assert_eq!(
-            staging.bytes.len(),
-            3 * 9,
-            "an update of the same length takes no space"
-        );
-    }
-}
+mod tests;

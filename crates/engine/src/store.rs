@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-/// A store of committed values. Writes go through the task's staging and are applied by the owner after the commit.
+/// A store of committed values. Writes go through the task's staging; the owner applies them after the
+/// commit.
 pub trait Store {
-    /// Fills `into` with the value of `key`; `false` (and an empty `into`) if there is none.
+    /// Fills `into` with the value of `key`; `false` and an empty `into` when there is none. `into` is
+    /// cleared first.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -17,33 +19,32 @@ pub trait Store {
 pub struct StoreError(String);
 
 impl StoreError {
-    /// With a message for people.
+    /// With a message for people: which store, and why.
     #[must_use]
     pub fn new(message: String) -> Self {
         Self(message)
     }
 }
 
-/// A store in memory, for tests and simulation.
+/// A store in memory, for tests, simulation and the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStore {
-    /// Values by key.
+    /// Values by key, as RocksDB and the changelog hold them.
     pub values: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl MemoryStore {
-    /// Puts or, with `None`, deletes.
+    /// Applies a change: puts or, without a value, deletes.
     pub fn apply(&mut self, key: &[u8], value: Option<&[u8]>) {
-        match value {
-            Some(value) => {
-                if let Some(slot) = self.values.get_mut(key) {
-                    slot.clear();
-                    slot.extend_from_slice(value);
-                } else {
-                    self.values.insert(key.to_vec(), value.to_vec());
-                }
+        match (value, self.values.get_mut(key)) {
+            (Some(value), Some(slot)) => {
+                slot.clear();
+                slot.extend_from_slice(value);
             }
-            None => {
+            (Some(value), None) => {
+                self.values.insert(key.to_vec(), value.to_vec());
+            }
+            (None, _) => {
                 self.values.remove(key);
             }
         }
@@ -53,9 +54,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
         into.clear();
-        Ok(self.values.get(key).is_some_and(|value| {
+        let value = self.values.get(key);
+        if let Some(value) = value {
             into.extend_from_slice(value);
-            true
-        }))
+        }
+        Ok(value.is_some())
     }
 }

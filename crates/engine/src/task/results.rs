@@ -1,0 +1,110 @@
+//! Results of the record under way: encoded at once, sent when the whole record has succeeded.
+
+use std::ops::Range;
+
+use topology::plan::{NodeIndex, SinkIndex};
+
+use super::walk::Moving;
+use crate::error::Failure;
+use crate::format::Codec;
+use crate::{ErrorCategory, Output, OutputError, Recovery};
+
+/// In the order of sending. The memory is kept from record to record.
+#[derive(Default)]
+pub(super) struct Results {
+    bytes: Vec<u8>,
+    sends: Vec<Send>,
+}
+
+struct Send {
+    sink: SinkIndex,
+    /// The sink's node, for errors.
+    node: NodeIndex,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    timestamp: i64,
+}
+
+impl Results {
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.sends.clear();
+    }
+
+    pub(super) fn push(
+        &mut self,
+        sink: SinkIndex,
+        node: NodeIndex,
+        codecs: &(Codec, Codec),
+        moving: &Moving<'_>,
+    ) -> Result<(), Failure> {
+        let mut encode = |codec: &Codec, value, what| {
+            let start = self.bytes.len();
+            match codec.encode(value, &mut self.bytes) {
+                Ok(is_some) => Ok(is_some.then_some(start..self.bytes.len())),
+                Err(error) => {
+                    let reason = format!("the result's {what} cannot be written {error}");
+                    Err(Failure::new(ErrorCategory::Serialization, node, reason))
+                }
+            }
+        };
+        let key = encode(&codecs.0, moving.key, "key")?;
+        let value = encode(&codecs.1, moving.value, "value")?;
+        self.sends.push(Send {
+            sink,
+            node,
+            key,
+            value,
+            timestamp: moving.timestamp,
+        });
+        Ok(())
+    }
+
+    /// Checks all, then sends all.
+    pub(super) fn send(&self, output: &mut impl Output) -> Result<(), Failure> {
+        for Send {
+            sink,
+            node,
+            key,
+            value,
+            ..
+        } in &self.sends
+        {
+            let checked = output.check(*sink, length(key.as_ref()), length(value.as_ref()));
+            checked.map_err(|error| failure(*node, &error, Recovery::StopTask))?;
+        }
+        for Send {
+            sink,
+            node,
+            key,
+            value,
+            timestamp,
+        } in &self.sends
+        {
+            let sent = output.send(
+                *sink,
+                self.slice(key.as_ref()),
+                self.slice(value.as_ref()),
+                *timestamp,
+            );
+            sent.map_err(|error| failure(*node, &error, Recovery::AbortTransaction))?;
+        }
+        Ok(())
+    }
+
+    fn slice(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
+        range.map(|range| &self.bytes[range.start..range.end])
+    }
+}
+
+fn length(range: Option<&Range<usize>>) -> usize {
+    range.map_or(0, ExactSizeIterator::len)
+}
+
+#[cold]
+fn failure(node: NodeIndex, error: &OutputError, recovery: Recovery) -> Failure {
+    Failure {
+        recovery,
+        ..Failure::new(ErrorCategory::Output, node, error)
+    }
+}

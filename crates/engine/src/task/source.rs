@@ -1,0 +1,77 @@
+//! The first step of a record: bytes and metadata to typed values and event time.
+
+use bumpalo::Bump;
+use topology::plan::Source;
+use topology::{Scope, Value};
+
+use super::Codecs;
+use super::walk::Moving;
+use crate::error::Failure;
+use crate::{ErrorCategory, InputRecord};
+
+/// Key, value and event time. A tombstone keeps the record's own timestamp: there is no value to compute one
+/// from.
+///
+/// # Errors
+/// Of the root node: bytes that are not of the format, a timestamp that has no value or is negative (Kafka
+/// Streams' `FailOnInvalidTimestamp` refuses these too).
+pub(super) fn read<'a>(
+    source: &'a Source,
+    codecs: &Codecs,
+    record: &InputRecord<'a>,
+    arena: &'a Bump,
+) -> Result<Moving<'a>, Failure> {
+    let key = codecs
+        .key
+        .decode(record.key, arena)
+        .map_err(|error| unread(source, "key", error))?;
+    let value = codecs
+        .value
+        .decode(record.value, arena)
+        .map_err(|error| unread(source, "value", error))?;
+    let mut moving = Moving {
+        key,
+        value,
+        timestamp: record.timestamp,
+    };
+    if let Some(expr) = &source.timestamp
+        && !matches!(value, Value::Null)
+    {
+        let scope = moving.scope(Value::Null, record, arena);
+        moving.timestamp = expr.eval_int(&scope).map_err(|error| {
+            let reason = format!("stream `{}`, timestamp: {error}", source.name);
+            Failure::new(ErrorCategory::Expression, 0, reason)
+        })?;
+    }
+    if moving.timestamp < 0 {
+        return Err(unread(
+            source,
+            "timestamp",
+            format!("{} ms is negative", moving.timestamp),
+        ));
+    }
+    Ok(moving)
+}
+
+#[cold]
+fn unread(source: &Source, what: &str, error: impl std::fmt::Display) -> Failure {
+    let reason = format!("stream `{}`, {what}: {error}", source.name);
+    Failure::new(ErrorCategory::Deserialization, 0, reason)
+}
+
+impl<'a> Moving<'a> {
+    /// What expressions see of it.
+    #[inline]
+    pub(super) fn scope(&self, aggregate: Value<'a>, record: &InputRecord<'a>, arena: &'a Bump) -> Scope<'a> {
+        Scope {
+            key: self.key,
+            value: self.value,
+            aggregate,
+            ts: self.timestamp,
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            arena,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One record on its way through the nodes.
+
+use bumpalo::Bump;
+use topology::plan::{Node, NodeIndex, Op, StoreIndex, StoreSpec, SubTopology};
+use topology::{Expr, Scope, Value};
+
+use super::results::Results;
+use super::{Codecs, State};
+use crate::error::Failure;
+use crate::staging::{Location, Staged};
+use crate::{DropReason, ErrorCategory, InputRecord, Store, row};
+
+/// A record between two nodes.
+#[derive(Clone, Copy)]
+pub(super) struct Moving<'a> {
+    pub(super) key: Value<'a>,
+    pub(super) value: Value<'a>,
+    pub(super) timestamp: i64,
+}
+
+/// What the nodes work on.
+pub(super) struct Walk<'w, 'a, S> {
+    pub(super) sub: &'a SubTopology,
+    pub(super) codecs: &'w Codecs,
+    pub(super) record: &'w InputRecord<'a>,
+    pub(super) arena: &'a Bump,
+    pub(super) state: &'w mut State<S>,
+    pub(super) results: &'w mut Results,
+    /// The first drop.
+    pub(super) dropped: Option<DropReason>,
+}
+
+impl<'a, S: Store> Walk<'_, 'a, S> {
+    /// The node and all behind it, children in declared order. A chain takes no stack, only branches do.
+    pub(super) fn run(&mut self, node: NodeIndex, moving: Moving<'a>) -> Result<(), Failure> {
+        let (mut index, mut moving) = (node, moving);
+        loop {
+            let Some(node) = self.sub.nodes.get(index) else {
+                return Ok(());
+            };
+            let Some(forward) = self.node(index, node, moving)? else {
+                return Ok(());
+            };
+            let Some((last, branches)) = node.children.split_last() else {
+                return Ok(());
+            };
+            for child in branches {
+                self.run(*child, forward)?;
+            }
+            (index, moving) = (*last, forward);
+        }
+    }
+
+    /// What the node forwards, if anything.
+    fn node(
+        &mut self,
+        index: NodeIndex,
+        node: &'a Node,
+        moving: Moving<'a>,
+    ) -> Result<Option<Moving<'a>>, Failure> {
+        match &node.op {
+            Op::Forward => return Ok(Some(moving)),
+            Op::Sink(sink) => {
+                let Some(codecs) = self.codecs.sinks.get(*sink) else {
+                    return Err(Failure::new(
+                        ErrorCategory::Output,
+                        index,
+                        format!("the plan has no sink {sink}"),
+                    ));
+                };
+                self.results.push(*sink, index, codecs, &moving)?;
+                return Ok(None);
+            }
+            Op::Aggregate { .. } if matches!(moving.key, Value::Null) => {
+                return self.drop(DropReason::NullKey);
+            }
+            // Expressions over a tombstone have nothing to read.
+            Op::Filter(_) | Op::FilterNot(_) | Op::SelectKey(_) | Op::MapValues(_) | Op::Aggregate { .. }
+                if matches!(moving.value, Value::Null) =>
+            {
+                return self.drop(DropReason::NullValue);
+            }
+            Op::Filter(_) | Op::FilterNot(_) | Op::SelectKey(_) | Op::MapValues(_) | Op::Aggregate { .. } => {
+            }
+        }
+        let scope = self.scope(&moving);
+        let failed = |error| Failure::new(ErrorCategory::Expression, index, error);
+        Ok(match &node.op {
+            Op::Forward | Op::Sink(_) => None,
+            Op::Filter(condition) => condition.eval_bool(&scope).map_err(failed)?.then_some(moving),
+            Op::FilterNot(condition) => (!condition.eval_bool(&scope).map_err(failed)?).then_some(moving),
+            Op::SelectKey(key) => Some(Moving {
+                key: key.eval(&scope).map_err(failed)?,
+                ..moving
+            }),
+            Op::MapValues(value) => Some(Moving {
+                value: value.eval(&scope).map_err(failed)?,
+                ..moving
+            }),
+            Op::Aggregate { store, initial, add } => {
+                Some(self.aggregate(index, *store, (initial, add), &moving)?)
+            }
+        })
+    }
+
+    fn drop(&mut self, reason: DropReason) -> Result<Option<Moving<'a>>, Failure> {
+        self.dropped.get_or_insert(reason);
+        Ok(None)
+    }
+
+    fn scope(&self, moving: &Moving<'a>) -> Scope<'a> {
+        moving.scope(Value::Null, self.record, self.arena)
+    }
+
+    /// Reads the key's aggregate, adds the record, stages and forwards the result. Its timestamp is the later
+    /// of the two, as in Kafka Streams (KIP-258, `KStreamAggregate`).
+    fn aggregate(
+        &mut self,
+        node: NodeIndex,
+        store: StoreIndex,
+        (initial, add): (&'a Expr, &'a Expr),
+        moving: &Moving<'a>,
+    ) -> Result<Moving<'a>, Failure> {
+        let expression = |error| Failure::new(ErrorCategory::Expression, node, error);
+        let Some(spec) = self.sub.stores.get(store) else {
+            return Err(Failure::new(
+                ErrorCategory::StoreRead,
+                node,
+                format!("the plan has no store {store}"),
+            ));
+        };
+        let (location, stored) = self.stored(node, store, spec, moving)?;
+        let mut scope = self.scope(moving);
+        let (stored_at, aggregate) = match stored {
+            Some(stored) => stored,
+            None => (i64::MIN, initial.eval(&scope).map_err(expression)?),
+        };
+        scope.aggregate = aggregate;
+        let value = add.eval(&scope).map_err(expression)?;
+        let timestamp = moving.timestamp.max(stored_at);
+        let State {
+            staging, key, next, ..
+        } = &mut *self.state;
+        next.clear();
+        row::encode_timestamped(&spec.value, timestamp, value, next).map_err(|error| {
+            let reason = format!("store `{}`: {error}", spec.name);
+            Failure::new(ErrorCategory::Serialization, node, reason)
+        })?;
+        if let Some(staging) = staging.get_mut(store) {
+            staging.put(location, key, Some(next), timestamp);
+        }
+        Ok(Moving {
+            key: moving.key,
+            value,
+            timestamp,
+        })
+    }
+
+    /// Timestamp and value of the record's key, staged or else committed; and where the key is staged.
+    fn stored(
+        &mut self,
+        node: NodeIndex,
+        store: StoreIndex,
+        spec: &StoreSpec,
+        moving: &Moving<'a>,
+    ) -> Result<(Location, Option<(i64, Value<'a>)>), Failure> {
+        let unread = |reason: &dyn std::fmt::Display| {
+            let reason = format!("store `{}`: {reason}", spec.name);
+            Failure::new(ErrorCategory::StoreRead, node, reason)
+        };
+        let State {
+            staging,
+            stores,
+            key,
+            found,
+            ..
+        } = &mut *self.state;
+        let (Some(staging), Some(committed), Some(codec)) = (
+            staging.get(store),
+            stores.get(store),
+            self.codecs.stores.get(store),
+        ) else {
+            return Err(unread(&"not open"));
+        };
+        key.clear();
+        codec
+            .encode(moving.key, key)
+            .map_err(|error| unread(&format!("the key cannot be written {error}")))?;
+        let location = staging.locate(key);
+        let bytes = match staging.get(location) {
+            Staged::Value(bytes) => bytes,
+            Staged::Deleted => return Ok((location, None)),
+            Staged::Unknown => {
+                if !committed.get(key, found).map_err(|error| unread(&error))? {
+                    return Ok((location, None));
+                }
+                found
+            }
+        };
+        // The value may be forwarded while its place is overwritten.
+        let bytes = self.arena.alloc_slice_copy(bytes);
+        let stored =
+            row::decode_timestamped(&spec.value, bytes, self.arena).map_err(|error| unread(&error))?;
+        Ok((location, Some(stored)))
+    }
+}
