@@ -240,6 +240,12 @@ impl Admin {
         unsafe {
             let result = sys::rd_kafka_event_ListConsumerGroups_result(event.raw);
             let mut count = 0;
+            // Each broker answers for its own groups: one that does not may be the one that knows.
+            let errors = sys::rd_kafka_ListConsumerGroups_result_errors(result, &raw mut count);
+            if count > 0 {
+                let code = sys::rd_kafka_error_code(*errors);
+                return Err(Error::from_code(attempted(), code));
+            }
             let groups = sys::rd_kafka_ListConsumerGroups_result_valid(result, &raw mut count);
             for at in 0..count {
                 let listing = *groups.add(at);

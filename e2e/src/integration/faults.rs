@@ -190,11 +190,10 @@ fn broker_down(args: &Integration, name: &str) -> Result<Counted> {
     app.wait_running(1, SECONDS(60))?;
     let half = args.orders / 2;
     scene.orders(0, half, 2_000, None)?;
-    own.call(&["kill"])?;
-    eventually(
-        "the worker to notice",
-        || Ok(app.status(0)?["phase"] != "Running"),
-    )?;
+    own.call(&["down"])?;
+    eventually("the worker to say so", || {
+        Ok(app.status(0)?["reason"] == "BrokerUnreachable")
+    })?;
     own.call(&["up"])?;
     scene.orders(half, args.orders - half, 2_000, None)?;
     scene.wait_drained(SECONDS(120))?;
