@@ -185,15 +185,23 @@ impl Broker {
 
     /// Deletes a consumer group; one that does not exist is no error.
     pub(crate) fn delete_group(&self, group: &str) -> Result<()> {
-        let results =
-            self.admin(|admin, options| async move { admin.delete_groups(&[group], &options).await })?;
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
-                Err((group, code)) => bail!("cannot delete group {group}: {code}"),
+        use RDKafkaErrorCode as Code;
+        wait::until(&format!("group {group} to be deleted"), REQUEST, || {
+            let deleted = self
+                .admin(|admin, options| async move { admin.delete_groups(&[group], &options).await })
+                .map_err(|error| format!("{error:#}"))?;
+            match deleted.into_iter().next() {
+                None | Some(Ok(_) | Err((_, Code::GroupIdNotFound))) => Ok(Ok(())),
+                // A broker that has just started does not coordinate groups yet.
+                Some(Err((
+                    _,
+                    code @ (Code::NotCoordinator
+                    | Code::CoordinatorNotAvailable
+                    | Code::CoordinatorLoadInProgress),
+                ))) => Err(code.to_string()),
+                Some(Err((group, code))) => Ok(Err(anyhow!("cannot delete group {group}: {code}"))),
             }
-        }
-        Ok(())
+        })
     }
 
     /// Runs one admin call to its end: rust-rdkafka answers admin calls with futures only.
