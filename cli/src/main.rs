@@ -16,7 +16,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Exactly-once Kafka streaming applications, declared in one file.
 #[derive(Debug, Parser)]
-#[command(name = "streamapp", version, max_term_width = 100)]
+#[command(
+    name = "streamapp",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 1 failed, the message says why; 2 wrong usage; 3 the file is not valid."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
