@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use kafka::{Consumer, Event, Start};
-use protocol::{InputPosition, Owner, Positions, TaskId, check_mirror};
+use kafka::{Category, Consumer, Event, Start};
+use protocol::{InputPosition, Owner, Phase, Positions, TaskId, check_mirror};
 use topology::plan::{OffsetReset, Plan, TopicName};
 
 use crate::control::REQUEST_TIMEOUT;
@@ -13,6 +13,11 @@ use crate::control::REQUEST_TIMEOUT;
 /// A first look at a positions partition goes back this far from its end; the last record of a task that runs is
 /// almost always the one before the last commit marker.
 const TAIL: i64 = 64;
+
+/// Why a partition stays unreadable although this worker's own transactions have ended, and what to do.
+const OPEN_TRANSACTION: &str = "another transaction holds them. It ends by itself within its time-out \
+    (transaction.timeout.ms), and the worker goes on. If this stays, the broker has lost the transaction's end (a hanging \
+    transaction): see docs/hanging-transactions.md, `kafka-transactions.sh find-hanging`";
 
 /// Why the positions of a task cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +67,32 @@ pub(crate) enum RecoveryError {
         reason: String,
     },
     /// The broker did not let the positions be read to their end.
-    #[error(
-        "positions of task {0} could not be read to their end in time; a transaction of an earlier owner may still be open"
-    )]
-    Blocked(TaskId),
+    #[error("positions of task {task} could not be read to their end: {why}", why = OPEN_TRANSACTION)]
+    Blocked {
+        /// The task.
+        task: TaskId,
+    },
+    /// The group's offsets are part of an open transaction.
+    #[error("the offsets of group {group} cannot be read: {why}", why = OPEN_TRANSACTION)]
+    UnstableOffsets {
+        /// The group.
+        group: String,
+    },
 }
 
 impl RecoveryError {
+    /// A wait ends by itself; for the others a person is needed.
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            Self::Blocked { .. } | Self::UnstableOffsets { .. } => Phase::Acquiring,
+            Self::Kafka(_)
+            | Self::Mirror(_)
+            | Self::GroupHasOffsets { .. }
+            | Self::InputLost { .. }
+            | Self::Unreadable { .. } => Phase::Hold,
+        }
+    }
+
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Kafka(_) => "BrokerUnreachable",
@@ -77,7 +101,8 @@ impl RecoveryError {
             Self::GroupHasOffsets { .. } => "GroupHasOffsets",
             Self::InputLost { .. } => "InputLost",
             Self::Unreadable { .. } => "PositionsUnreadable",
-            Self::Blocked(_) => "PositionsBlocked",
+            Self::Blocked { .. } => "PositionsBlocked",
+            Self::UnstableOffsets { .. } => "UnstableOffsets",
         }
     }
 }
@@ -121,7 +146,15 @@ pub(crate) fn recover(
         .iter()
         .map(|(task, _, topic)| (topic.as_str(), task.partition))
         .collect();
-    let mirror = committed.committed(&inputs, REQUEST_TIMEOUT)?;
+    // librdkafka asks again while the offsets are unstable, so what is seen of that is a time-out.
+    let mirror = committed
+        .committed(&inputs, REQUEST_TIMEOUT)
+        .map_err(|error| match error.category() {
+            Category::Timeout | Category::UnstableOffsets => RecoveryError::UnstableOffsets {
+                group: application.0.clone(),
+            },
+            _ => error.into(),
+        })?;
     let mut last = last_positions(application, tasks, committed, all)?;
     let mut recovered = BTreeMap::new();
     for ((task, sub, topic), mirror) in planned.iter().zip(mirror) {
@@ -237,7 +270,8 @@ fn read_tails(
     let mut reading: BTreeMap<i32, &Look<'_>> = looks.iter().map(|look| (look.partition, look)).collect();
     while let Some(look) = reading.values().next() {
         if Instant::now() > deadline {
-            return Err(RecoveryError::Blocked(look.task.clone()));
+            let task = look.task.clone();
+            return Err(RecoveryError::Blocked { task });
         }
         match consumer.poll(std::time::Duration::from_millis(100))? {
             Some(Event::Record(message)) => {

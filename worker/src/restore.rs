@@ -39,7 +39,7 @@ pub(crate) enum RestoreError {
     Missing(String),
     /// The store knows a later transaction than the positions topic.
     #[error(
-        "the store of task {task} has applied transaction {store}, the positions topic ends at {topic}: the positions topic lost records"
+        "the store of task {task} has applied transaction {store}, the positions topic ends at {topic}: the positions topic lost records, or the end of a committed transaction was never written (docs/hanging-transactions.md)"
     )]
     PositionsLost {
         /// The task.
@@ -51,7 +51,7 @@ pub(crate) enum RestoreError {
     },
     /// No progress.
     #[error(
-        "restore of {topic}/{partition} made no progress for {STALL:?} at offset {at} of {target}; a transaction may be open"
+        "restore of {topic}/{partition} made no progress for {STALL:?} at offset {at} of {target}: another transaction holds it, see docs/hanging-transactions.md"
     )]
     Stalled {
         /// The changelog.

@@ -120,7 +120,7 @@ impl From<RecoveryError> for SessionEnd {
             return error.into();
         }
         Self::Wait {
-            phase: Phase::Hold,
+            phase: error.phase(),
             reason: error.reason(),
             message: error.to_string(),
         }

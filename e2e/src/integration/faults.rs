@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::crash::eventually;
 use super::scene::Scene;
@@ -18,7 +20,7 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     type Plot = fn(&Integration, &str) -> Result<Counted>;
-    let tests: [(&str, Plot); 13] = [
+    let tests: [(&str, Plot); 14] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -27,6 +29,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-malformed-record-fail", malformed_fail),
         ("fault-malformed-record-skip", malformed_skip),
         ("fault-live-consumer-in-group", live_consumer),
+        ("fault-hanging-transaction", hanging_transaction),
         ("fault-second-run-with-the-same-id", second_run),
         ("fault-full-disk", full_disk),
         ("fault-store-of-another-application", foreign_store),
@@ -277,6 +280,40 @@ fn live_consumer(args: &Integration, name: &str) -> Result<Counted> {
     scene.wait_drained(SECONDS(60))?;
     app.drain()?;
     let counted = scene.check(1_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// A transaction that nobody ends holds the group's offsets, as after a broker that lost its end: the worker says so,
+/// waits, and goes on when it is gone.
+fn hanging_transaction(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let foreign: BaseProducer = scene
+        .broker
+        .config()
+        .set("transactional.id", format!("{}-foreign", scene.id))
+        .set("transaction.timeout.ms", "600000")
+        .create()?;
+    let consumer: BaseConsumer = scene.broker.config().set("group.id", &scene.id).create()?;
+    let group = consumer.group_metadata().context("the group's metadata")?;
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(&scene.input(), 0, Offset::Offset(1))?;
+    foreign.init_transactions(SECONDS(30))?;
+    foreign.begin_transaction()?;
+    foreign.send_offsets_to_transaction(&offsets, &group, SECONDS(30))?;
+    let mut app = scene.launch().start()?;
+    scene.orders(1_000, 1_000, 0, None)?;
+    status_says(&app, &["UnstableOffsets", &scene.id, "hanging-transactions.md"])?;
+    foreign.abort_transaction(SECONDS(30))?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let counted = scene.check(2_000, 0)?;
     scene.clean()?;
     Ok(counted)
 }
