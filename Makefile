@@ -8,10 +8,20 @@ MAKEFLAGS += --no-print-directory
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/streamapp/target
 export STREAMAPP_CACHE ?= $(HOME)/.cache/streamapp
 
+# Once compiled, RocksDB is linked from where it is kept.
+ROCKSDB := $(shell scripts/rocksdb)
+ifneq ($(ROCKSDB),)
+export ROCKSDB_LIB_DIR := $(ROCKSDB)
+export ROCKSDB_STATIC := 1
+endif
+
 CARGO_DENY_VERSION := 0.20.2
 BENCH_ARGS ?=
+PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e
+REFERENCE := docs/reference/streamapp.md
+CRD := charts/streamapp-crds/templates/streamapps.yaml
 
-.PHONY: help setup build demo test fmt lint deny test-unit test-sim test-integration bench figures verify clean broker-up broker-down
+.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-sim test-integration test-e2e bench figures verify clean broker-up broker-down cluster-up cluster-down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,17 +29,31 @@ help: ## list the targets
 setup: ## install the system packages that are missing (Debian, root or sudo)
 	@e2e/setup
 
+# Always the whole workspace: another choice of packages has other features, and RocksDB would be compiled again.
 build: setup ## build everything into bin/
-	cargo build --release -p streamapp-worker -p streamapp -p streamapp-e2e
+	cargo build --release --workspace --bins
+	@scripts/rocksdb keep
 	@mkdir -p bin
-	@for name in streamapp streamapp-worker streamapp-e2e; do \
+	@for name in $(PROGRAMS); do \
 	  install -m 755 "$(CARGO_TARGET_DIR)/release/$$name" "bin/.$$name" && mv -f "bin/.$$name" "bin/$$name"; \
 	done
-	@echo "built: bin/streamapp bin/streamapp-worker bin/streamapp-e2e"
+	@echo "built: $(PROGRAMS:%=bin/%)"
 
-demo: build ## the main job with faults, on a broker on 127.0.0.1:19092, judged by the checker
+demo: build image ## the main job with faults on a real cluster with one node, judged by the checker
+	@e2e/cluster-demo
+
+demo-local: build ## the same on this machine only, without Kubernetes, on a broker on 127.0.0.1:19092
 	@e2e/broker up
 	@bin/streamapp-e2e demo
+
+image: build ## OCI archives of worker and operator in .state/images
+	@images/archive
+
+cluster-up: ## start a Kubernetes with one node (10.250.0.2)
+	@e2e/cluster up
+
+cluster-down: ## stop it; its data stays (e2e/cluster down --purge removes it)
+	@e2e/cluster down
 
 test: ## everything that CI runs; ends with one line of totals
 	@e2e/test
@@ -55,6 +79,9 @@ test-sim: setup ## seeded simulation
 test-integration: build ## real Kafka, real RocksDB, kill -9
 	@e2e/test integration
 
+test-e2e: build image ## the operator on a real cluster, real pods, Helm
+	@e2e/test cluster e2e
+
 bench: build ## ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
 	@e2e/broker up
 	@eval "$$(e2e/broker env)" && bin/streamapp-e2e bench $(BENCH_ARGS)
@@ -62,11 +89,18 @@ bench: build ## ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps
 figures: ## the figures of the last runs as one table
 	@scripts/figures
 
-verify: ## generated files and committed evidence are up to date
-	@if [[ -x scripts/verify ]]; then scripts/verify; else echo "verify: nothing is generated yet"; fi
+crds: ## write the CustomResourceDefinition into its chart, and the reference of its fields
+	@mkdir -p $(dir $(CRD))
+	@cargo run --release --quiet --bin crdgen >$(CRD).new && mv -f $(CRD).new $(CRD)
+	@cargo run --release --quiet --bin crdgen reference >$(REFERENCE).new && mv -f $(REFERENCE).new $(REFERENCE)
+	@echo "$(CRD): $$(wc -c <$(CRD)) bytes"
 
-clean: ## stop the broker, remove bin/, reports/ and .state/ (caches stay)
+verify: crds ## generated files are up to date
+	@git diff --exit-code -- $(CRD) $(REFERENCE) || { echo "verify: commit what 'make crds' wrote" >&2; exit 1; }
+
+clean: ## stop broker and cluster, remove bin/, reports/ and .state/ (caches stay)
 	@e2e/broker down --purge
+	@[[ ! -d .state/cluster ]] || e2e/cluster down --purge
 	rm -rf bin reports .state
 
 broker-up: ## start a Kafka broker on 127.0.0.1:19092

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use control::Claiming;
+use crds::{Place, SecretKey};
 use kafka::Settings;
-use protocol::{ApplicationId, Guarantee, KafkaConfig, Ordinal, Uid, WorkerConfig};
+use protocol::{ApplicationId, Uid};
 
-use crate::prepare::{Claiming, Preparation, PrepareError};
+use crate::prepare::{Preparation, PrepareError};
 use crate::supervise::{Change, Supervised};
 use crate::validate::load;
 use crate::view::{OutputKind, Overview, View};
@@ -38,6 +40,9 @@ pub(crate) struct RunArgs {
     /// Take the application over from a claim whose owner is gone; its processes are fenced.
     #[arg(long)]
     take_over: bool,
+    /// Where Secrets are that the file names: DIR/<secret>/<key>.
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
     /// Give up when the cluster cannot be reached for this many seconds (default: keep trying).
     #[arg(long, value_name = "SECONDS")]
     connect_timeout: Option<u64>,
@@ -74,10 +79,9 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
     let uid = claim_uid(&state_dir, &application)?;
     let interrupts = interrupts()?;
     let view = View::new(args.output);
-    let kafka = KafkaConfig {
-        bootstrap_servers: loaded.app.spec.kafka.bootstrap_servers.clone(),
-        client_config: loaded.app.spec.kafka.client_config.clone(),
-    };
+    let kafka = loaded
+        .app
+        .kafka_config(|key| secret(args.secrets.as_deref(), key))?;
     let settings = Settings {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         properties: kafka.client_config.clone(),
@@ -104,14 +108,12 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
     let mut workers = Vec::new();
     for ordinal in 0..args.workers {
         let directory = state_dir.join(format!("worker-{ordinal}"));
-        let config = worker_config(
-            loaded,
-            &application,
-            &kafka,
-            Ordinal(ordinal),
-            directory.join("state"),
-        );
-        let mut arguments = Vec::new();
+        let place = Place {
+            state_dir: directory.join("state"),
+            http_listen: "127.0.0.1:0".to_owned(),
+        };
+        let config = loaded.app.worker_config(kafka.clone(), place);
+        let mut arguments = vec!["--ordinal".to_owned(), ordinal.to_string()];
         if args.keep_repartition_records {
             arguments.push("--keep-repartition-records".to_owned());
         }
@@ -166,6 +168,18 @@ fn prepare(
         }
         pause(Duration::from_millis(500));
     }
+}
+
+/// A value that the file expects in a Secret, from a directory of the same shape.
+fn secret(directory: Option<&Path>, key: &SecretKey) -> anyhow::Result<String> {
+    let directory = directory.with_context(|| {
+        format!(
+            "{} names Secret `{}`: put its value into DIR/{}/{} and run with --secrets DIR",
+            key.path, key.secret, key.secret, key.key
+        )
+    })?;
+    let file = directory.join(&key.secret).join(&key.key);
+    std::fs::read_to_string(&file).with_context(|| format!("{}: read {}", key.path, file.display()))
 }
 
 fn give_up(error: PrepareError, servers: &str, waited: u64) -> anyhow::Error {
@@ -240,31 +254,6 @@ fn look_at(workers: &[Supervised]) -> Overview {
         .filter_map(Supervised::status)
         .for_each(|status| overview.add(&status));
     overview
-}
-
-fn worker_config(
-    loaded: &crds::Loaded,
-    application: &ApplicationId,
-    kafka: &KafkaConfig,
-    ordinal: Ordinal,
-    state_dir: PathBuf,
-) -> WorkerConfig {
-    let spec = &loaded.app.spec;
-    WorkerConfig {
-        application_id: application.clone(),
-        ordinal,
-        threads: spec.threads,
-        guarantee: match spec.processing.guarantee {
-            crds::Guarantee::ExactlyOnceV2 => Guarantee::ExactlyOnceV2,
-            crds::Guarantee::AtLeastOnce => Guarantee::AtLeastOnce,
-        },
-        commit_interval_ms: spec.processing.commit_interval.as_millis(),
-        transaction_timeout_ms: spec.processing.transaction_timeout.as_millis(),
-        kafka: kafka.clone(),
-        topology: spec.topology.clone(),
-        state_dir,
-        http_listen: "127.0.0.1:0".to_owned(),
-    }
 }
 
 /// The worker lies beside this program.

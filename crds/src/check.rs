@@ -2,7 +2,7 @@
 
 use topology::Path;
 
-use crate::app::{REFUSED_CLIENT_PROPERTIES, StreamApp};
+use crate::app::{Mechanism, REFUSED_CLIENT_PROPERTIES, StreamApp};
 use crate::duration::Duration;
 
 /// A message and what to write instead.
@@ -20,6 +20,7 @@ pub(crate) fn check_format(format: &str, text: &str) -> Result<(), Problem> {
             .map_err(|error| (error.to_string(), None)),
         "bootstrap-servers" => bootstrap_servers(text),
         "application-id" => application_id(text),
+        "quantity" => quantity(text),
         _ => Ok(()),
     }
 }
@@ -45,6 +46,25 @@ fn application_id(text: &str) -> Result<(), Problem> {
     }
 }
 
+/// The quantities that people write for CPU and memory; Kubernetes knows exponents, too.
+fn quantity(text: &str) -> Result<(), Problem> {
+    const UNITS: [&str; 15] = [
+        "", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "u",
+    ];
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    let number = !digits.is_empty()
+        && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
+        && digits.parse::<f64>().is_ok_and(|value| value > 0.0);
+    if number && UNITS.contains(&unit) {
+        return Ok(());
+    }
+    Err((
+        format!("`{text}` is no quantity"),
+        Some("e.g. `500m` of CPU, `1Gi` of memory".to_owned()),
+    ))
+}
+
 fn bootstrap_servers(text: &str) -> Result<(), Problem> {
     let format = "write `host:port`, several with commas".to_owned();
     for server in text.split(',') {
@@ -52,7 +72,7 @@ fn bootstrap_servers(text: &str) -> Result<(), Problem> {
             let message = format!("`{server}` has a protocol in front");
             return Err((
                 message,
-                Some("write only `host:port`; TLS goes to `clientConfig`".to_owned()),
+                Some("write only `host:port`; TLS is `tls: {}`".to_owned()),
             ));
         }
         if server.is_empty() || server.contains(char::is_whitespace) {
@@ -97,6 +117,21 @@ pub(crate) fn check(app: &StreamApp) -> Vec<(Path, Problem)> {
             processing.commit_interval, processing.transaction_timeout
         );
         problems.push((path, (message, None)));
+    }
+    if let Some(authentication) = &app.spec.kafka.authentication
+        && authentication.mechanism == Mechanism::Plain
+        && app.spec.kafka.tls.is_none()
+    {
+        let path = root
+            .field("spec")
+            .field("kafka")
+            .field("authentication")
+            .field("type");
+        let message = "`plain` would send the password unencrypted".to_owned();
+        problems.push((
+            path,
+            (message, Some("set `tls`, or use `scram-sha-512`".to_owned())),
+        ));
     }
     let client_config = root.field("spec").field("kafka").field("clientConfig");
     for property in app.spec.kafka.client_config.keys() {

@@ -5,17 +5,25 @@
 
 mod app;
 mod check;
+mod crd;
 mod diagnostic;
 mod duration;
 mod load;
+pub mod reasons;
 mod shape;
 mod source;
+mod status;
+mod worker;
 mod yaml;
 
 pub use app::{
-    ApiVersion, Guarantee, Ignored, InternalTopics, Kafka, Kind, Metadata, Processing,
-    REFUSED_CLIENT_PROPERTIES, Spec, StreamApp, json_schema,
+    ApiVersion, Authentication, CertificateSource, Guarantee, Ignored, InternalTopics, Kafka, Kind,
+    Mechanism, Metadata, NamedReference, PasswordSource, PodTemplate, Processing, REFUSED_CLIENT_PROPERTIES,
+    Resources, Retention, RetentionPolicy, Spec, State, StreamApp, Tls, Volume, json_schema,
 };
+pub use crd::{GROUP, PLURAL, VERSION, definition};
 pub use diagnostic::Diagnostic;
 pub use duration::{Duration, DurationError};
 pub use load::{Loaded, load};
+pub use status::{Condition, Status, Worker};
+pub use worker::{Place, SecretKey};

@@ -1,6 +1,6 @@
 //! `streamapp-e2e demo`: the main job, with faults, judged by the checker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -19,9 +19,12 @@ use crate::hit::{Evidence, Target};
 use crate::report::Report;
 use crate::wait;
 
-const APPLICATION: &str = "orders-risk-scoring-v1";
-const INPUT: &str = "orders.submitted.v1";
-const OUTPUT: &str = "risk.decisions.v1";
+/// The application id in the example's file.
+pub(crate) const APPLICATION: &str = "orders-risk-scoring-v1";
+/// The topic that the example reads.
+pub(crate) const INPUT: &str = "orders.submitted.v1";
+/// The topic that the example writes.
+pub(crate) const OUTPUT: &str = "risk.decisions.v1";
 const WORKERS: u32 = 2;
 /// How long a worker is stopped: longer than the example's transaction time-out of 10 s.
 const STOPPED: Duration = Duration::from_secs(13);
@@ -58,19 +61,22 @@ pub(crate) struct Demo {
 
 /// The figures of the last line.
 #[derive(Debug, Default, Serialize)]
-struct Figures {
-    orders: u64,
-    decisions: u64,
-    duplicates: u64,
-    missing: u64,
-    wrong: u64,
-    out_of_order: u64,
-    aborted_records: u64,
-    restarts: u64,
-    fences: u64,
-    store_wipes: u64,
-    seconds: u64,
-    evidence: Vec<Evidence>,
+pub(crate) struct Figures {
+    /// Worker pods; not told of workers on one machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pods: Option<u32>,
+    pub(crate) orders: u64,
+    pub(crate) decisions: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) missing: u64,
+    pub(crate) wrong: u64,
+    pub(crate) out_of_order: u64,
+    pub(crate) aborted_records: u64,
+    pub(crate) restarts: u64,
+    pub(crate) fences: u64,
+    pub(crate) store_wipes: u64,
+    pub(crate) seconds: u64,
+    pub(crate) evidence: Vec<Evidence>,
 }
 
 /// Runs the demo; answers whether the checker found nothing.
@@ -83,7 +89,7 @@ pub(crate) fn run(args: &Demo) -> Result<bool> {
             if passed {
                 look_around(args);
             }
-            println!("{}", line(passed, &figures));
+            println!("{}", figures.line(passed));
             Ok(passed)
         }
         Err(error) => {
@@ -103,7 +109,7 @@ pub(crate) fn run(args: &Demo) -> Result<bool> {
 fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
     say("1/6", "clean slate: topics and stores of an earlier demo go");
     prepare(args)?;
-    let fences_before = initialisations(args)?;
+    let fences_before = initialisations(&args.broker_log)?;
     say(
         "2/6",
         &format!(
@@ -121,7 +127,7 @@ fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
     };
     let mut app = launch.start()?;
     app.wait_running(WORKERS, Duration::from_secs(60))?;
-    let first_initialisations = initialisations(args)? - fences_before;
+    let first_initialisations = initialisations(&args.broker_log)? - fences_before;
     say(
         "3/6",
         &format!(
@@ -131,22 +137,57 @@ fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
             args.orders / args.rate.max(1)
         ),
     );
-    let stream = Stream::start(args);
+    let stream = Stream::start(orders(&args.broker, args.orders, args.rate, args.seed));
     let evidence = faults(args, &app, &stream)?;
-    stream.finish(&app)?;
+    stream.finish(&|| progress(&app))?;
     say("5/6", "waiting until everything is processed");
-    let drained = WaitDrained {
-        broker: args.broker.clone(),
+    wait_for_all(&args.broker)?;
+    let last = app.drain()?;
+    say("6/6", "checking every record against an independent model");
+    let (right, judged) = judge(&args.broker)?;
+    let figures = Figures {
+        restarts: last["restarts"].as_u64().unwrap_or(0),
+        fences: initialisations(&args.broker_log)? - fences_before - first_initialisations,
+        store_wipes: set_aside(&args.state_dir),
+        seconds: started.elapsed().as_secs(),
+        evidence,
+        ..judged
+    };
+    let hit = figures.restarts == 2 && figures.evidence.len() == 3 && figures.orders == args.orders;
+    Ok((right && hit && figures.store_wipes == 0, figures))
+}
+
+/// The orders of a demo.
+pub(crate) fn orders(broker: &Broker, count: u64, rate: u64, seed: u64) -> Generate {
+    Generate {
+        broker: broker.clone(),
+        topic: INPUT.to_owned(),
+        count,
+        first: 0,
+        rate,
+        customers: 2_000,
+        max_amount_cents: 40_000,
+        seed,
+        bad_at: None,
+        quiet: true,
+    }
+}
+
+/// Waits until the example has processed everything that was written.
+pub(crate) fn wait_for_all(broker: &Broker) -> Result<()> {
+    wait_drained(&WaitDrained {
+        broker: broker.clone(),
         application_id: APPLICATION.to_owned(),
         topics: vec![INPUT.to_owned()],
         repartitions: vec!["exposure-by-customer".to_owned()],
         deadline: 180,
-    };
-    wait_drained(&drained)?;
-    let last = app.drain()?;
-    say("6/6", "checking every record against an independent model");
+    })
+}
+
+/// The checker's verdict on the example, and its figures.
+pub(crate) fn judge(broker: &Broker) -> Result<(bool, Figures)> {
     let judged = check(&Check {
-        broker: args.broker.clone(),
+        broker: broker.clone(),
         topology: Example::OrdersRisk,
         application_id: APPLICATION.to_owned(),
         guarantee: Guarantee::ExactlyOnceV2,
@@ -168,45 +209,66 @@ fn play(args: &Demo, started: Instant) -> Result<(bool, Figures)> {
         wrong: verdict.total(|section| section.wrong),
         out_of_order: verdict.total(|section| section.out_of_order),
         aborted_records: judged.aborted_records,
-        restarts: last["restarts"].as_u64().unwrap_or(0),
-        fences: initialisations(args)? - fences_before - first_initialisations,
-        store_wipes: set_aside(&args.state_dir),
-        seconds: started.elapsed().as_secs(),
-        evidence,
+        ..Figures::default()
     };
-    let hit = figures.restarts == 2 && figures.evidence.len() == 3 && figures.orders == args.orders;
-    Ok((verdict.passed() && hit && figures.store_wipes == 0, figures))
+    Ok((verdict.passed(), figures))
 }
 
-fn line(passed: bool, figures: &Figures) -> String {
+impl Figures {
+    /// The demo's last line.
+    pub(crate) fn line(&self, passed: bool) -> String {
+        format!(
+            "demo: {}{} orders={} decisions={} duplicates={} missing={} wrong={} restarts={} fences={} store_wipes={} seconds={}",
+            if passed { "PASS" } else { "FAIL" },
+            self.pods.map_or(String::new(), |pods| format!(" pods={pods}")),
+            self.orders,
+            self.decisions,
+            self.duplicates,
+            self.missing,
+            self.wrong + self.out_of_order,
+            self.restarts,
+            self.fences,
+            self.store_wipes,
+            self.seconds
+        )
+    }
+}
+
+/// What is watched of the example while faults hit it.
+pub(crate) fn target(broker: &Broker) -> Target<'_> {
+    Target {
+        broker,
+        application_id: APPLICATION,
+        input: INPUT,
+        written: "orders-risk-scoring-v1-exposure-by-customer-repartition",
+    }
+}
+
+fn pid(app: &App, worker: u32) -> Result<u32> {
+    let status = app.status(worker)?;
+    Ok(u32::try_from(
+        status["pid"].as_u64().context("the status has no pid")?,
+    )?)
+}
+
+/// Where the application stands, for a line of progress.
+fn progress(app: &App) -> String {
+    let progress = app.progress().unwrap_or_default();
     format!(
-        "demo: {} orders={} decisions={} duplicates={} missing={} wrong={} restarts={} fences={} store_wipes={} seconds={}",
-        if passed { "PASS" } else { "FAIL" },
-        figures.orders,
-        figures.decisions,
-        figures.duplicates,
-        figures.missing,
-        figures.wrong + figures.out_of_order,
-        figures.restarts,
-        figures.fences,
-        figures.store_wipes,
-        figures.seconds
+        "{:>6} behind   {} workers running",
+        progress["lag"], progress["running"]
     )
 }
 
 /// Kills each worker once and stops one for longer than its transaction may live; each at work.
 fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
-    let target = Target {
-        broker: &args.broker,
-        application_id: APPLICATION,
-        input: INPUT,
-        written: "orders-risk-scoring-v1-exposure-by-customer-repartition",
-    };
+    let target = target(&args.broker);
+    let look = || progress(app);
     let mut evidence = Vec::new();
     let seconds = args.orders / args.rate.max(1);
     for worker in 0..WORKERS {
-        stream.tell_until(app, seconds * u64::from(worker + 1) / 6);
-        let found = target.stop_at_work(app, worker)?;
+        stream.tell_until(&look, seconds * u64::from(worker + 1) / 6);
+        let found = target.stop_at_work(worker, || pid(app, worker))?;
         signal(found.pid, libc::SIGKILL)?;
         say(
             "4/6",
@@ -229,8 +291,8 @@ fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
         })?;
         say("   ", &format!("worker {worker} runs again, its store kept"));
     }
-    stream.tell_until(app, seconds / 2);
-    let found = target.stop_at_work(app, 0)?;
+    stream.tell_until(&look, seconds / 2);
+    let found = target.stop_at_work(0, || pid(app, 0))?;
     say(
         "4/6",
         &format!(
@@ -241,7 +303,7 @@ fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
     );
     let until = Instant::now() + STOPPED;
     while Instant::now() < until {
-        stream.tell(app);
+        stream.tell(&look);
     }
     signal(found.pid, libc::SIGCONT)?;
     say(
@@ -252,7 +314,8 @@ fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
     Ok(evidence)
 }
 
-fn describe(evidence: &Evidence) -> String {
+/// The evidence in words.
+pub(crate) fn describe(evidence: &Evidence) -> String {
     format!(
         "while its transaction was open (partition {} stable up to {}, written up to {}) and {} records waited",
         evidence.pinned_partition, evidence.last_stable_offset, evidence.high_watermark, evidence.lag
@@ -260,7 +323,7 @@ fn describe(evidence: &Evidence) -> String {
 }
 
 /// The generator in the background.
-struct Stream {
+pub(crate) struct Stream {
     thread: JoinHandle<Result<()>>,
     ended: Arc<AtomicBool>,
     started: Instant,
@@ -270,23 +333,13 @@ struct Stream {
 }
 
 impl Stream {
-    fn start(args: &Demo) -> Self {
+    /// Starts to write orders.
+    pub(crate) fn start(orders: Generate) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
-        let generator = Generate {
-            broker: args.broker.clone(),
-            topic: INPUT.to_owned(),
-            count: args.orders,
-            first: 0,
-            rate: args.rate,
-            customers: 2_000,
-            max_amount_cents: 40_000,
-            seed: args.seed,
-            bad_at: None,
-            quiet: true,
-        };
+        let (count, rate) = (orders.count, orders.rate);
         let flag = Arc::clone(&ended);
         let thread = std::thread::spawn(move || {
-            let result = generate(&generator).map(|_| ());
+            let result = generate(&orders).map(|_| ());
             flag.store(true, Ordering::Release);
             result
         });
@@ -295,14 +348,14 @@ impl Stream {
             thread,
             ended,
             started,
-            orders: args.orders,
-            rate: args.rate,
+            orders: count,
+            rate,
             told,
         }
     }
 
-    /// Tells where things stand, at most every few seconds.
-    fn tell(&self, app: &App) {
+    /// Tells where things stand, at most every few seconds; `look` says how far the application is.
+    pub(crate) fn tell(&self, look: &dyn Fn() -> String) {
         wait::pause();
         if self.told.get().elapsed() < TELL {
             return;
@@ -311,22 +364,23 @@ impl Stream {
         let seconds = self.started.elapsed().as_secs();
         let written = (seconds * self.rate).min(self.orders);
         let left = (self.orders - written) / self.rate.max(1);
-        let progress = app.progress().unwrap_or_default();
         println!(
-            "      {seconds:>3} s   {written:>7} orders written   {:>6} behind   {} workers running   about {left} s of orders left",
-            progress["lag"], progress["running"]
+            "      {seconds:>3} s   {written:>7} orders written   {}   about {left} s of orders left",
+            look()
         );
     }
 
-    fn tell_until(&self, app: &App, second: u64) {
+    /// Tells until this second of the stream, or its end.
+    pub(crate) fn tell_until(&self, look: &dyn Fn() -> String, second: u64) {
         while self.started.elapsed().as_secs() < second && !self.ended.load(Ordering::Acquire) {
-            self.tell(app);
+            self.tell(look);
         }
     }
 
-    fn finish(self, app: &App) -> Result<()> {
+    /// Tells until all orders are written.
+    pub(crate) fn finish(self, look: &dyn Fn() -> String) -> Result<()> {
         while !self.ended.load(Ordering::Acquire) {
-            self.tell(app);
+            self.tell(look);
         }
         self.thread
             .join()
@@ -335,16 +389,22 @@ impl Stream {
 }
 
 fn prepare(args: &Demo) -> Result<()> {
-    let names = args.broker.topic_names()?;
-    let ours = |name: &&String| name.starts_with(APPLICATION) || *name == INPUT || *name == OUTPUT;
-    let old: Vec<&str> = names.iter().filter(ours).map(String::as_str).collect();
-    args.broker.delete_topics(&old)?;
-    args.broker.delete_group(APPLICATION)?;
+    new_topics(&args.broker)?;
     if args.state_dir.exists() {
         std::fs::remove_dir_all(&args.state_dir)
             .with_context(|| format!("empty {}", args.state_dir.display()))?;
     }
-    args.broker.create_topics(&[(INPUT, 6), (OUTPUT, 6)])
+    Ok(())
+}
+
+/// Topics as if no demo had ever run.
+pub(crate) fn new_topics(broker: &Broker) -> Result<()> {
+    let names = broker.topic_names()?;
+    let ours = |name: &&String| name.starts_with(APPLICATION) || *name == INPUT || *name == OUTPUT;
+    let old: Vec<&str> = names.iter().filter(ours).map(String::as_str).collect();
+    broker.delete_topics(&old)?;
+    broker.delete_group(APPLICATION)?;
+    broker.create_topics(&[(INPUT, 6), (OUTPUT, 6)])
 }
 
 /// The file, pointed at the demo's broker.
@@ -364,9 +424,9 @@ fn file_for(args: &Demo) -> Result<PathBuf> {
 
 /// How often the broker has initialised a producer of the application's stream threads, by its own log: each time
 /// after the first fences whoever held the id before.
-fn initialisations(args: &Demo) -> Result<u64> {
-    let log = std::fs::read_to_string(&args.broker_log)
-        .with_context(|| format!("read the broker's log {}", args.broker_log.display()))?;
+pub(crate) fn initialisations(broker_log: &Path) -> Result<u64> {
+    let log = std::fs::read_to_string(broker_log)
+        .with_context(|| format!("read the broker's log {}", broker_log.display()))?;
     let ours = format!("transactionalId {APPLICATION}-");
     let count = log
         .lines()
@@ -377,7 +437,7 @@ fn initialisations(args: &Demo) -> Result<u64> {
 }
 
 /// Store directories that a worker set aside.
-fn set_aside(state_dir: &std::path::Path) -> u64 {
+fn set_aside(state_dir: &Path) -> u64 {
     let workers = (0..WORKERS).map(|worker| state_dir.join(format!("worker-{worker}/state/tasks")));
     let entries = workers
         .filter_map(|tasks| std::fs::read_dir(tasks).ok())
@@ -388,7 +448,8 @@ fn set_aside(state_dir: &std::path::Path) -> u64 {
         .count() as u64
 }
 
-fn say(step: &str, text: &str) {
+/// Tells a step.
+pub(crate) fn say(step: &str, text: &str) {
     println!("[{step}] {text}");
 }
 

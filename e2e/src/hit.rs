@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::app::{App, signal};
+use crate::app::signal;
 use crate::broker::{Broker, Isolation, Offsets};
 use crate::wait;
 
@@ -38,8 +38,9 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Stops the worker (SIGSTOP) at a moment at which it holds an open transaction while records wait.
-    pub(crate) fn stop_at_work(&self, app: &App, worker: u32) -> Result<Evidence> {
+    /// Stops the worker (SIGSTOP) at a moment at which it holds an open transaction while records wait. `pid` finds its
+    /// process: another one after each restart.
+    pub(crate) fn stop_at_work(&self, worker: u32, pid: impl Fn() -> Result<u32>) -> Result<Evidence> {
         let stable = self.broker.consumer(self.application_id, Isolation::Committed)?;
         let all = self
             .broker
@@ -47,8 +48,7 @@ impl Target<'_> {
         let started = Instant::now();
         let mut tries = 0;
         loop {
-            let status = app.status(worker)?;
-            let pid = u32::try_from(status["pid"].as_u64().context("the status has no pid")?)?;
+            let pid = pid()?;
             signal(pid, libc::SIGSTOP)?;
             let written = self.broker.ends(&all, self.written)?;
             // Transactions of the other workers end, the stopped one's stays open.

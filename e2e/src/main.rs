@@ -9,6 +9,7 @@ mod broker;
 #[cfg(feature = "broker-tests")]
 mod broker_tests;
 mod check;
+mod cluster;
 mod demo;
 mod drained;
 mod generate;
@@ -45,6 +46,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     Demo(Box<demo::Demo>),
     Integration(Box<integration::Integration>),
+    ClusterDemo(Box<cluster::Demo>),
+    ClusterTest(Box<cluster::Test>),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,8 @@ fn run(command: &Command) -> Result<bool> {
         Command::Bench(args) => return bench::run(args),
         Command::Demo(args) => return demo::run(args),
         Command::Integration(args) => return integration::run(args),
+        Command::ClusterDemo(args) => return cluster::run_demo(args),
+        Command::ClusterTest(args) => return cluster::run_test(args),
         Command::BareLoop(args) => println!("{}", serde_json::to_string(&bare_loop::run(args)?)?),
     }
     Ok(true)

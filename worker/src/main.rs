@@ -8,6 +8,7 @@ mod http;
 mod recovery;
 mod restore;
 mod session;
+mod session_end;
 mod shared;
 mod store;
 mod stream_task;
@@ -22,9 +23,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Parser;
 use kafka::{Admin, Settings, Wakeup};
-use protocol::{Phase, Uid, WorkerConfig};
+use protocol::{Ordinal, Phase, Uid, WorkerConfig};
 
-use crate::session::{Purge, SessionEnd, Worker};
+use crate::session::{Purge, Worker};
+use crate::session_end::SessionEnd;
 use crate::shared::Shared;
 use crate::store::StoreMemory;
 
@@ -40,9 +42,12 @@ struct Args {
     /// Worker configuration (JSON), written by the operator or by `streamapp run`.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// This process's uid; in Kubernetes the pod's. Invented when absent.
-    #[arg(long, env = "STREAMAPP_POD_UID")]
-    uid: Option<String>,
+    /// The ordinal that this worker speaks for; in Kubernetes the index of its pod.
+    #[arg(long, env = "STREAMAPP_ORDINAL", value_name = "N")]
+    ordinal: u32,
+    /// The pod's uid, for people: in the control log this process is named after it.
+    #[arg(long, env = "STREAMAPP_POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
     /// Drain when standard input ends.
     #[arg(long)]
     end_with_stdin: bool,
@@ -93,11 +98,12 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bootstrap_servers: config.kafka.bootstrap_servers.clone(),
         properties: config.kafka.client_config.clone(),
     };
-    let uid = Uid(args
-        .uid
-        .clone()
-        .unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
-    let shared = Arc::new(Shared::new(&config.application_id.0, config.ordinal, uid));
+    let ordinal = Ordinal(args.ordinal);
+    let shared = Arc::new(Shared::new(
+        &config.application_id.0,
+        ordinal,
+        process_uid(args.pod_uid.as_deref()),
+    ));
     let listener = TcpListener::bind(&config.http_listen)
         .with_context(|| format!("listen on {}", config.http_listen))?;
     let address = listener.local_addr()?;
@@ -105,10 +111,11 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.address_file {
         std::fs::write(file, address.to_string()).with_context(|| format!("write {}", file.display()))?;
     }
-    tracing::info!(%address, ordinal = config.ordinal.0, uid = %shared.uid, "status endpoint");
+    tracing::info!(%address, ordinal = ordinal.0, uid = %shared.uid, "status endpoint");
     let worker = Worker {
         admin: Admin::new(&settings)?,
         config,
+        ordinal,
         plan: Arc::new(plan),
         settings,
         state_dir,
@@ -122,6 +129,12 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         control: None,
     };
     sessions(worker)
+}
+
+/// One uid per process: a container that starts again in its pod is another process, and supersedes the one before.
+fn process_uid(pod_uid: Option<&str>) -> Uid {
+    let own = uuid::Uuid::new_v4();
+    Uid(pod_uid.map_or_else(|| own.to_string(), |pod| format!("{pod}/{own}")))
 }
 
 fn sessions(mut worker: Worker) -> anyhow::Result<ExitCode> {

@@ -14,15 +14,16 @@ use kafka::{
     TransactionalProducer, Wakeup,
 };
 use protocol::acquire::{Acquire, Action, Identity, Outcome, Progress, Token};
-use protocol::{Guarantee, Owner, Phase, Positions, Superseded, TaskId, WorkerConfig, World};
+use protocol::{Guarantee, Ordinal, Owner, Phase, Positions, Superseded, TaskId, WorkerConfig, World};
 use topology::Plan;
 use topology::plan::{SubTopology, TopicName};
 
 use crate::control::{ControlError, ControlLog, REQUEST_TIMEOUT};
-use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::recovery::{Recovered, recover};
 use crate::restore::{RestoreError, Restorer};
+use crate::session_end::SessionEnd;
 use crate::shared::{Shared, TaskShared, add};
-use crate::store::{StoreError, StoreMemory, TaskDb};
+use crate::store::{StoreMemory, TaskDb};
 use crate::stream_task::{Changelog, Parts, SinkTopic, StreamTask};
 use crate::stream_thread::{End, Signal, StreamThread, Wanted};
 
@@ -37,151 +38,10 @@ const GLANCE: Duration = Duration::from_secs(2);
 /// How often consumed records of repartition topics are deleted (Kafka Streams' `repartition.purge.interval.ms`).
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How a session ended, and what the process does next.
-#[derive(Debug)]
-pub(crate) enum SessionEnd {
-    /// Everything is committed and closed, by request.
-    Drained,
-    /// Somebody else speaks for the ordinal: exit for good.
-    Superseded(Superseded),
-    /// Begin again at once.
-    Restart,
-    /// Begin again later; until then the phase and the reason are shown.
-    Wait {
-        phase: Phase,
-        reason: &'static str,
-        message: String,
-    },
-    /// Only a person can help, and waiting does not.
-    Failed { reason: &'static str, message: String },
-}
-
-impl From<kafka::Error> for SessionEnd {
-    fn from(error: kafka::Error) -> Self {
-        use kafka::Category;
-        let (phase, reason) = match error.category() {
-            Category::BrokerUnreachable | Category::Timeout => (Phase::Starting, "BrokerUnreachable"),
-            Category::Fenced => (Phase::Acquiring, "Fenced"),
-            Category::Authentication => (Phase::Hold, "AuthenticationFailed"),
-            Category::Authorization => (Phase::Hold, "AuthorizationFailed"),
-            Category::UnknownTopic => (Phase::Hold, "TopicMissing"),
-            Category::OffsetOutOfRange => (Phase::Hold, "InputLost"),
-            Category::RecordTooLarge => (Phase::Hold, "RecordTooLarge"),
-            Category::UnstableOffsets => (Phase::Acquiring, "UnstableOffsets"),
-            Category::Configuration => (Phase::Hold, "InvalidConfiguration"),
-            Category::Transaction | Category::Other => (Phase::Acquiring, "KafkaError"),
-        };
-        Self::Wait {
-            phase,
-            reason,
-            message: error.to_string(),
-        }
-    }
-}
-
-impl From<kafka::ConfigError> for SessionEnd {
-    fn from(error: kafka::ConfigError) -> Self {
-        Self::Failed {
-            reason: "InvalidConfiguration",
-            message: error.to_string(),
-        }
-    }
-}
-
-impl From<ControlError> for SessionEnd {
-    fn from(error: ControlError) -> Self {
-        use control::Error as Log;
-        let message = error.to_string();
-        let wait = |phase, reason| Self::Wait {
-            phase,
-            reason,
-            message: message.clone(),
-        };
-        match error {
-            ControlError::Log(Log::Kafka(error)) => error.into(),
-            ControlError::Log(Log::Config(error)) => error.into(),
-            ControlError::Log(Log::Missing(_)) => wait(Phase::Starting, "NotAssigned"),
-            ControlError::Log(Log::Blocked { .. } | Log::Conflict) => {
-                wait(Phase::Acquiring, "ControlLogBlocked")
-            }
-            ControlError::Log(Log::Unreadable { .. }) => wait(Phase::Hold, "ControlLogUnreadable"),
-            ControlError::Lost(_) => wait(Phase::Hold, "ControlLogLost"),
-            ControlError::StateDir { .. } => Self::Failed {
-                reason: "StateDirectory",
-                message,
-            },
-        }
-    }
-}
-
-impl From<RecoveryError> for SessionEnd {
-    fn from(error: RecoveryError) -> Self {
-        if let RecoveryError::Kafka(error) = error {
-            return error.into();
-        }
-        Self::Wait {
-            phase: error.phase(),
-            reason: error.reason(),
-            message: error.to_string(),
-        }
-    }
-}
-
-impl From<StoreError> for SessionEnd {
-    fn from(error: StoreError) -> Self {
-        let message = error.to_string();
-        if error.is_volume_full() {
-            let message = format!("{message}; nothing is lost: free or add space, the worker tries again");
-            return Self::Wait {
-                phase: Phase::Hold,
-                reason: "VolumeFull",
-                message,
-            };
-        }
-        match error {
-            StoreError::Foreign { .. } => Self::Failed {
-                reason: "StoreForeign",
-                message,
-            },
-            StoreError::RocksDb { .. } | StoreError::Io { .. } | StoreError::Positions { .. } => Self::Wait {
-                phase: Phase::Hold,
-                reason: "StoreFailed",
-                message,
-            },
-        }
-    }
-}
-
-impl From<RestoreError> for SessionEnd {
-    fn from(error: RestoreError) -> Self {
-        let message = error.to_string();
-        match error {
-            RestoreError::Kafka(error) => error.into(),
-            RestoreError::Config(error) => error.into(),
-            RestoreError::Store(error) => error.into(),
-            RestoreError::Missing(_) => Self::Wait {
-                phase: Phase::Hold,
-                reason: "TopicMissing",
-                message,
-            },
-            RestoreError::PositionsLost { .. } => Self::Wait {
-                phase: Phase::Hold,
-                reason: "PositionsLost",
-                message,
-            },
-            RestoreError::Stalled { .. } => Self::Wait {
-                phase: Phase::Restoring,
-                reason: "RestoreStalled",
-                message,
-            },
-            RestoreError::Shutdown => Self::Drained,
-        }
-    }
-}
-
 /// The worker process between sessions.
 pub(crate) struct Worker {
     pub(crate) config: WorkerConfig,
+    pub(crate) ordinal: Ordinal,
     pub(crate) plan: Arc<Plan>,
     pub(crate) settings: Settings,
     pub(crate) state_dir: PathBuf,
@@ -213,7 +73,7 @@ impl Worker {
                 &self.settings,
                 &self.admin,
                 &self.config.application_id,
-                self.config.ordinal,
+                self.ordinal,
                 &self.state_dir,
             )?,
         };
@@ -232,12 +92,12 @@ impl Worker {
             Ok(granted) => granted,
             Err(superseded) => return Ok(SessionEnd::Superseded(superseded)),
         };
-        let owned = control.world().startable(self.config.ordinal);
+        let owned = control.world().startable(self.ordinal);
         if owned.is_empty() {
-            let waiting = control.world().waiting(self.config.ordinal).len();
+            let waiting = control.world().waiting(self.ordinal).len();
             let message = format!(
                 "ordinal {} has no task to run ({waiting} wait for earlier owners)",
-                self.config.ordinal
+                self.ordinal
             );
             self.shared.set_tasks(Vec::new());
             self.shared.explain(Phase::Running, "NoTasks", message);
@@ -326,7 +186,7 @@ impl Worker {
         if nonce > 1 {
             add(&self.shared.counters.producer_rebuilds, 1);
         }
-        let (ordinal, threads) = (self.config.ordinal, self.config.threads);
+        let (ordinal, threads) = (self.ordinal, self.config.threads);
         let mut acquire = Acquire::new(Identity {
             ordinal,
             uid: self.shared.uid.clone(),
@@ -364,10 +224,7 @@ impl Worker {
     fn init_transactions(&self, ids: u32) -> Result<Vec<TransactionalProducer>, SessionEnd> {
         let timeout = Duration::from_millis(self.config.transaction_timeout_ms);
         let init = |thread: u32| -> Result<TransactionalProducer, SessionEnd> {
-            let id = self
-                .config
-                .application_id
-                .transactional_id(self.config.ordinal, thread);
+            let id = self.config.application_id.transactional_id(self.ordinal, thread);
             let producer = TransactionalProducer::new(&self.settings, &id, timeout)?;
             producer.init_transactions(REQUEST_TIMEOUT + timeout)?;
             Ok(producer)

@@ -1,5 +1,13 @@
 //! The control log in Kafka: [`Reader`] folds it, [`Appender`] writes records of workers, [`OperatorLog`] writes
 //! operator records with compare-and-set. What the records mean is [`protocol`]'s business.
+//!
+//! [`Topics`] and [`Wanted`] are what comes before workers can start: topics, claim, assignment, fences.
+
+mod ownership;
+mod topics;
+
+pub use ownership::{Claiming, OwnershipError, Wanted, release};
+pub use topics::{Ensured, TopicError, Topics};
 
 use std::time::{Duration, Instant};
 

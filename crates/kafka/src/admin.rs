@@ -70,7 +70,9 @@ impl Admin {
             let raw = sys::rd_kafka_clusterid(self.client.raw(), millis(timeout));
             if raw.is_null() {
                 let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
-                return Err(Error::new("reach the cluster", code, "no broker answered"));
+                let attempted = || "reach the cluster".to_owned();
+                let error = Error::new(attempted(), code, "no broker answered");
+                return Err(self.client.explain(error, &attempted));
             }
             let id = CStr::from_ptr(raw).to_string_lossy().into_owned();
             sys::rd_kafka_mem_free(self.client.raw(), raw.cast());
@@ -291,7 +293,9 @@ impl Admin {
         };
         if event.is_null() {
             let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
-            return Err(Error::from_code(attempted(), code));
+            return Err(self
+                .client
+                .explain(Error::from_code(attempted(), code), attempted));
         }
         let event = AdminEvent { raw: event };
         // SAFETY: the event is live.
@@ -304,8 +308,10 @@ impl Admin {
         if code != NO_ERROR {
             // SAFETY: a non-null error string is NUL-terminated and lives as long as the event.
             let detail = (!detail.is_null()).then(|| unsafe { CStr::from_ptr(detail) }.to_string_lossy());
-            return Err(Error::new(attempted(), code, &detail.unwrap_or_default()));
+            let error = Error::new(attempted(), code, &detail.unwrap_or_default());
+            return Err(self.client.explain(error, attempted));
         }
+        self.client.accepted();
         Ok(event)
     }
 }

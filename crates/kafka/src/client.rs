@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::bindings as sys;
+
+use crate::{Category, Error};
 
 /// How to reach a cluster.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,8 @@ pub(crate) struct Notes {
     pub(crate) doubt: AtomicBool,
     /// Records that the broker did not take, ever.
     pub(crate) failed_deliveries: AtomicU64,
+    /// The last refusal of credentials or certificates: connections are tried again, so calls only time out.
+    refusal: Mutex<Option<(sys::rd_kafka_resp_err_t, String)>>,
 }
 
 /// Whether the callbacks belong to a consumer or a producer.
@@ -94,6 +98,24 @@ impl Client {
 
     pub(crate) fn raw(&self) -> *mut sys::rd_kafka_t {
         self.raw
+    }
+
+    /// The reason behind a time-out, if a broker has refused this client meanwhile.
+    pub(crate) fn explain(&self, error: Error, attempted: &dyn Fn() -> String) -> Error {
+        if !matches!(error.category(), Category::BrokerUnreachable | Category::Timeout) {
+            return error;
+        }
+        self.poll(0);
+        let refusal = self.notes.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*refusal {
+            Some((code, reason)) => Error::new(attempted(), *code, reason),
+            None => error,
+        }
+    }
+
+    /// A broker has answered: earlier refusals explain nothing any more.
+    pub(crate) fn accepted(&self) {
+        *self.notes.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Serves callbacks, waiting at most `timeout_ms`.
@@ -158,6 +180,14 @@ unsafe extern "C" fn on_error(
     // SAFETY: the opaque is the Notes of a live Client; librdkafka passes a NUL-terminated reason.
     let (notes, reason) = unsafe { (&*opaque.cast::<Notes>(), CStr::from_ptr(reason)) };
     notes.doubt.store(true, Ordering::Release);
+    let refusals = [
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTHENTICATION,
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__SSL,
+    ];
+    if let Some(refusal) = refusals.into_iter().find(|refusal| *refusal as c_int == code) {
+        let mut last = notes.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((refusal, reason.to_string_lossy().into_owned()));
+    }
     tracing::debug!(code, reason = %reason.to_string_lossy(), "Kafka client error");
 }
 

@@ -5,16 +5,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ApplicationId, Ordinal};
+use crate::ApplicationId;
 
-/// Everything a worker needs to know before it starts.
+/// What all workers of an application need to know before they start. Which ordinal one speaks for is told to it alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkerConfig {
     /// The application.
     pub application_id: ApplicationId,
-    /// The ordinal that this worker speaks for.
-    pub ordinal: Ordinal,
     /// Stream threads.
     pub threads: u32,
     /// Processing guarantee.

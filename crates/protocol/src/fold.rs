@@ -11,8 +11,8 @@ pub struct World {
     pub next_offset: i64,
     /// Offset of the last accepted operator record: what the next one must name as `prev`.
     pub operator_head: Option<i64>,
-    /// Who owns the application, with the description for people.
-    pub claim: Option<(Uid, String)>,
+    /// Who owns the application.
+    pub claim: Option<Claimant>,
     /// The current assignment and its offset.
     pub assignment: Option<(i64, BTreeMap<TaskId, Owner>)>,
     /// Per task: earlier owners that have not yet given it up, with the offset of the assignment that took it.
@@ -21,6 +21,17 @@ pub struct World {
     settled_at: BTreeMap<TaskId, i64>,
     ordinals: BTreeMap<Ordinal, Speakers>,
     retired: BTreeSet<Uid>,
+}
+
+/// Who owns an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// Kubernetes cluster, or `run`.
+    pub cluster: String,
+    /// The object, or the state directory.
+    pub uid: Uid,
+    /// For people.
+    pub description: String,
 }
 
 /// The processes that have spoken for an ordinal.
@@ -56,7 +67,19 @@ impl World {
             self.operator_head = Some(offset);
         }
         match record {
-            Record::Claim { uid, description, .. } => self.claim = Some((uid.clone(), description.clone())),
+            Record::Claim {
+                cluster,
+                uid,
+                description,
+                ..
+            } => {
+                self.claim = Some(Claimant {
+                    cluster: cluster.clone(),
+                    uid: uid.clone(),
+                    description: description.clone(),
+                });
+            }
+            Record::Released { .. } => self.claim = None,
             Record::Assignment { owners, .. } => self.assign(offset, owners),
             Record::Fenced {
                 assignment, ordinal, ..

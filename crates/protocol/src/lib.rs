@@ -5,13 +5,15 @@ pub mod acquire;
 mod config;
 mod fold;
 mod ids;
+mod placement;
 mod positions;
 mod record;
 mod status;
 
 pub use config::{Guarantee, KafkaConfig, WorkerConfig};
-pub use fold::{Folded, Superseded, World};
+pub use fold::{Claimant, Folded, Superseded, World};
 pub use ids::{ApplicationId, Ordinal, TaskId, TaskIdError, Uid};
+pub use placement::assign;
 pub use positions::{InputPosition, MirrorMismatch, Positions, check_mirror};
 pub use record::{Owner, Record};
 pub use status::{Phase, Restore, TaskState, TaskStatus, Totals, WorkerStatus};

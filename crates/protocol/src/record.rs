@@ -18,10 +18,17 @@ pub enum Record {
     Claim {
         /// Offset of the operator record this was decided on.
         prev: Option<i64>,
+        /// Where: the Kubernetes cluster's id (uid of its `kube-system` namespace), or `run` for a state directory.
+        cluster: String,
         /// Who: the StreamApp object's uid, or the state directory's uid of `streamapp run`.
         uid: Uid,
         /// For people: cluster and namespace, or host and directory.
         description: String,
+    },
+    /// The owner has let go: the next claim needs no permission.
+    Released {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
     },
     /// Who owns which task from now on.
     Assignment {
@@ -85,6 +92,7 @@ impl Record {
     pub fn prev(&self) -> Option<Option<i64>> {
         match self {
             Self::Claim { prev, .. }
+            | Self::Released { prev }
             | Self::Assignment { prev, .. }
             | Self::Fenced { prev, .. }
             | Self::Retired { prev, .. } => Some(*prev),

@@ -306,7 +306,7 @@ fn each_kind_of_wrong_shape_has_its_error() {
             &[("127.0.0.1:19092", "SSL://a:1")],
             "spec.kafka.bootstrapServers",
             "`SSL://a:1` has a protocol in front",
-            "write only `host:port`; TLS goes to `clientConfig`",
+            "write only `host:port`; TLS is `tls: {}`",
         ),
         (
             &[(

@@ -1,0 +1,199 @@
+//! The topics of an application: its sources and sinks must exist, its internal topics are made with the counts and the
+//! configuration that the plan needs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kafka::{Admin, NewTopic};
+use protocol::{ApplicationId, TaskId};
+use topology::Plan;
+use topology::plan::TopicName;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Tombstones of changelogs live a week: so long may a store be away before it is rebuilt.
+const TOMBSTONE_RETENTION_MS: &str = "604800000";
+
+/// Configuration of the topics that hold a compacted table per partition of their tasks.
+const CHANGELOG: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact"),
+    ("delete.retention.ms", TOMBSTONE_RETENTION_MS),
+];
+/// Consumed records are deleted by their consumer, never by age.
+const REPARTITION: &[(&str, &str)] = &[("cleanup.policy", "delete"), ("retention.ms", "-1")];
+const POSITIONS: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact"),
+    ("segment.ms", "3600000"),
+    ("min.cleanable.dirty.ratio", "0.1"),
+];
+const CONTROL: &[(&str, &str)] = &[
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "-1"),
+    ("retention.bytes", "-1"),
+];
+
+/// Why the topics do not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// A Kafka call failed.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// A topic of the user's does not exist.
+    #[error("topic {0} does not exist; create it, or correct its name in spec.topology")]
+    Missing(String),
+    /// An internal topic has another shape than the plan needs.
+    #[error(
+        "internal topic {topic} has {found} partitions, the topology needs {wanted}: the partition count of its source changed; choose another applicationId"
+    )]
+    PartitionCount {
+        /// The topic.
+        topic: String,
+        /// Its partitions.
+        found: i32,
+        /// What the plan needs.
+        wanted: i32,
+    },
+}
+
+/// What is there after [`Topics::ensure`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ensured {
+    /// Topics that did not exist before.
+    pub created: Vec<String>,
+    /// Every task of the plan.
+    pub tasks: Vec<TaskId>,
+    /// Partitions of the positions topic.
+    pub positions: i32,
+}
+
+/// What an application needs.
+pub struct Topics<'a> {
+    /// Asks and creates.
+    pub admin: &'a Admin,
+    /// The application.
+    pub application: &'a ApplicationId,
+    /// Its plan.
+    pub plan: &'a Plan,
+    /// Replicas of internal topics.
+    pub replication_factor: i32,
+    /// Partitions of the user's topics that do not exist; `None`: they must exist.
+    pub create_external: Option<i32>,
+}
+
+impl Topics<'_> {
+    /// Creates what is missing. Can be repeated.
+    ///
+    /// # Errors
+    /// [`TopicError`]
+    pub fn ensure(&self) -> Result<Ensured, TopicError> {
+        let mut created = Vec::new();
+        let partitions = self.of_the_plan(&mut created)?;
+        let tasks: Vec<TaskId> = self
+            .plan
+            .sub_topologies
+            .iter()
+            .flat_map(|sub| {
+                let count = partitions.get(&sub.name).copied().unwrap_or(0);
+                (0..count).map(|partition| TaskId {
+                    sub_topology: sub.name.clone(),
+                    partition,
+                })
+            })
+            .collect();
+        let positions = self.positions(tasks.len(), &mut created)?;
+        let control = self.application.control_topic();
+        self.ensure_one(&control, 1, CONTROL, &mut created)?;
+        Ok(Ensured {
+            created,
+            tasks,
+            positions,
+        })
+    }
+
+    /// Returns the partition count per sub-topology.
+    fn of_the_plan(&self, created: &mut Vec<String>) -> Result<BTreeMap<String, i32>, TopicError> {
+        let mut counts: BTreeMap<String, i32> = BTreeMap::new();
+        let mut by_sub_topology = BTreeMap::new();
+        // Sub-topologies come in the order in which records flow, so a repartition topic's count is known here.
+        for sub in &self.plan.sub_topologies {
+            let source = sub.source.topic.resolve(&self.application.0);
+            let count = match counts.get(&source) {
+                Some(count) => *count,
+                None => self.external(&source, created)?,
+            };
+            by_sub_topology.insert(sub.name.clone(), count);
+            for store in &sub.stores {
+                let name = store.changelog.resolve(&self.application.0);
+                self.ensure_one(&name, count, CHANGELOG, created)?;
+            }
+            for sink in &sub.sinks {
+                let name = sink.topic.resolve(&self.application.0);
+                match sink.topic {
+                    TopicName::External(_) => {
+                        self.external(&name, created)?;
+                    }
+                    TopicName::Repartition(_) | TopicName::Changelog(_) => {
+                        self.ensure_one(&name, count, REPARTITION, created)?;
+                        counts.insert(name, count);
+                    }
+                }
+            }
+        }
+        Ok(by_sub_topology)
+    }
+
+    fn external(&self, name: &str, created: &mut Vec<String>) -> Result<i32, TopicError> {
+        if let Some(topic) = self.admin.topic(name, TIMEOUT)? {
+            return Ok(topic.partitions);
+        }
+        let Some(partitions) = self.create_external else {
+            return Err(TopicError::Missing(name.to_owned()));
+        };
+        self.ensure_one(name, partitions, &[], created)?;
+        Ok(partitions)
+    }
+
+    /// The positions topic holds one partition per task; it never shrinks.
+    fn positions(&self, tasks: usize, created: &mut Vec<String>) -> Result<i32, TopicError> {
+        let name = self.application.positions_topic();
+        if let Some(topic) = self.admin.topic(&name, TIMEOUT)? {
+            return Ok(topic.partitions);
+        }
+        let count = i32::try_from(tasks).unwrap_or(i32::MAX).max(1);
+        self.ensure_one(&name, count, POSITIONS, created)?;
+        Ok(count)
+    }
+
+    fn ensure_one(
+        &self,
+        name: &str,
+        partitions: i32,
+        config: &[(&str, &str)],
+        created: &mut Vec<String>,
+    ) -> Result<(), TopicError> {
+        match self.admin.topic(name, TIMEOUT)? {
+            Some(found) if found.partitions != partitions => Err(TopicError::PartitionCount {
+                topic: name.to_owned(),
+                found: found.partitions,
+                wanted: partitions,
+            }),
+            Some(_) => Ok(()),
+            None => {
+                let wanted = NewTopic {
+                    name: name.to_owned(),
+                    partitions,
+                    replication_factor: self.replication_factor,
+                    config: config
+                        .iter()
+                        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                        .collect(),
+                };
+                self.admin.create_topic(&wanted, TIMEOUT)?;
+                created.push(wanted.name);
+                // The broker answers before every metadata cache knows the topic.
+                let deadline = Instant::now() + TIMEOUT;
+                while self.admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
+                Ok(())
+            }
+        }
+    }
+}

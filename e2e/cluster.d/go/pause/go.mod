@@ -1,0 +1,3 @@
+module streamapp.test/cluster/pause
+
+go 1.26.0

@@ -1,0 +1,98 @@
+//! The operator process: takes the lease, then reconciles StreamApps until it loses it or is told to end.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use kube::Client;
+use streamapp_operator::http::{self, Metrics};
+use streamapp_operator::lease::Leadership;
+use streamapp_operator::reconcile::{Context, run};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Reconciles StreamApps into StatefulSets, Kafka topics and assignments.
+#[derive(Debug, Parser)]
+#[command(name = "streamapp-operator", version)]
+struct Args {
+    /// Image of the workers of apps that name none.
+    #[arg(long, env = "STREAMAPP_WORKER_IMAGE")]
+    worker_image: String,
+    /// Namespaces to look at; all when empty.
+    #[arg(long, env = "STREAMAPP_WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// Address of `/livez /readyz /metrics`.
+    #[arg(long, env = "STREAMAPP_HTTP_LISTEN", default_value = "0.0.0.0:8080")]
+    http_listen: String,
+    /// Namespace of the lease: the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// This operator among its replicas.
+    #[arg(long, env = "POD_NAME", default_value = "streamapp-operator")]
+    identity: String,
+}
+
+/// Name of the lease.
+const LEASE: &str = "streamapp-operator";
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match operate(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "operator failed");
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn operate(args: Args) -> anyhow::Result<()> {
+    let client = Client::try_default()
+        .await
+        .context("find the Kubernetes API (in a pod, or through KUBECONFIG)")?;
+    let metrics = Metrics::default();
+    let served = tokio::spawn({
+        let (listen, metrics) = (args.http_listen.clone(), metrics.clone());
+        async move { http::serve(&listen, metrics).await }
+    });
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let mut leadership = Leadership::new(client.clone(), &args.namespace, LEASE, &args.identity);
+    let acted = async {
+        tracing::info!(identity = args.identity, "waiting for the lease");
+        leadership.acquire().await;
+        tracing::info!(identity = args.identity, "this operator acts");
+        metrics.leader.set(1);
+        let namespaces = args
+            .watch_namespaces
+            .into_iter()
+            .filter(|namespace| !namespace.is_empty())
+            .collect();
+        let context = Context::new(client, metrics.clone(), args.worker_image, &args.identity).await?;
+        tokio::select! {
+            // Whoever lost the lease begins anew as a process: nothing of what it knew may act.
+            () = leadership.hold() => anyhow::bail!("the lease was lost"),
+            () = run(context, namespaces) => anyhow::bail!("the controller ended"),
+        }
+    };
+    tokio::select! {
+        result = acted => return result,
+        served = served => return served?.context("serve the status endpoint"),
+        () = ended => {}
+    }
+    leadership.release().await;
+    Ok(())
+}
