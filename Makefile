@@ -21,7 +21,7 @@ PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e
 REFERENCE := docs/reference/streamapp.md
 CRD := charts/streamapp-crds/templates/streamapps.yaml
 
-.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-sim test-integration test-e2e bench figures verify clean broker-up broker-down cluster-up cluster-down
+.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-sim test-integration test-e2e footprint bench figures verify clean broker-up broker-down cluster-up cluster-down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ test-integration: build ## real Kafka, real RocksDB, kill -9
 test-e2e: build image ## the operator on a real cluster, real pods, Helm
 	@e2e/test cluster e2e
 
+footprint: build image ## CPU and memory of operator and workers, sizes of images and definition
+	@e2e/cluster-demo footprint
+
 bench: build ## ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
 	@e2e/broker up
 	@eval "$$(e2e/broker env)" && bin/streamapp-e2e bench $(BENCH_ARGS)
@@ -89,10 +92,10 @@ bench: build ## ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps
 figures: ## the figures of the last runs as one table
 	@scripts/figures
 
-crds: ## write the CustomResourceDefinition into its chart, and the reference of its fields
+crds: build ## write the CustomResourceDefinition into its chart, and the reference of its fields
 	@mkdir -p $(dir $(CRD))
-	@cargo run --release --quiet --bin crdgen >$(CRD).new && mv -f $(CRD).new $(CRD)
-	@cargo run --release --quiet --bin crdgen reference >$(REFERENCE).new && mv -f $(REFERENCE).new $(REFERENCE)
+	@"$(CARGO_TARGET_DIR)/release/crdgen" >$(CRD).new && mv -f $(CRD).new $(CRD)
+	@"$(CARGO_TARGET_DIR)/release/crdgen" reference >$(REFERENCE).new && mv -f $(REFERENCE).new $(REFERENCE)
 	@echo "$(CRD): $$(wc -c <$(CRD)) bytes"
 
 verify: crds ## generated files are up to date

@@ -87,6 +87,8 @@ pub(crate) struct Preparation<'a> {
 pub(crate) struct Prepared {
     /// Topics that did not exist before.
     pub(crate) created: Vec<String>,
+    /// Properties of internal topics that were set back.
+    pub(crate) corrected: Vec<String>,
     /// All tasks.
     pub(crate) tasks: usize,
 }
@@ -105,6 +107,7 @@ impl Preparation<'_> {
         };
         let Ensured {
             created,
+            corrected,
             tasks,
             positions,
         } = topics.ensure()?;
@@ -118,6 +121,7 @@ impl Preparation<'_> {
         wanted.settle(self.settings, &admin, self.application, self.claiming, now_ms())?;
         Ok(Prepared {
             created,
+            corrected,
             tasks: tasks.len(),
         })
     }

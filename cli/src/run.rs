@@ -140,6 +140,12 @@ fn prepare(
                         &format!("created topics: {}", prepared.created.join(", ")),
                     );
                 }
+                if !prepared.corrected.is_empty() {
+                    view.event(
+                        "topics",
+                        &format!("somebody had changed {}", prepared.corrected.join(", ")),
+                    );
+                }
                 let tasks = prepared.tasks;
                 view.event(
                     "assigned",

@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 42] = [
+pub const REASONS: [Reason; 43] = [
     (
         "Running",
         Kind::Ready,
@@ -209,6 +209,11 @@ pub const REASONS: [Reason; 42] = [
         "No node takes a pod; the message is the scheduler's.",
     ),
     ("TopicsCreated", Kind::Event, "Internal topics were created."),
+    (
+        "TopicsCorrected",
+        Kind::Event,
+        "Somebody had changed the configuration of internal topics; it was set back.",
+    ),
     (
         "PodReplaced",
         Kind::Event,

@@ -48,6 +48,7 @@ enum Command {
     Integration(Box<integration::Integration>),
     ClusterDemo(Box<cluster::Demo>),
     ClusterTest(Box<cluster::Test>),
+    ClusterFootprint(Box<cluster::Footprint>),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +73,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Demo(args) => return demo::run(args),
         Command::Integration(args) => return integration::run(args),
         Command::ClusterDemo(args) => return cluster::run_demo(args),
+        Command::ClusterFootprint(args) => return cluster::run_footprint(args),
         Command::ClusterTest(args) => return cluster::run_test(args),
         Command::BareLoop(args) => println!("{}", serde_json::to_string(&bare_loop::run(args)?)?),
     }

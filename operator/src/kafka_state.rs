@@ -32,6 +32,8 @@ pub struct Application {
 pub struct Settled {
     /// Topics that did not exist before.
     pub created: Vec<String>,
+    /// Properties of internal topics that were set back.
+    pub corrected: Vec<String>,
     /// Tasks of the plan.
     pub tasks: u32,
     /// Sub-topologies, as `name×partitions`.
@@ -160,6 +162,7 @@ impl Application {
         }
         let Ensured {
             created,
+            corrected,
             tasks,
             positions,
         } = Topics {
@@ -208,6 +211,7 @@ impl Application {
         });
         Ok(Settled {
             created,
+            corrected,
             tasks: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
             topology: topology.collect(),
         })

@@ -61,6 +61,8 @@ struct Memory {
     /// What was settled, when, and what came of it.
     settled: Option<(String, Instant, Settled)>,
     outcome: Option<&'static str>,
+    /// The reason that people were told last.
+    told: Option<String>,
     failures: u32,
 }
 
@@ -533,6 +535,11 @@ impl<'a> App<'a> {
                     self.event(EventType::Normal, "TopicsCreated", "Prepare", text)
                         .await;
                 }
+                if !settled.corrected.is_empty() {
+                    let text = format!("somebody had changed {}", settled.corrected.join(", "));
+                    self.event(EventType::Warning, "TopicsCorrected", "Prepare", text)
+                        .await;
+                }
                 self.context.remember(uid, |memory| {
                     memory.settled = Some((key, Instant::now(), settled.clone()));
                 });
@@ -724,8 +731,14 @@ impl<'a> App<'a> {
         let earlier = before
             .conditions
             .iter()
-            .find(|condition| condition.kind == "Ready");
-        if earlier.is_some_and(|condition| condition.reason == verdict.reason()) {
+            .find(|condition| condition.kind == "Ready")
+            .map(|condition| condition.reason.clone());
+        let reason = verdict.reason().to_owned();
+        // The object that was read may be older than what this operator told last.
+        let earlier = self
+            .context
+            .remember(&self.owner.uid, |memory| memory.told.replace(reason).or(earlier));
+        if earlier.as_deref() == Some(verdict.reason()) {
             return;
         }
         let (kind, message) = match verdict {

@@ -147,14 +147,14 @@ pub(crate) fn recover(
         .map(|(task, _, topic)| (topic.as_str(), task.partition))
         .collect();
     // librdkafka asks again while the offsets are unstable, so what is seen of that is a time-out.
-    let mirror = committed
-        .committed(&inputs, REQUEST_TIMEOUT)
-        .map_err(|error| match error.category() {
-            Category::Timeout | Category::UnstableOffsets => RecoveryError::UnstableOffsets {
-                group: application.0.clone(),
-            },
-            _ => error.into(),
-        })?;
+    let mirror = committed.committed(&inputs, REQUEST_TIMEOUT).map_err(|error| {
+        if matches!(error.category(), Category::Timeout | Category::UnstableOffsets) {
+            let group = application.0.clone();
+            RecoveryError::UnstableOffsets { group }
+        } else {
+            error.into()
+        }
+    })?;
     let mut last = last_positions(application, tasks, committed, all)?;
     let mut recovered = BTreeMap::new();
     for ((task, sub, topic), mirror) in planned.iter().zip(mirror) {

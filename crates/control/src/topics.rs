@@ -59,10 +59,18 @@ pub enum TopicError {
 pub struct Ensured {
     /// Topics that did not exist before.
     pub created: Vec<String>,
+    /// Properties of internal topics that somebody had changed, and what they were set back to.
+    pub corrected: Vec<String>,
     /// Every task of the plan.
     pub tasks: Vec<TaskId>,
     /// Partitions of the positions topic.
     pub positions: i32,
+}
+
+#[derive(Default)]
+struct Done {
+    created: Vec<String>,
+    corrected: Vec<String>,
 }
 
 /// What an application needs.
@@ -85,8 +93,8 @@ impl Topics<'_> {
     /// # Errors
     /// [`TopicError`]
     pub fn ensure(&self) -> Result<Ensured, TopicError> {
-        let mut created = Vec::new();
-        let partitions = self.of_the_plan(&mut created)?;
+        let mut done = Done::default();
+        let partitions = self.of_the_plan(&mut done)?;
         let tasks: Vec<TaskId> = self
             .plan
             .sub_topologies
@@ -99,18 +107,19 @@ impl Topics<'_> {
                 })
             })
             .collect();
-        let positions = self.positions(tasks.len(), &mut created)?;
+        let positions = self.positions(tasks.len(), &mut done)?;
         let control = self.application.control_topic();
-        self.ensure_one(&control, 1, CONTROL, &mut created)?;
+        self.ensure_one(&control, 1, CONTROL, &mut done)?;
         Ok(Ensured {
-            created,
+            created: done.created,
+            corrected: done.corrected,
             tasks,
             positions,
         })
     }
 
     /// Returns the partition count per sub-topology.
-    fn of_the_plan(&self, created: &mut Vec<String>) -> Result<BTreeMap<String, i32>, TopicError> {
+    fn of_the_plan(&self, done: &mut Done) -> Result<BTreeMap<String, i32>, TopicError> {
         let mut counts: BTreeMap<String, i32> = BTreeMap::new();
         let mut by_sub_topology = BTreeMap::new();
         // Sub-topologies come in the order in which records flow, so a repartition topic's count is known here.
@@ -118,21 +127,21 @@ impl Topics<'_> {
             let source = sub.source.topic.resolve(&self.application.0);
             let count = match counts.get(&source) {
                 Some(count) => *count,
-                None => self.external(&source, created)?,
+                None => self.external(&source, done)?,
             };
             by_sub_topology.insert(sub.name.clone(), count);
             for store in &sub.stores {
                 let name = store.changelog.resolve(&self.application.0);
-                self.ensure_one(&name, count, CHANGELOG, created)?;
+                self.ensure_one(&name, count, CHANGELOG, done)?;
             }
             for sink in &sub.sinks {
                 let name = sink.topic.resolve(&self.application.0);
                 match sink.topic {
                     TopicName::External(_) => {
-                        self.external(&name, created)?;
+                        self.external(&name, done)?;
                     }
                     TopicName::Repartition(_) | TopicName::Changelog(_) => {
-                        self.ensure_one(&name, count, REPARTITION, created)?;
+                        self.ensure_one(&name, count, REPARTITION, done)?;
                         counts.insert(name, count);
                     }
                 }
@@ -141,25 +150,26 @@ impl Topics<'_> {
         Ok(by_sub_topology)
     }
 
-    fn external(&self, name: &str, created: &mut Vec<String>) -> Result<i32, TopicError> {
+    fn external(&self, name: &str, done: &mut Done) -> Result<i32, TopicError> {
         if let Some(topic) = self.admin.topic(name, TIMEOUT)? {
             return Ok(topic.partitions);
         }
         let Some(partitions) = self.create_external else {
             return Err(TopicError::Missing(name.to_owned()));
         };
-        self.ensure_one(name, partitions, &[], created)?;
+        self.ensure_one(name, partitions, &[], done)?;
         Ok(partitions)
     }
 
     /// The positions topic holds one partition per task; it never shrinks.
-    fn positions(&self, tasks: usize, created: &mut Vec<String>) -> Result<i32, TopicError> {
+    fn positions(&self, tasks: usize, done: &mut Done) -> Result<i32, TopicError> {
         let name = self.application.positions_topic();
         if let Some(topic) = self.admin.topic(&name, TIMEOUT)? {
+            self.correct(&name, POSITIONS, done)?;
             return Ok(topic.partitions);
         }
         let count = i32::try_from(tasks).unwrap_or(i32::MAX).max(1);
-        self.ensure_one(&name, count, POSITIONS, created)?;
+        self.ensure_one(&name, count, POSITIONS, done)?;
         Ok(count)
     }
 
@@ -168,7 +178,7 @@ impl Topics<'_> {
         name: &str,
         partitions: i32,
         config: &[(&str, &str)],
-        created: &mut Vec<String>,
+        done: &mut Done,
     ) -> Result<(), TopicError> {
         match self.admin.topic(name, TIMEOUT)? {
             Some(found) if found.partitions != partitions => Err(TopicError::PartitionCount {
@@ -176,7 +186,7 @@ impl Topics<'_> {
                 found: found.partitions,
                 wanted: partitions,
             }),
-            Some(_) => Ok(()),
+            Some(_) => self.correct(name, config, done),
             None => {
                 let wanted = NewTopic {
                     name: name.to_owned(),
@@ -188,12 +198,34 @@ impl Topics<'_> {
                         .collect(),
                 };
                 self.admin.create_topic(&wanted, TIMEOUT)?;
-                created.push(wanted.name);
+                done.created.push(wanted.name);
                 // The broker answers before every metadata cache knows the topic.
                 let deadline = Instant::now() + TIMEOUT;
                 while self.admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
                 Ok(())
             }
         }
+    }
+
+    /// Sets back what somebody changed: another retention or policy would lose state or positions.
+    fn correct(&self, name: &str, config: &[(&str, &str)], done: &mut Done) -> Result<(), TopicError> {
+        if config.is_empty() {
+            return Ok(());
+        }
+        let found = self.admin.topic_config(name, TIMEOUT)?;
+        let drift: Vec<_> = config
+            .iter()
+            .copied()
+            .filter(|(property, value)| found.get(*property).is_some_and(|found| found != value))
+            .collect();
+        if drift.is_empty() {
+            return Ok(());
+        }
+        self.admin.set_topic_config(name, &drift, TIMEOUT)?;
+        done.corrected.extend(drift.iter().map(|(property, value)| {
+            let found = found.get(*property).map_or("", String::as_str);
+            format!("{name}: {property} {found} → {value}")
+        }));
+        Ok(())
     }
 }

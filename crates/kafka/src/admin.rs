@@ -265,6 +265,94 @@ impl Admin {
         Ok(GroupState::Unused)
     }
 
+    /// The configuration of a topic as it is in force, defaults included.
+    ///
+    /// # Errors
+    /// Time-out, authorization, an unknown topic.
+    pub fn topic_config(&self, name: &str, timeout: Duration) -> Result<BTreeMap<String, String>, Error> {
+        let attempted = || format!("describe the configuration of topic {name}");
+        let resource = TopicResource::new(name, &attempted)?;
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS,
+            timeout,
+            // SAFETY: all objects are live; the array has one element.
+            |client, options, queue| unsafe {
+                let mut resources = [resource.raw];
+                sys::rd_kafka_DescribeConfigs(client, resources.as_mut_ptr(), 1, options, queue);
+            },
+        )?;
+        // SAFETY: the event is a DescribeConfigs result and lives until the end of this block; names and values are
+        // NUL-terminated and live as long.
+        unsafe {
+            let result = sys::rd_kafka_event_DescribeConfigs_result(event.raw);
+            let mut count = 0;
+            let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count);
+            check_resource(resources, count, &attempted)?;
+            let mut found = BTreeMap::new();
+            if count > 0 {
+                let mut entries = 0;
+                let configs = sys::rd_kafka_ConfigResource_configs(*resources, &raw mut entries);
+                for index in 0..entries {
+                    let entry = *configs.add(index);
+                    let value = sys::rd_kafka_ConfigEntry_value(entry);
+                    if !value.is_null() {
+                        let name = CStr::from_ptr(sys::rd_kafka_ConfigEntry_name(entry));
+                        let (name, value) = (name.to_string_lossy(), CStr::from_ptr(value).to_string_lossy());
+                        found.insert(name.into_owned(), value.into_owned());
+                    }
+                }
+            }
+            Ok(found)
+        }
+    }
+
+    /// Sets properties of a topic; the others stay as they are.
+    ///
+    /// # Errors
+    /// Time-out, authorization, the broker's refusal.
+    pub fn set_topic_config(
+        &self,
+        name: &str,
+        values: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let attempted = || format!("set the configuration of topic {name}");
+        let resource = TopicResource::new(name, &attempted)?;
+        for (property, value) in values {
+            let (property, value) = (c_string(property, &attempted)?, c_string(value, &attempted)?);
+            // SAFETY: resource and strings are live; a returned error is ours.
+            unsafe {
+                Error::check(
+                    &attempted,
+                    sys::rd_kafka_ConfigResource_add_incremental_config(
+                        resource.raw,
+                        property.as_ptr(),
+                        sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET,
+                        value.as_ptr(),
+                    ),
+                )?;
+            }
+        }
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS,
+            timeout,
+            // SAFETY: all objects are live; the array has one element.
+            |client, options, queue| unsafe {
+                let mut resources = [resource.raw];
+                sys::rd_kafka_IncrementalAlterConfigs(client, resources.as_mut_ptr(), 1, options, queue);
+            },
+        )?;
+        // SAFETY: the event is an IncrementalAlterConfigs result and lives until the end of this block.
+        unsafe {
+            let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(event.raw);
+            let mut count = 0;
+            let resources = sys::rd_kafka_IncrementalAlterConfigs_result_resources(result, &raw mut count);
+            check_resource(resources, count, &attempted)
+        }
+    }
+
     fn call(
         &self,
         attempted: &dyn Fn() -> String,
@@ -313,6 +401,56 @@ impl Admin {
         }
         self.client.accepted();
         Ok(event)
+    }
+}
+
+/// The error of the one resource of an answer.
+///
+/// # Safety
+/// `resources` has `count` live elements.
+unsafe fn check_resource(
+    resources: *mut *const sys::rd_kafka_ConfigResource_t,
+    count: usize,
+    attempted: &dyn Fn() -> String,
+) -> Result<(), Error> {
+    if count == 0 {
+        return Ok(());
+    }
+    // SAFETY: by the caller's promise the first element is live; its error text lives as long.
+    unsafe {
+        let code = sys::rd_kafka_ConfigResource_error(*resources);
+        if code == NO_ERROR {
+            return Ok(());
+        }
+        let detail = sys::rd_kafka_ConfigResource_error_string(*resources);
+        let detail = if detail.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(detail).to_string_lossy().into_owned()
+        };
+        Err(Error::new(attempted(), code, &detail))
+    }
+}
+
+/// Owns the name of a topic whose configuration is asked for or set.
+struct TopicResource {
+    raw: *mut sys::rd_kafka_ConfigResource_t,
+}
+
+impl TopicResource {
+    fn new(name: &str, attempted: &dyn Fn() -> String) -> Result<Self, Error> {
+        let native = c_string(name, attempted)?;
+        let topic = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        // SAFETY: the name is live during the call, which copies it.
+        let raw = unsafe { sys::rd_kafka_ConfigResource_new(topic, native.as_ptr()) };
+        Ok(Self { raw })
+    }
+}
+
+impl Drop for TopicResource {
+    fn drop(&mut self) {
+        // SAFETY: the object is ours and destroyed once.
+        unsafe { sys::rd_kafka_ConfigResource_destroy(self.raw) };
     }
 }
 

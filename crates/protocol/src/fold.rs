@@ -279,14 +279,23 @@ mod tests {
         let mut world = World::default();
         let claim = |name: &str, prev| Record::Claim {
             prev,
+            cluster: "here".to_owned(),
             uid: uid(name),
             description: String::new(),
         };
+        let owner = |world: &World| world.claim.as_ref().map(|claimant| claimant.uid.clone());
         assert_eq!(world.apply(0, &claim("a", None)), Folded::Applied);
         assert_eq!(world.apply(3, &claim("b", None)), Folded::Stale);
-        assert_eq!(world.claim, Some((uid("a"), String::new())));
+        assert_eq!(owner(&world), Some(uid("a")));
         assert_eq!(world.apply(5, &claim("c", Some(0))), Folded::Applied);
         assert_eq!(world.operator_head, Some(5));
+        assert_eq!(world.apply(6, &Record::Released { prev: Some(0) }), Folded::Stale);
+        assert_eq!(owner(&world), Some(uid("c")));
+        assert_eq!(
+            world.apply(7, &Record::Released { prev: Some(5) }),
+            Folded::Applied
+        );
+        assert_eq!(owner(&world), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `streamapp-e2e bench`: ours, Kafka Streams and the bare loop in turns on the same broker and input.
 
 mod measure;
-mod process;
+pub(crate) mod process;
 mod report;
 pub(crate) mod subjects;
 

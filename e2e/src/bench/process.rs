@@ -111,7 +111,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 /// CPU seconds of a process, its ended children included.
-pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
     let fields = stat(pid)?;
     let ticks: u64 = fields
         .get(11..15)?

@@ -4,6 +4,7 @@
 
 mod app;
 mod demo;
+mod footprint;
 mod kafka;
 mod kubectl;
 mod manifests;
@@ -22,6 +23,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub(crate) use demo::{Demo, run as run_demo};
+pub(crate) use footprint::{Footprint, run as run_footprint};
 
 use crate::integration::Counted;
 use crate::report::Report;

@@ -85,6 +85,22 @@ impl Operator<'_> {
         self.leader().map(|_| ())
     }
 
+    /// Removes the operator; StreamApps, their definition and their workers stay.
+    pub(super) fn uninstall(&self) -> Result<()> {
+        self.cluster.helm(&[
+            "uninstall",
+            "streamapp-operator",
+            "--namespace",
+            NAMESPACE,
+            "--wait",
+        ])?;
+        eventually("the operator's pods to be gone", DEADLINE, || {
+            let pods = self.cluster.list(NAMESPACE, "pods", LABEL)?;
+            ensure!(pods.is_empty(), "{} are there", pods.len());
+            Ok(())
+        })
+    }
+
     fn pods(&self) -> Result<Vec<Pod>> {
         Ok(self
             .cluster

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::kubectl::Cluster;
 use crate::app::signal;
+use crate::bench::process::cpu_seconds;
 
 /// How long a status request may take.
 const STATUS: Duration = Duration::from_millis(1_000);
@@ -101,6 +102,12 @@ impl Pod {
         Process::with(&format!("STREAMAPP_POD_UID={}", self.uid), "streamapp-worker")
             .with_context(|| format!("pod {} (uid {}) has no worker process", self.name, self.uid))
     }
+
+    /// The operator process of this pod.
+    pub(super) fn operator(&self) -> Result<Process> {
+        Process::with(&format!("POD_UID={}", self.uid), "streamapp-operator")
+            .with_context(|| format!("pod {} (uid {}) has no operator process", self.name, self.uid))
+    }
 }
 
 /// A process of a pod. The node is a process id namespace inside this machine's: its processes have numbers here, too.
@@ -139,6 +146,12 @@ impl Process {
     /// Whether it still runs; a zombie does not.
     pub(super) fn alive(self) -> bool {
         stat(self.pid).is_some_and(|now| now.started == self.started && !matches!(now.state, 'Z' | 'X'))
+    }
+
+    /// CPU time that it has used.
+    pub(super) fn cpu_seconds(self) -> Result<f64> {
+        anyhow::ensure!(self.alive(), "process {} has ended", self.pid);
+        cpu_seconds(self.pid).context("the process has ended")
     }
 
     /// Sends a signal, if it is still this process.

@@ -184,7 +184,9 @@ pub(super) fn operator_upgrade(place: &Place<'_>) -> Result<Outcome> {
     let stream = Stream::start(app.stream(0, ORDERS, RATE));
     let result = operator
         .install(1)
-        .and_then(|()| operator.install_with_note(1, "upgraded"));
+        .and_then(|()| operator.install_with_note(1, "upgraded"))
+        .and_then(|()| operator.uninstall())
+        .and_then(|()| app.untouched_since(&before));
     // The other scenarios want both.
     operator.install(super::operator::REPLICAS)?;
     result?;
