@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -140,6 +140,18 @@ impl Broker {
                     Err(error) => Err(format!("{error:#}")),
                 }
             })?;
+        }
+        Ok(())
+    }
+
+    /// Sets one property of a topic; all others fall back to the broker's defaults, as with any tool that alters configurations
+    /// as a whole.
+    pub(crate) fn set_topic_config(&self, topic: &str, property: &str, value: &str) -> Result<()> {
+        let configs = [AlterConfig::new(ResourceSpecifier::Topic(topic)).set(property, value)];
+        let results =
+            self.admin(|admin, options| async move { admin.alter_configs(&configs, &options).await })?;
+        for result in results {
+            result.map_err(|(_, code)| anyhow!("cannot configure topic {topic}: {code}"))?;
         }
         Ok(())
     }

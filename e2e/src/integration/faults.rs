@@ -20,7 +20,7 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     type Plot = fn(&Integration, &str) -> Result<Counted>;
-    let tests: [(&str, Plot); 14] = [
+    let tests: [(&str, Plot); 15] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -30,6 +30,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-malformed-record-skip", malformed_skip),
         ("fault-live-consumer-in-group", live_consumer),
         ("fault-hanging-transaction", hanging_transaction),
+        ("fault-internal-topics-changed", topics_changed),
         ("fault-second-run-with-the-same-id", second_run),
         ("fault-full-disk", full_disk),
         ("fault-store-of-another-application", foreign_store),
@@ -311,6 +312,44 @@ fn hanging_transaction(args: &Integration, name: &str) -> Result<Counted> {
     status_says(&app, &["UnstableOffsets", &scene.id, "hanging-transactions.md"])?;
     foreign.abort_transaction(SECONDS(30))?;
     app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let counted = scene.check(2_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Somebody gives internal topics another retention and another policy: both are set back and told, nothing is lost.
+fn topics_changed(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let internal = |part: &str| format!("{}-exposure-by-customer-{part}", scene.id);
+    scene
+        .broker
+        .set_topic_config(&internal("repartition"), "retention.ms", "86400000")?;
+    scene
+        .broker
+        .set_topic_config(&internal("changelog"), "cleanup.policy", "delete")?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    let changed = [
+        format!("{}: retention.ms 86400000 → -1", internal("repartition")),
+        format!("{}: cleanup.policy delete → compact", internal("changelog")),
+    ];
+    says(&app.words(), &["somebody had changed", &changed[0], &changed[1]])?;
+    app.drain()?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    ensure!(
+        !app.words().contains("somebody had changed"),
+        "the topics were not set back: {}",
+        app.words()
+    );
+    scene.orders(1_000, 1_000, 0, None)?;
     scene.wait_drained(SECONDS(60))?;
     app.drain()?;
     let counted = scene.check(2_000, 0)?;
