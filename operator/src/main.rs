@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kube::Client;
+use streamapp_operator::context::Context;
+use streamapp_operator::controller::run;
 use streamapp_operator::http::{self, Metrics};
 use streamapp_operator::lease::Leadership;
-use streamapp_operator::reconcile::{Context, run};
+
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Reconciles StreamApps into StatefulSets, Kafka topics and assignments.

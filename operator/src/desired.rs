@@ -1,0 +1,264 @@
+//! What a spec leads to: validated, dereferenced, settled in Kafka and built; or what is in the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use kube::runtime::events::EventType;
+use protocol::{ApplicationId, Claimant, Uid};
+use serde_json::json;
+
+use crate::build::{self, Children, Owner};
+use crate::controller::Error;
+use crate::decide::Verdict;
+use crate::kafka_state::{Application, Problem, Settled};
+use crate::names;
+use crate::reconcile::App;
+
+/// How long topics, claim and assignment are taken for settled.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// What a spec that is in order leads to.
+pub(crate) struct Desired {
+    pub(crate) children: Children,
+    pub(crate) application: Application,
+    pub(crate) image: String,
+    pub(crate) settled: Settled,
+    /// What the spec wants and is not done (yet).
+    pub(crate) pending: Option<Verdict>,
+}
+
+impl App<'_> {
+    /// Validates, dereferences, settles the Kafka side and builds; or what is in the way.
+    pub(crate) async fn desired(
+        &self,
+        existing: Option<&StatefulSet>,
+    ) -> Result<Result<Desired, Verdict>, Error> {
+        let loaded = match self.load()? {
+            Ok(loaded) => loaded,
+            Err(verdict) => return Ok(Err(verdict)),
+        };
+        let kafka = match self.kafka_config(&loaded.app).await? {
+            Ok(kafka) => kafka,
+            Err(verdict) => return Ok(Err(verdict)),
+        };
+        let wanted = loaded.app.spec.replicas;
+        let replicas = existing.and_then(replicas_of).unwrap_or(wanted);
+        let config = loaded.app.worker_config(kafka.clone(), build::place());
+        let application = self.application(&loaded.app, kafka, replicas);
+        // The image of an app that names none stays what it was: an operator of another version restarts nothing.
+        let image = loaded
+            .app
+            .spec
+            .image
+            .clone()
+            .or_else(|| existing.and_then(image_of))
+            .unwrap_or_else(|| self.context.worker_image.clone());
+        let mut spec = loaded.app.spec.clone();
+        let mut pending = (replicas != wanted).then(|| {
+            Verdict::progressing(
+                "ScalePending",
+                format!("spec.replicas is {wanted}, {replicas} workers run: scaling is not supported yet; everything goes on with {replicas}"),
+            )
+        });
+        if let Some(size) = existing.and_then(volume_size_of)
+            && size != spec.state.volume.size
+        {
+            pending = pending.or(Some(Verdict::progressing(
+                "VolumeGrowthPending",
+                format!(
+                    "spec.state.volume.size is {}, the volumes have {size}: growing is not supported yet",
+                    spec.state.volume.size
+                ),
+            )));
+            spec.state.volume.size = size;
+        }
+        let annotations = self.object.annotations();
+        let children = build::children(&build::Input {
+            owner: &self.owner,
+            spec: &spec,
+            image: &image,
+            replicas,
+            config: &config,
+            keep_repartition_records: annotations
+                .get(names::KEEP_REPARTITION)
+                .is_some_and(|value| value == "true"),
+        })?;
+        let settled = match self.settle(&application, loaded.plan, &children).await? {
+            Ok(settled) => settled,
+            Err(problem) => return Ok(Err(problem.verdict(&application.kafka.bootstrap_servers))),
+        };
+        Ok(Ok(Desired {
+            children,
+            application,
+            image,
+            settled,
+            pending,
+        }))
+    }
+
+    pub(crate) fn load(&self) -> Result<Result<crds::Loaded, Verdict>, Error> {
+        let metadata = &self.object.metadata;
+        let document = json!({
+            "apiVersion": format!("{}/{}", crds::GROUP, crds::VERSION),
+            "kind": "StreamApp",
+            "metadata": {"name": metadata.name, "namespace": metadata.namespace},
+            "spec": self.object.data.get("spec"),
+        });
+        let text = serde_json::to_string_pretty(&document)?;
+        Ok(crds::load(&text).map_err(|diagnostics| {
+            let in_topology = diagnostics
+                .iter()
+                .any(|found| found.path.starts_with("spec.topology"));
+            let told: Vec<_> = diagnostics
+                .iter()
+                .map(|found| {
+                    let suggestion = found
+                        .suggestion
+                        .as_ref()
+                        .map_or_else(String::new, |text| format!(" ({text})"));
+                    format!("{}: {}{suggestion}", found.path, found.message)
+                })
+                .collect();
+            let reason = if in_topology {
+                "InvalidTopology"
+            } else {
+                "InvalidSpec"
+            };
+            Verdict::stalled(reason, told.join("; "))
+        }))
+    }
+
+    /// Looks into the Secrets that the spec names.
+    pub(crate) async fn kafka_config(
+        &self,
+        app: &crds::StreamApp,
+    ) -> Result<Result<protocol::KafkaConfig, Verdict>, Error> {
+        let mut secrets = BTreeMap::new();
+        for name in app
+            .secret_keys()
+            .into_iter()
+            .map(|key| key.secret)
+            .collect::<BTreeSet<_>>()
+        {
+            let secret = self.api::<Secret>().get_opt(&name).await?;
+            secrets.insert(name, secret.map(|secret| secret.data.unwrap_or_default()));
+        }
+        Ok(app.kafka_config(|key| {
+            let missing = |what: &str| {
+                let (path, secret, namespace) = (key.path, &key.secret, &self.owner.namespace);
+                Verdict::stalled(
+                    "SecretMissing",
+                    format!("{path}: Secret `{secret}` of namespace {namespace} {what}"),
+                )
+            };
+            let data = secrets
+                .get(&key.secret)
+                .and_then(Option::as_ref)
+                .ok_or_else(|| missing("does not exist; create it"))?;
+            let value = data
+                .get(&key.key)
+                .ok_or_else(|| missing(&format!("has no key `{}`", key.key)))?;
+            String::from_utf8(value.0.clone()).map_err(|_| missing(&format!("key `{}` is no text", key.key)))
+        }))
+    }
+
+    pub(crate) fn application(
+        &self,
+        app: &crds::StreamApp,
+        kafka: protocol::KafkaConfig,
+        replicas: u32,
+    ) -> Application {
+        let Owner { namespace, name, uid } = &self.owner;
+        Application {
+            id: ApplicationId(app.application_id().to_owned()),
+            kafka,
+            replication_factor: app.spec.kafka.internal_topics.replication_factor,
+            replicas,
+            claimant: Claimant {
+                cluster: self.context.cluster.clone(),
+                uid: Uid(uid.clone()),
+                description: format!(
+                    "StreamApp {namespace}/{name} of Kubernetes cluster {}",
+                    self.context.cluster
+                ),
+            },
+        }
+    }
+
+    /// Topics, claim and assignment; asked again when something that they depend on changed, and now and then.
+    async fn settle(
+        &self,
+        application: &Application,
+        plan: topology::Plan,
+        children: &Children,
+    ) -> Result<Result<Settled, Problem>, Error> {
+        let uid = &self.owner.uid;
+        let key = format!(
+            "{} {} {}",
+            self.object.metadata.generation.unwrap_or_default(),
+            children.config.name_any(),
+            application.replicas
+        );
+        let known = self.context.remember(uid, |memory| {
+            let (known, since, settled) = memory.settled.as_ref()?;
+            (*known == key && since.elapsed() < SETTLED).then(|| settled.clone())
+        });
+        if let Some(settled) = known {
+            return Ok(Ok(settled));
+        }
+        let asked = application.clone();
+        // Owners are looked up on this side: the blocking side knows nothing of Kubernetes. Where only some namespaces
+        // are watched nobody can tell whether an owner lives, and its claim stands.
+        let living: BTreeSet<String> = match self.context.apps.get() {
+            Some(apps) => apps.state().iter().filter_map(|app| app.uid()).collect(),
+            None => BTreeSet::new(),
+        };
+        let knows_all = self.context.apps.get().is_some();
+        let settled = tokio::task::spawn_blocking(move || {
+            asked.settle(&plan, |owner| !knows_all || living.contains(&owner.uid.0))
+        })
+        .await
+        .map_err(|_| Error::CutOff)?;
+        match settled {
+            Ok(settled) => {
+                if !settled.created.is_empty() {
+                    let text = format!("created topics: {}", settled.created.join(", "));
+                    self.event(EventType::Normal, "TopicsCreated", "Prepare", text)
+                        .await;
+                }
+                if !settled.corrected.is_empty() {
+                    let text = format!("somebody had changed {}", settled.corrected.join(", "));
+                    self.event(EventType::Warning, "TopicsCorrected", "Prepare", text)
+                        .await;
+                }
+                self.context.remember(uid, |memory| {
+                    memory.settled = Some((key, Instant::now(), settled.clone()));
+                });
+                Ok(Ok(settled))
+            }
+            Err(problem) => Ok(Err(problem)),
+        }
+    }
+}
+
+pub(crate) fn replicas_of(set: &StatefulSet) -> Option<u32> {
+    u32::try_from(set.spec.as_ref()?.replicas?).ok()
+}
+
+fn image_of(set: &StatefulSet) -> Option<String> {
+    let pod = set.spec.as_ref()?.template.spec.as_ref()?;
+    pod.containers
+        .iter()
+        .find(|container| container.name == "worker")?
+        .image
+        .clone()
+}
+
+fn volume_size_of(set: &StatefulSet) -> Option<String> {
+    let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?;
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    Some(requests.get("storage")?.0.clone())
+}
