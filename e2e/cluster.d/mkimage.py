@@ -6,7 +6,7 @@ unless --gzip is given: the archive never leaves the machine, and zlib's output 
 
 Import it with `e2e/cluster load ARCHIVE`.
 
-    mkimage.py --output worker.tar --name streamapp/worker:0.1.0 --entrypoint /worker \\
+    mkimage.py --output worker.tar --name localhost/worker:0.1.0 --entrypoint /worker \\
         --user 65532 --with-libraries --with-ca bin/worker:/worker
 """
 
@@ -79,14 +79,14 @@ def pair(separator):
 
 
 def full_name(name):
-    """The name as the kubelet asks for it: containerd looks up `docker.io/…` for a name without a registry."""
+    """The name, if the kubelet asks for it as it is: to a name without a registry it adds one."""
     repository, _, tag = name.rpartition(":")
     if not repository or "/" in tag:
         raise ImageError(f"--name {name}: NAME:TAG is needed")
     first, slash, _ = repository.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return name
-    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+    if not slash or not (first == "localhost" or "." in first or ":" in first):
+        raise ImageError(f"--name {name}: begin with a registry, e.g. localhost/{name}")
+    return name
 
 
 def sources(arguments):

@@ -1,7 +1,7 @@
 //! A running application: `streamapp run` as a child, followed through its JSON lines and its workers' status documents.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::wait;
 
 /// How long a status request may take.
-const STATUS: Duration = Duration::from_millis(500);
+const STATUS: Duration = Duration::from_millis(1_000);
 /// How long a drain may take.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -177,7 +177,12 @@ impl Drop for App {
 /// Reads `/status` at the address that a file names.
 fn status(address_file: &Path) -> Result<Value> {
     let address = std::fs::read_to_string(address_file)?;
-    let mut stream = TcpStream::connect_timeout(&address.parse()?, STATUS)?;
+    Ok(serde_json::from_str(&read_status(address.parse()?)?)?)
+}
+
+/// The text of a worker's status document.
+pub(crate) fn read_status(address: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, STATUS)?;
     stream.set_read_timeout(Some(STATUS))?;
     write!(
         stream,
@@ -185,8 +190,7 @@ fn status(address_file: &Path) -> Result<Value> {
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").context("no body")?.1;
-    Ok(serde_json::from_str(body)?)
+    Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
 }
 
 /// Sends a signal to a process that this program (or its child) started.

@@ -1,18 +1,14 @@
 //! Worker and operator pods, their processes as this machine sees them, and the workers' status documents.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::kubectl::Cluster;
-use crate::app::signal;
+use crate::app::{read_status, signal};
 use crate::bench::process::cpu_seconds;
 
-/// How long a status request may take.
-const STATUS: Duration = Duration::from_millis(1_000);
 /// The port of a worker's status document.
 const PORT: u16 = 8080;
 
@@ -69,16 +65,7 @@ impl Pod {
     }
 
     fn read_directly(&self) -> Result<String> {
-        let address = SocketAddr::new(self.address.parse()?, PORT);
-        let mut stream = TcpStream::connect_timeout(&address, STATUS)?;
-        stream.set_read_timeout(Some(STATUS))?;
-        write!(
-            stream,
-            "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.split_once("\r\n\r\n").context("no body")?.1.to_owned())
+        read_status(SocketAddr::new(self.address.parse()?, PORT))
     }
 
     /// Takes the pod out of the API at once, as after the loss of its node; its process may live on for a moment.
