@@ -521,6 +521,7 @@ fn two_processes(args: &Integration, name: &str) -> Result<Counted> {
     let mut successor = Command::new(args.streamapp.with_file_name("streamapp-worker"))
         .arg("--config")
         .arg(&file)
+        .args(["--ordinal", "0"])
         .arg("--keep-repartition-records")
         .stderr(log)
         .spawn()?;
