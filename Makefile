@@ -103,6 +103,7 @@ verify: crds ## generated files are up to date
 
 clean: ## stop broker and cluster, remove bin/, reports/ and .state/ (caches stay)
 	@e2e/broker down --purge
+	@[[ ! -d .state/cluster-broker ]] || e2e/broker down --dir .state/cluster-broker --purge
 	@[[ ! -d .state/cluster ]] || e2e/cluster down --purge
 	rm -rf bin reports .state
 
