@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use protocol::{ApplicationId, KafkaConfig, WorkerConfig};
 
-use crate::app::{Guarantee, Mechanism, StreamApp};
+use crate::app::{Authentication, Guarantee, Mechanism, StreamApp};
 
 /// A value in a Secret that the spec refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,16 +26,19 @@ pub struct Place {
     pub http_listen: String,
 }
 
+fn password(authentication: &Authentication) -> SecretKey {
+    SecretKey {
+        secret: authentication.password_secret.secret_name.clone(),
+        key: authentication.password_secret.password.clone(),
+        path: "spec.kafka.authentication.passwordSecret",
+    }
+}
+
 impl StreamApp {
-    /// Everything in Secrets that [`Self::worker_config`] asks for.
+    /// Everything in Secrets that [`Self::kafka_config`] asks for.
     #[must_use]
     pub fn secret_keys(&self) -> Vec<SecretKey> {
-        let kafka = &self.spec.kafka;
-        let passwords = kafka.authentication.iter().map(|authentication| SecretKey {
-            secret: authentication.password_secret.secret_name.clone(),
-            key: authentication.password_secret.password.clone(),
-            path: "spec.kafka.authentication.passwordSecret",
-        });
+        let passwords = self.spec.kafka.authentication.iter().map(password);
         passwords.chain(self.certificates()).collect()
     }
 
@@ -84,12 +87,8 @@ impl StreamApp {
             };
             set("sasl.mechanism", mechanism);
             set("sasl.username", &authentication.username);
-            let password = SecretKey {
-                secret: authentication.password_secret.secret_name.clone(),
-                key: authentication.password_secret.password.clone(),
-                path: "spec.kafka.authentication.passwordSecret",
-            };
-            set("sasl.password", value(&password)?.trim_end_matches('\n'));
+            let password = value(&password(authentication))?;
+            set("sasl.password", password.trim_end_matches('\n'));
         }
         Ok(KafkaConfig {
             bootstrap_servers: kafka.bootstrap_servers.clone(),

@@ -80,7 +80,6 @@ async fn controller(context: Arc<Context>, namespace: Option<&String>) {
     let kind = resource();
     let writer = reflector::store::Writer::<DynamicObject>::new(kind.clone());
     let store = writer.as_reader();
-    // What the operator itself writes into the status is no reason to reconcile.
     let apps = watcher(api(&client, namespace, &kind), watcher::Config::default())
         .default_backoff()
         .reflect(writer)

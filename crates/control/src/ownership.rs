@@ -45,13 +45,7 @@ impl Wanted {
     /// Whether nothing is left to write.
     #[must_use]
     pub fn is_settled(&self, world: &World) -> bool {
-        self.owns(world) && self.is_assigned(world) && world.unsettled_ordinals().is_empty()
-    }
-
-    fn owns(&self, world: &World) -> bool {
-        let claim = world.claim.as_ref();
-        claim
-            .is_some_and(|claim| (&claim.cluster, &claim.uid) == (&self.claimant.cluster, &self.claimant.uid))
+        owns(&self.claimant, world) && self.is_assigned(world) && world.unsettled_ordinals().is_empty()
     }
 
     fn is_assigned(&self, world: &World) -> bool {
@@ -73,7 +67,7 @@ impl Wanted {
     ) -> Result<(), OwnershipError> {
         let mut log = OperatorLog::open(settings, admin, application)?;
         let mut to_fence = BTreeSet::new();
-        if !self.owns(log.world()) {
+        if !owns(&self.claimant, log.world()) {
             match (&log.world().claim, claiming) {
                 (Some(owner), Claiming::Respect) => {
                     let (application, owner) = (application.to_string(), owner.clone());
@@ -109,6 +103,12 @@ impl Wanted {
     }
 }
 
+/// Whether the claim is this object's; its description is for people.
+fn owns(claimant: &Claimant, world: &World) -> bool {
+    let claim = world.claim.as_ref();
+    claim.is_some_and(|claim| (&claim.cluster, &claim.uid) == (&claimant.cluster, &claimant.uid))
+}
+
 /// Lets go of an application, if `claimant` owns it: the next claim needs no permission.
 ///
 /// # Errors
@@ -121,12 +121,7 @@ pub fn release(
     now_ms: i64,
 ) -> Result<(), Error> {
     let mut log = OperatorLog::open(settings, admin, application)?;
-    let ours = log
-        .world()
-        .claim
-        .as_ref()
-        .is_some_and(|claim| (&claim.cluster, &claim.uid) == (&claimant.cluster, &claimant.uid));
-    if ours {
+    if owns(claimant, log.world()) {
         log.write(|prev| Record::Released { prev }, now_ms)?;
     }
     Ok(())
