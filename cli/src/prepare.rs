@@ -1,10 +1,10 @@
-//! What the operator does for a cluster, `streamapp run` does for one machine: internal topics, the claim, the
+//! What the operator does for a cluster, `streamapp run` does for one machine: the claim, internal topics, the
 //! assignment, fencing of ordinals that lost tasks.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use control::{Claiming, Ensured, OwnershipError, Reader, TopicError, Topics, Wanted};
+use control::{Application, Claiming, SettleError, Settled, TopicError};
 use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Claimant, Uid};
 use topology::Plan;
@@ -31,9 +31,9 @@ pub(crate) enum PrepareError {
     Topic(TopicError),
     /// Another object or another run owns the application.
     #[error(
-        "{0}. If that run is gone for good, take its state directory, or run with --take-over (its processes are fenced)"
+        "{0}. If that run is gone for good, take its state directory, or run with --take-over (its processes end)"
     )]
-    Claimed(OwnershipError),
+    Claimed(SettleError),
 }
 
 impl From<TopicError> for PrepareError {
@@ -46,11 +46,12 @@ impl From<TopicError> for PrepareError {
     }
 }
 
-impl From<OwnershipError> for PrepareError {
-    fn from(error: OwnershipError) -> Self {
+impl From<SettleError> for PrepareError {
+    fn from(error: SettleError) -> Self {
         match error {
-            OwnershipError::Control(error) => Self::Control(error),
-            OwnershipError::Claimed { .. } => Self::Claimed(error),
+            SettleError::Control(error) => Self::Control(error),
+            SettleError::Topic(error) => error.into(),
+            SettleError::Claimed { .. } => Self::Claimed(error),
         }
     }
 }
@@ -77,53 +78,27 @@ pub(crate) struct Preparation<'a> {
     pub(crate) workers: u32,
     /// Partitions of topics that are the user's and do not exist.
     pub(crate) create_topics: Option<i32>,
-    pub(crate) claiming: Claiming,
+    pub(crate) claiming: Claiming<'a>,
     pub(crate) uid: &'a Uid,
     pub(crate) state_dir: &'a Path,
 }
 
-/// What was prepared.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Prepared {
-    /// Topics that did not exist before.
-    pub(crate) created: Vec<String>,
-    /// Properties of internal topics that were set back.
-    pub(crate) corrected: Vec<String>,
-    /// All tasks.
-    pub(crate) tasks: usize,
-}
-
 impl Preparation<'_> {
-    /// Topics, then claim, then assignment, then fences. Each step can be repeated.
-    pub(crate) fn prepare(&self) -> Result<Prepared, PrepareError> {
+    /// Claim, then topics, then assignment, then fences. Each step can be repeated.
+    pub(crate) fn prepare(&self) -> Result<Settled, PrepareError> {
         let admin = Admin::new(self.settings).map_err(control::Error::from)?;
         admin.cluster_id(CONTACT)?;
-        let topics = Topics {
+        let application = Application {
+            settings: self.settings,
             admin: &admin,
-            application: self.application,
+            id: self.application,
             plan: self.plan,
+            claimant: self.claimant(),
+            workers: self.workers,
             replication_factor: self.replication_factor,
             create_external: self.create_topics,
         };
-        let Ensured {
-            created,
-            corrected,
-            tasks,
-            positions,
-        } = topics.ensure()?;
-        let mut reader = Reader::open(self.settings, &admin, self.application)?;
-        let end = reader.end()?;
-        let world = reader.read_to(end)?;
-        let wanted = Wanted {
-            claimant: self.claimant(),
-            owners: protocol::assign(&tasks, self.workers, positions, world),
-        };
-        wanted.settle(self.settings, &admin, self.application, self.claiming, now_ms())?;
-        Ok(Prepared {
-            created,
-            corrected,
-            tasks: tasks.len(),
-        })
+        Ok(application.settle(self.claiming)?)
     }
 
     fn claimant(&self) -> Claimant {
@@ -137,10 +112,4 @@ impl Preparation<'_> {
             description: format!("`streamapp run` with state directory {}", directory.display()),
         }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use clap::Args;
 use control::Claiming;
 use crds::{Place, SecretKey};
-use kafka::Settings;
 use protocol::{ApplicationId, Uid};
 
 use crate::prepare::{Preparation, PrepareError};
@@ -37,7 +36,7 @@ pub(crate) struct RunArgs {
     /// Create source and sink topics that do not exist, with N partitions.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
     create_topics: Option<i32>,
-    /// Take the application over from a claim whose owner is gone; its processes are fenced.
+    /// Take the application over from a claim whose owner is gone; its processes end.
     #[arg(long)]
     take_over: bool,
     /// Where Secrets are that the file names: DIR/<secret>/<key>.
@@ -82,10 +81,7 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
     let kafka = loaded
         .app
         .kafka_config(|key| secret(args.secrets.as_deref(), key))?;
-    let settings = Settings {
-        bootstrap_servers: kafka.bootstrap_servers.clone(),
-        properties: kafka.client_config.clone(),
-    };
+    let settings = control::settings(&kafka);
     let preparation = Preparation {
         settings: &settings,
         application: &application,
@@ -146,7 +142,7 @@ fn prepare(
                         &format!("somebody had changed {}", prepared.corrected.join(", ")),
                     );
                 }
-                let tasks = prepared.tasks;
+                let tasks = prepared.tasks.len();
                 view.event(
                     "assigned",
                     &format!(

@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 43] = [
+pub const REASONS: [Reason; 44] = [
     (
         "Running",
         Kind::Ready,
@@ -209,6 +209,11 @@ pub const REASONS: [Reason; 43] = [
         "No node takes a pod; the message is the scheduler's.",
     ),
     ("TopicsCreated", Kind::Event, "Internal topics were created."),
+    (
+        "ClaimTakenOver",
+        Kind::Event,
+        "The id was claimed by a StreamApp of this cluster that does not exist any more.",
+    ),
     (
         "TopicsCorrected",
         Kind::Event,

@@ -1,19 +1,22 @@
 //! What a spec leads to: validated, dereferenced, settled in Kafka and built; or what is in the way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use control::Claiming;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt as _;
+use kube::api::{DynamicObject, ListParams};
 use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt as _};
 use protocol::{ApplicationId, Claimant, Uid};
 use serde_json::json;
 
 use crate::build::{self, Children, Owner};
-use crate::controller::Error;
+use crate::controller::{Error, resource};
 use crate::decide::Verdict;
-use crate::kafka_state::{Application, Problem, Settled};
+use crate::kafka_state::{Application, Neighbour, Problem, Settled};
 use crate::names;
 use crate::reconcile::App;
 
@@ -188,7 +191,7 @@ impl App<'_> {
         }
     }
 
-    /// Topics, claim and assignment; asked again when something that they depend on changed, and now and then.
+    /// Claim, topics and assignment; asked again when something that they depend on changed, and now and then.
     async fn settle(
         &self,
         application: &Application,
@@ -209,19 +212,20 @@ impl App<'_> {
         if let Some(settled) = known {
             return Ok(Ok(settled));
         }
-        let asked = application.clone();
-        // Owners are looked up on this side: the blocking side knows nothing of Kubernetes. Where only some namespaces
-        // are watched nobody can tell whether an owner lives, and its claim stands.
-        let living: BTreeSet<String> = match self.context.apps.get() {
-            Some(apps) => apps.state().iter().filter_map(|app| app.uid()).collect(),
-            None => BTreeSet::new(),
-        };
-        let knows_all = self.context.apps.get().is_some();
-        let settled = tokio::task::spawn_blocking(move || {
-            asked.settle(&plan, |owner| !knows_all || living.contains(&owner.uid.0))
-        })
-        .await
-        .map_err(|_| Error::CutOff)?;
+        let plan = Arc::new(plan);
+        let mut settled = settle(application, &plan, None).await?;
+        if let Err(Problem::Claimed {
+            owner,
+            here: Neighbour::SameCluster,
+            ..
+        }) = &settled
+            && self.is_gone(owner).await?
+        {
+            let text = format!("taking over from {}, which does not exist any more", owner.description);
+            self.event(EventType::Warning, "ClaimTakenOver", "Prepare", text)
+                .await;
+            settled = settle(application, &plan, Some(owner.clone())).await?;
+        }
         match settled {
             Ok(settled) => {
                 if !settled.created.is_empty() {
@@ -242,6 +246,36 @@ impl App<'_> {
             Err(problem) => Ok(Err(problem)),
         }
     }
+
+    /// Whether the owner of a claim is gone for good: a uid never comes back. Asked after the claim was read, since an owner
+    /// exists before its claim does. Where only some namespaces are watched nobody can tell, and the claim stands.
+    async fn is_gone(&self, owner: &Claimant) -> Result<bool, Error> {
+        let is_owner = |uid: Option<String>| uid.is_some_and(|uid| uid == owner.uid.0);
+        let Some(known) = self.context.apps.get() else {
+            return Ok(false);
+        };
+        if known.state().iter().any(|app| is_owner(app.uid())) {
+            return Ok(false);
+        }
+        let api = Api::<DynamicObject>::all_with(self.context.client.clone(), &resource());
+        let all = api.list_metadata(&ListParams::default()).await?;
+        Ok(!all.iter().any(|app| is_owner(app.uid())))
+    }
+}
+
+/// Settles on a thread that may block; `gone` is an owner whose claim is taken over.
+async fn settle(
+    application: &Application,
+    plan: &Arc<topology::Plan>,
+    gone: Option<Claimant>,
+) -> Result<Result<Settled, Problem>, Error> {
+    let (application, plan) = (application.clone(), Arc::clone(plan));
+    tokio::task::spawn_blocking(move || {
+        let claiming = gone.as_ref().map_or(Claiming::Respect, Claiming::From);
+        application.settle(&plan, claiming)
+    })
+    .await
+    .map_err(|_| Error::CutOff)
 }
 
 pub(crate) fn replicas_of(set: &StatefulSet) -> Option<u32> {

@@ -1,9 +1,9 @@
 //! The Kafka side of an application: topics, claim, assignment. Every call here blocks; callers use a thread of their own.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use control::{Claiming, Ensured, OwnershipError, Reader, TopicError, Topics, Wanted};
-use kafka::{Admin, Category, GroupState, Settings};
+use control::{Claiming, SettleError, TopicError};
+use kafka::{Admin, Category, GroupState};
 use protocol::{ApplicationId, Claimant, KafkaConfig};
 use topology::Plan;
 
@@ -140,71 +140,46 @@ impl Problem {
     }
 }
 
-fn settings(kafka: &KafkaConfig) -> Settings {
-    Settings {
-        bootstrap_servers: kafka.bootstrap_servers.clone(),
-        properties: kafka.client_config.clone(),
-    }
-}
-
 impl Application {
-    /// Makes topics, claim and assignment what they should be. Can be repeated. `lives` says whether the owner of a
-    /// claim of this cluster still exists: a claim without an owner is taken over, with fences.
+    /// Makes claim, topics and assignment what they should be. Can be repeated.
     ///
     /// # Errors
     /// [`Problem`]
-    pub fn settle(&self, plan: &Plan, lives: impl Fn(&Claimant) -> bool) -> Result<Settled, Problem> {
-        let settings = settings(&self.kafka);
+    pub fn settle(&self, plan: &Plan, claiming: Claiming<'_>) -> Result<Settled, Problem> {
+        let settings = control::settings(&self.kafka);
         let admin = Admin::new(&settings)?;
         admin.cluster_id(CONTACT)?;
         if admin.group_state(&self.id.0, control::REQUEST_TIMEOUT)? == GroupState::Live {
             return Err(Problem::GroupInUse(self.id.clone()));
         }
-        let Ensured {
+        let control::Settled {
             created,
             corrected,
             tasks,
-            positions,
-        } = Topics {
+        } = control::Application {
+            settings: &settings,
             admin: &admin,
-            application: &self.id,
+            id: &self.id,
             plan,
+            claimant: self.claimant.clone(),
+            workers: self.replicas,
             replication_factor: self.replication_factor,
             create_external: None,
         }
-        .ensure()?;
-        let mut reader = Reader::open(&settings, &admin, &self.id)?;
-        let end = reader.end()?;
-        let world = reader.read_to(end)?;
-        let wanted = Wanted {
-            claimant: self.claimant.clone(),
-            owners: protocol::assign(&tasks, self.replicas, positions, world),
-        };
-        if !wanted.is_settled(world) {
-            let orphaned = world
-                .claim
-                .as_ref()
-                .is_some_and(|owner| owner.cluster == self.claimant.cluster && !lives(owner));
-            let claiming = if orphaned {
-                Claiming::TakeOver
-            } else {
-                Claiming::Respect
-            };
-            wanted
-                .settle(&settings, &admin, &self.id, claiming, now_ms())
-                .map_err(|error| match error {
-                    OwnershipError::Control(error) => error.into(),
-                    OwnershipError::Claimed { application, owner } => Problem::Claimed {
-                        here: if owner.cluster == self.claimant.cluster {
-                            Neighbour::SameCluster
-                        } else {
-                            Neighbour::Elsewhere
-                        },
-                        application,
-                        owner,
-                    },
-                })?;
-        }
+        .settle(claiming)
+        .map_err(|error| match error {
+            SettleError::Control(error) => error.into(),
+            SettleError::Topic(error) => error.into(),
+            SettleError::Claimed { application, owner } => Problem::Claimed {
+                here: if owner.cluster == self.claimant.cluster {
+                    Neighbour::SameCluster
+                } else {
+                    Neighbour::Elsewhere
+                },
+                application,
+                owner,
+            },
+        })?;
         let topology = plan.sub_topologies.iter().map(|sub| {
             let partitions = tasks.iter().filter(|task| task.sub_topology == sub.name).count();
             format!("{}×{partitions}", sub.name)
@@ -222,20 +197,15 @@ impl Application {
     /// # Errors
     /// [`Problem`]
     pub fn release(&self) -> Result<(), Problem> {
-        let settings = settings(&self.kafka);
+        let settings = control::settings(&self.kafka);
         let admin = Admin::new(&settings)?;
         admin.cluster_id(CONTACT)?;
-        match control::release(&settings, &admin, &self.id, &self.claimant, now_ms()) {
+        match control::Application::release(&settings, &admin, &self.id, &self.claimant) {
             // Never claimed.
             Ok(()) | Err(control::Error::Missing(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl ControlLog {
 
     /// Appends a record; returns its offset.
     pub(crate) fn append(&self, record: &Record) -> Result<i64, ControlError> {
-        Ok(self.appender.append(record, crate::now_ms())?)
+        Ok(self.appender.append(record)?)
     }
 
     /// Reads the control log through the record at `offset`, and remembers how far.

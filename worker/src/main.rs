@@ -18,11 +18,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
-use kafka::{Admin, Settings, Wakeup};
+use kafka::{Admin, Wakeup};
 use protocol::{Ordinal, Phase, Uid, WorkerConfig};
 
 use crate::session::{Purge, Worker};
@@ -59,12 +59,6 @@ struct Args {
     keep_repartition_records: bool,
 }
 
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")
@@ -94,10 +88,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state_dir = config.state_dir.clone();
     std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
     let _lock = lock_directory(&state_dir)?;
-    let settings = Settings {
-        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
-        properties: config.kafka.client_config.clone(),
-    };
+    let settings = ::control::settings(&config.kafka);
     let ordinal = Ordinal(args.ordinal);
     let shared = Arc::new(Shared::new(
         &config.application_id.0,

@@ -128,7 +128,7 @@ impl Restorer<'_> {
             Ok(tails) => tails,
             Err(why) => {
                 drop(db);
-                let aside = set_aside(&path, crate::now_ms())?;
+                let aside = set_aside(&path, kafka::now_ms())?;
                 add(&self.shared.counters.store_wipes, 1);
                 tracing::warn!(task = %task.id, why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
                 db = TaskDb::open(&path, &label, names, self.memory)?;
@@ -144,7 +144,7 @@ impl Restorer<'_> {
             self.read(tail, &mut db, task)?;
         }
         db.positions.task = Some(positions.clone());
-        db.positions.as_of_ms = crate::now_ms();
+        db.positions.as_of_ms = kafka::now_ms();
         db.batch().apply(&db.positions)?;
         // The restored state is on disk before the task runs: a crash now costs no second restore.
         db.flush(FlushWait::UntilDone)?;
@@ -301,7 +301,7 @@ fn cannot_continue(known: &ChangelogPosition, topic_id: &str, high: i64, as_of_m
             known.offset
         ))
     } else {
-        let age = crate::now_ms() - as_of_ms;
+        let age = kafka::now_ms() - as_of_ms;
         let bound = i64::try_from(TOMBSTONE_RETENTION.as_millis() / 2).unwrap_or(i64::MAX);
         (as_of_ms > 0 && age > bound).then(|| {
             format!(
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_store_goes_on_only_from_a_place_its_changelog_still_vouches_for() {
-        let now = crate::now_ms();
+        let now = kafka::now_ms();
         assert_eq!(cannot_continue(&position(5), "a", 5, now), None);
         assert!(cannot_continue(&position(5), "b", 5, now).is_some());
         assert!(cannot_continue(&position(6), "a", 5, now).is_some());

@@ -241,7 +241,7 @@ impl StreamTask {
             partition: self.parts.positions_partition,
             key: Some(key.as_bytes()),
             value: Some(&value),
-            timestamp: crate::now_ms(),
+            timestamp: kafka::now_ms(),
         };
         producer.send(positions_topic, &record)?;
         self.next = Some(next);
@@ -260,7 +260,7 @@ impl StreamTask {
         };
         if let Some(db) = &mut self.parts.db {
             db.positions.task = Some(next.clone());
-            db.positions.as_of_ms = crate::now_ms();
+            db.positions.as_of_ms = kafka::now_ms();
             let mut batch = db.batch();
             for store in 0..self.parts.changelogs.len() {
                 for change in self.parts.engine.changes(store) {

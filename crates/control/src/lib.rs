@@ -1,13 +1,13 @@
 //! The control log in Kafka: [`Reader`] folds it, [`Appender`] writes records of workers, [`OperatorLog`] writes
 //! operator records with compare-and-set. What the records mean is [`protocol`]'s business.
 //!
-//! [`Topics`] and [`Wanted`] are what comes before workers can start: topics, claim, assignment, fences.
+//! [`Application::settle`] is what comes before workers can start: claim, topics, assignment, fences.
 
 mod ownership;
 mod topics;
 
-pub use ownership::{Claiming, OwnershipError, Wanted, release};
-pub use topics::{Ensured, TopicError, Topics};
+pub use ownership::{Application, Claiming, SettleError, Settled};
+pub use topics::TopicError;
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use kafka::{
     Admin, Consumer, ConsumerOptions, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
     TransactionalProducer,
 };
-use protocol::{ApplicationId, Folded, Ordinal, Record, World};
+use protocol::{ApplicationId, Folded, KafkaConfig, Ordinal, Record, World};
 
 /// How long one request to the broker may take before it counts as failed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +57,15 @@ pub enum Error {
     /// Somebody else wrote an operator record first.
     #[error("another operator, or another `streamapp run`, decided at the same time; try again")]
     Conflict,
+}
+
+/// How to reach the cluster of an application.
+#[must_use]
+pub fn settings(kafka: &KafkaConfig) -> Settings {
+    Settings {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        properties: kafka.client_config.clone(),
+    }
 }
 
 /// Reads and folds the log, from its first record.
@@ -209,13 +218,13 @@ impl Appender {
     ///
     /// # Errors
     /// Time-out, or the broker's refusal.
-    pub fn append(&self, record: &Record, now_ms: i64) -> Result<i64, Error> {
+    pub fn append(&self, record: &Record) -> Result<i64, Error> {
         let value = encode(record)?;
         let record = kafka::Record {
             partition: 0,
             key: None,
             value: Some(&value),
-            timestamp: now_ms,
+            timestamp: kafka::now_ms(),
         };
         Ok(self.producer.append(&self.topic, &record, REQUEST_TIMEOUT)?)
     }
@@ -259,7 +268,7 @@ impl OperatorLog {
     ///
     /// # Errors
     /// [`Error::Conflict`] when another operator record came first.
-    pub fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record, now_ms: i64) -> Result<i64, Error> {
+    pub fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record) -> Result<i64, Error> {
         let before = self.reader.world().operator_head;
         let value = encode(&decide(before))?;
         self.producer.begin()?;
@@ -267,7 +276,7 @@ impl OperatorLog {
             partition: 0,
             key: None,
             value: Some(&value),
-            timestamp: now_ms,
+            timestamp: kafka::now_ms(),
         };
         self.producer.send(&self.topic, &record)?;
         self.producer.commit()?;
@@ -292,7 +301,6 @@ impl OperatorLog {
         settings: &Settings,
         application: &ApplicationId,
         ordinal: Ordinal,
-        now_ms: i64,
     ) -> Result<(), Error> {
         for thread in 0..self.world().threads(ordinal).max(1) {
             let id = application.transactional_id(ordinal, thread);
@@ -300,14 +308,11 @@ impl OperatorLog {
                 .init_transactions(REQUEST_TIMEOUT * 2)?;
         }
         let assignment = self.world().assignment.as_ref().map_or(-1, |(offset, _)| *offset);
-        self.write(
-            |prev| Record::Fenced {
-                prev,
-                assignment,
-                ordinal,
-            },
-            now_ms,
-        )
+        self.write(|prev| Record::Fenced {
+            prev,
+            assignment,
+            ordinal,
+        })
         .map(|_| ())
     }
 }

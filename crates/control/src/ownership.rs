@@ -1,36 +1,65 @@
-//! Who owns an application, and who runs its tasks: claim, assignment and fences, written with compare-and-set.
+//! What comes before workers can start: claim, topics, assignment, fences.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Claimant, Owner, Record, TaskId, World};
+use topology::Plan;
 
-use crate::{Error, OperatorLog};
+use crate::topics::{Ensured, TopicError, Topics};
+use crate::{Error, OperatorLog, Reader};
 
-/// What the control log should say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Who owns the application.
+/// An application as Kafka should know it.
+pub struct Application<'a> {
+    /// How to reach its cluster.
+    pub settings: &'a Settings,
+    /// Asks and creates.
+    pub admin: &'a Admin,
+    /// Its id.
+    pub id: &'a ApplicationId,
+    /// What it does.
+    pub plan: &'a Plan,
+    /// Who owns it.
     pub claimant: Claimant,
-    /// Who runs which task.
-    pub owners: BTreeMap<TaskId, Owner>,
+    /// Processes that share its tasks.
+    pub workers: u32,
+    /// Replicas of internal topics.
+    pub replication_factor: i32,
+    /// Partitions of the user's topics that do not exist; `None`: they must exist.
+    pub create_external: Option<i32>,
 }
 
-/// Whether a claim of somebody else is taken over.
+/// What is done about a claim of somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claiming {
-    /// Refuse.
+pub enum Claiming<'a> {
+    /// It is respected.
     Respect,
-    /// Take over; everything is fenced.
+    /// It is taken over if it is this one, whose owner is known to be gone for good.
+    From(&'a Claimant),
+    /// It is taken over: a person said so.
     TakeOver,
 }
 
-/// Why the application is not ours.
+/// What was found or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Topics that did not exist before.
+    pub created: Vec<String>,
+    /// Properties of internal topics that somebody had changed, and what they were set back to.
+    pub corrected: Vec<String>,
+    /// Every task of the plan.
+    pub tasks: Vec<TaskId>,
+}
+
+/// Why the application cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnershipError {
+pub enum SettleError {
     /// The control log cannot be used.
     #[error(transparent)]
     Control(#[from] Error),
+    /// Topics do not serve.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
     /// Another object or another run owns the application.
     #[error("applicationId {application} is claimed by {}; choose another applicationId", owner.description)]
     Claimed {
@@ -41,88 +70,138 @@ pub enum OwnershipError {
     },
 }
 
-impl Wanted {
-    /// Whether nothing is left to write.
-    #[must_use]
-    pub fn is_settled(&self, world: &World) -> bool {
-        owns(&self.claimant, world) && self.is_assigned(world) && world.unsettled_ordinals().is_empty()
+impl Claiming<'_> {
+    fn allows(self, owner: &Claimant) -> bool {
+        match self {
+            Self::Respect => false,
+            Self::From(gone) => owner.is(gone),
+            Self::TakeOver => true,
+        }
     }
+}
 
-    fn is_assigned(&self, world: &World) -> bool {
-        let assignment = world.assignment.as_ref();
-        assignment.is_some_and(|(_, owners)| *owners == self.owners)
-    }
-
-    /// Writes the claim, then the assignment, then fences every ordinal that lost tasks. Each step can be repeated.
+impl Application<'_> {
+    /// Claims the application before anything of it is touched, then makes its topics, then assigns its tasks, then
+    /// fences every ordinal that lost some. Each step can be repeated. Processes of an earlier owner that keep their
+    /// tasks go when a successor speaks for their ordinal.
     ///
     /// # Errors
-    /// [`OwnershipError::Claimed`] when somebody else owns the application; errors of the control log.
-    pub fn settle(
-        &self,
+    /// [`SettleError`]
+    pub fn settle(&self, claiming: Claiming<'_>) -> Result<Settled, SettleError> {
+        let topics = Topics {
+            admin: self.admin,
+            application: self.id,
+            plan: self.plan,
+            replication_factor: self.replication_factor,
+            create_external: self.create_external,
+        };
+        let made = topics.ensure_control_log()?;
+        let mut reader = Reader::open(self.settings, self.admin, self.id)?;
+        let end = reader.end()?;
+        let world = reader.read_to(end)?;
+        let mut log = if owns(&self.claimant, world) {
+            None
+        } else {
+            self.may_claim(world, claiming)?;
+            Some(self.claim(claiming)?)
+        };
+        let Ensured {
+            created,
+            corrected,
+            tasks,
+            positions,
+        } = topics.ensure()?;
+        let world = log.as_ref().map_or(world, OperatorLog::world);
+        if !is_settled(world, &self.owners(&tasks, positions, world)) {
+            let log = match &mut log {
+                Some(log) => log,
+                None => log.insert(OperatorLog::open(self.settings, self.admin, self.id)?),
+            };
+            self.assign(log, &tasks, positions)?;
+        }
+        Ok(Settled {
+            created: made.into_iter().chain(created).collect(),
+            corrected,
+            tasks,
+        })
+    }
+
+    /// Lets go of the application, if it is ours: the next claim needs no permission.
+    ///
+    /// # Errors
+    /// Errors of the control log.
+    pub fn release(
         settings: &Settings,
         admin: &Admin,
-        application: &ApplicationId,
-        claiming: Claiming,
-        now_ms: i64,
-    ) -> Result<(), OwnershipError> {
-        let mut log = OperatorLog::open(settings, admin, application)?;
-        let mut to_fence = BTreeSet::new();
-        if !owns(&self.claimant, log.world()) {
-            match (&log.world().claim, claiming) {
-                (Some(owner), Claiming::Respect) => {
-                    let (application, owner) = (application.to_string(), owner.clone());
-                    return Err(OwnershipError::Claimed { application, owner });
-                }
-                (Some(_), Claiming::TakeOver) => to_fence.extend(log.world().ordinals()),
-                (None, Claiming::Respect | Claiming::TakeOver) => {}
+        id: &ApplicationId,
+        claimant: &Claimant,
+    ) -> Result<(), Error> {
+        let mut log = OperatorLog::open(settings, admin, id)?;
+        if owns(claimant, log.world()) {
+            log.write(|prev| Record::Released { prev })?;
+        }
+        Ok(())
+    }
+
+    fn owners(&self, tasks: &[TaskId], positions: i32, world: &World) -> BTreeMap<TaskId, Owner> {
+        protocol::assign(tasks, self.workers, positions, world)
+    }
+
+    fn may_claim(&self, world: &World, claiming: Claiming<'_>) -> Result<(), SettleError> {
+        match &world.claim {
+            Some(owner) if !owner.is(&self.claimant) && !claiming.allows(owner) => {
+                Err(SettleError::Claimed {
+                    application: self.id.to_string(),
+                    owner: owner.clone(),
+                })
             }
-            let Claimant {
-                cluster,
-                uid,
-                description,
-            } = self.claimant.clone();
-            log.write(
-                |prev| Record::Claim {
-                    prev,
-                    cluster,
-                    uid,
-                    description,
-                },
-                now_ms,
-            )?;
+            Some(_) | None => Ok(()),
         }
-        if !self.is_assigned(log.world()) {
-            let owners = self.owners.clone();
-            log.write(|prev| Record::Assignment { prev, owners }, now_ms)?;
+    }
+
+    fn claim(&self, claiming: Claiming<'_>) -> Result<OperatorLog, SettleError> {
+        let mut log = OperatorLog::open(self.settings, self.admin, self.id)?;
+        self.may_claim(log.world(), claiming)?;
+        let Claimant {
+            cluster,
+            uid,
+            description,
+        } = self.claimant.clone();
+        log.write(|prev| Record::Claim {
+            prev,
+            cluster,
+            uid,
+            description,
+        })?;
+        Ok(log)
+    }
+
+    fn assign(&self, log: &mut OperatorLog, tasks: &[TaskId], positions: i32) -> Result<(), SettleError> {
+        if !owns(&self.claimant, log.world()) {
+            // Lost or let go since it was read.
+            self.may_claim(log.world(), Claiming::Respect)?;
+            return Err(Error::Conflict.into());
         }
-        to_fence.extend(log.world().unsettled_ordinals());
-        for ordinal in to_fence {
-            log.fence(settings, application, ordinal, now_ms)?;
+        let owners = self.owners(tasks, positions, log.world());
+        if !is_assigned(log.world(), &owners) {
+            log.write(|prev| Record::Assignment { prev, owners })?;
+        }
+        for ordinal in log.world().unsettled_ordinals() {
+            log.fence(self.settings, self.id, ordinal)?;
         }
         Ok(())
     }
 }
 
-/// Whether the claim is this object's; its description is for people.
 fn owns(claimant: &Claimant, world: &World) -> bool {
-    let claim = world.claim.as_ref();
-    claim.is_some_and(|claim| (&claim.cluster, &claim.uid) == (&claimant.cluster, &claimant.uid))
+    world.claim.as_ref().is_some_and(|claim| claim.is(claimant))
 }
 
-/// Lets go of an application, if `claimant` owns it: the next claim needs no permission.
-///
-/// # Errors
-/// Errors of the control log.
-pub fn release(
-    settings: &Settings,
-    admin: &Admin,
-    application: &ApplicationId,
-    claimant: &Claimant,
-    now_ms: i64,
-) -> Result<(), Error> {
-    let mut log = OperatorLog::open(settings, admin, application)?;
-    if owns(claimant, log.world()) {
-        log.write(|prev| Record::Released { prev }, now_ms)?;
-    }
-    Ok(())
+fn is_assigned(world: &World, owners: &BTreeMap<TaskId, Owner>) -> bool {
+    let assignment = world.assignment.as_ref();
+    assignment.is_some_and(|(_, assigned)| assigned == owners)
+}
+
+fn is_settled(world: &World, owners: &BTreeMap<TaskId, Owner>) -> bool {
+    is_assigned(world, owners) && world.unsettled_ordinals().is_empty()
 }

@@ -55,16 +55,15 @@ pub enum TopicError {
 }
 
 /// What is there after [`Topics::ensure`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ensured {
+pub(crate) struct Ensured {
     /// Topics that did not exist before.
-    pub created: Vec<String>,
+    pub(crate) created: Vec<String>,
     /// Properties of internal topics that somebody had changed, and what they were set back to.
-    pub corrected: Vec<String>,
+    pub(crate) corrected: Vec<String>,
     /// Every task of the plan.
-    pub tasks: Vec<TaskId>,
+    pub(crate) tasks: Vec<TaskId>,
     /// Partitions of the positions topic.
-    pub positions: i32,
+    pub(crate) positions: i32,
 }
 
 #[derive(Default)]
@@ -74,25 +73,30 @@ struct Done {
 }
 
 /// What an application needs.
-pub struct Topics<'a> {
-    /// Asks and creates.
-    pub admin: &'a Admin,
-    /// The application.
-    pub application: &'a ApplicationId,
-    /// Its plan.
-    pub plan: &'a Plan,
+pub(crate) struct Topics<'a> {
+    pub(crate) admin: &'a Admin,
+    pub(crate) application: &'a ApplicationId,
+    pub(crate) plan: &'a Plan,
     /// Replicas of internal topics.
-    pub replication_factor: i32,
+    pub(crate) replication_factor: i32,
     /// Partitions of the user's topics that do not exist; `None`: they must exist.
-    pub create_external: Option<i32>,
+    pub(crate) create_external: Option<i32>,
 }
 
 impl Topics<'_> {
-    /// Creates what is missing. Can be repeated.
-    ///
-    /// # Errors
-    /// [`TopicError`]
-    pub fn ensure(&self) -> Result<Ensured, TopicError> {
+    /// Creates the control log if it is missing, and touches nothing else: the claim comes before the other topics.
+    /// Returns its name if it did not exist.
+    pub(crate) fn ensure_control_log(&self) -> Result<Option<String>, TopicError> {
+        let name = self.application.control_topic();
+        if self.admin.topic(&name, TIMEOUT)?.is_some() {
+            return Ok(None);
+        }
+        self.create(&name, 1, CONTROL)?;
+        Ok(Some(name))
+    }
+
+    /// Creates what is missing and sets back what somebody changed. Can be repeated.
+    pub(crate) fn ensure(&self) -> Result<Ensured, TopicError> {
         let mut done = Done::default();
         let partitions = self.of_the_plan(&mut done)?;
         let tasks: Vec<TaskId> = self
@@ -188,23 +192,28 @@ impl Topics<'_> {
             }),
             Some(_) => self.correct(name, config, done),
             None => {
-                let wanted = NewTopic {
-                    name: name.to_owned(),
-                    partitions,
-                    replication_factor: self.replication_factor,
-                    config: config
-                        .iter()
-                        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                        .collect(),
-                };
-                self.admin.create_topic(&wanted, TIMEOUT)?;
-                done.created.push(wanted.name);
-                // The broker answers before every metadata cache knows the topic.
-                let deadline = Instant::now() + TIMEOUT;
-                while self.admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
+                self.create(name, partitions, config)?;
+                done.created.push(name.to_owned());
                 Ok(())
             }
         }
+    }
+
+    fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<(), TopicError> {
+        let wanted = NewTopic {
+            name: name.to_owned(),
+            partitions,
+            replication_factor: self.replication_factor,
+            config: config
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        self.admin.create_topic(&wanted, TIMEOUT)?;
+        // The broker answers before every metadata cache knows the topic.
+        let deadline = Instant::now() + TIMEOUT;
+        while self.admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
+        Ok(())
     }
 
     /// Sets back what somebody changed: another retention or policy would lose state or positions.

@@ -17,3 +17,12 @@ pub use client::{ConfigError, Settings};
 pub use consumer::{Consumer, ConsumerOptions, Event, Isolation, Message, PartitionQueue, Start, Wakeup};
 pub use error::{Category, Error, Recovery};
 pub use producer::{Offsets, PlainProducer, Record, TopicHandle, TransactionalProducer};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now, as records are stamped: milliseconds since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -34,6 +34,14 @@ pub struct Claimant {
     pub description: String,
 }
 
+impl Claimant {
+    /// Whether both are the same object or run; the description is for people.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (&self.cluster, &self.uid) == (&other.cluster, &other.uid)
+    }
+}
+
 /// The processes that have spoken for an ordinal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Speakers {

@@ -22,7 +22,7 @@ pub(super) const READY: Duration = Duration::from_secs(180);
 pub(super) const TOLD: Duration = Duration::from_secs(120);
 /// How long records may take to be processed.
 const DRAINED: Duration = Duration::from_secs(180);
-const STORE: &str = "exposure-by-customer";
+pub(super) const STORE: &str = "exposure-by-customer";
 
 /// A StreamApp. Where it runs in the cluster, and what it is in Kafka.
 pub(super) struct App<'a> {
@@ -118,6 +118,21 @@ impl App<'_> {
         let what = format!("StreamApp {} to say {kind}={status} {reason}", self.name);
         eventually(&what, TOLD, || {
             expect(&self.object()?, kind, status, Some(reason))
+        })
+    }
+
+    /// Waits for an Event about this application whose text names `about`.
+    pub(super) fn wait_event(&self, reason: &str, about: &str) -> Result<()> {
+        let what = format!("an Event {reason} of StreamApp {}", self.name);
+        eventually(&what, TOLD, || {
+            let events = self.cluster().list(&self.namespace, "events.events.k8s.io", "")?;
+            let told = events.iter().any(|event| {
+                event["reason"] == reason
+                    && event["regarding"]["name"] == *self.name
+                    && event["note"].as_str().is_some_and(|note| note.contains(about))
+            });
+            ensure!(told, "there are {} other Events", events.len());
+            Ok(())
         })
     }
 

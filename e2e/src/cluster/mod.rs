@@ -67,7 +67,7 @@ struct Scenario {
 }
 
 /// All scenarios.
-fn scenarios() -> [Scenario; 10] {
+fn scenarios() -> [Scenario; 11] {
     let shared = |name, plot| Scenario {
         name,
         company: Company::Welcome,
@@ -91,6 +91,7 @@ fn scenarios() -> [Scenario; 10] {
             "worker-restarts-while-the-operator-is-down",
             scenarios::operator_down,
         ),
+        alone("claim-of-a-dead-object", scenarios::claim_of_a_dead_object),
         alone("operator-upgrade-restarts-no-worker", scenarios::operator_upgrade),
     ]
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Outcome;
-use super::app::{App, READY, TOLD, expect, told};
+use super::app::{App, READY, STORE, TOLD, expect, told};
 use super::kafka::OwnBroker;
 use super::kubectl::eventually;
 use super::place::Place;
@@ -298,6 +298,43 @@ pub(super) fn wait_ready_and_scale(place: &Place<'_>) -> Result<Outcome> {
     done(&app, 4_000, 0)
 }
 
+/// An object goes without a word to its operator; its claim stays in Kafka and is taken over from it, not from a living one.
+pub(super) fn claim_of_a_dead_object(place: &Place<'_>) -> Result<Outcome> {
+    let first = place.app("first", 1);
+    first.start()?;
+    first.process(0, 2_000)?;
+    let operator = place.setting.operator();
+    let away = operator.away()?;
+    first.delete()?;
+    place.cluster().kubectl(&[
+        "patch",
+        "-n",
+        &first.namespace,
+        "streamapp",
+        &first.name,
+        "--type=merge",
+        r#"--patch={"metadata":{"finalizers":null}}"#,
+    ])?;
+    first.wait_gone(Duration::from_secs(60))?;
+    away.end()?;
+    let second = App {
+        name: "second".to_owned(),
+        ..place.app("first", 2)
+    };
+    second.apply()?;
+    second.wait_ready()?;
+    second.wait_event("ClaimTakenOver", &first.name)?;
+    second.process(2_000, 2_000)?;
+    let third = App {
+        name: "third".to_owned(),
+        ..place.app("first", 2)
+    };
+    third.apply()?;
+    let message = third.wait_told("Stalled", "True", "ApplicationIdConflict")?;
+    ensure!(message.contains(&second.name), "another owner is named: {message}");
+    done(&second, 4_000, 0)
+}
+
 pub(super) fn two_apps_with_one_id(place: &Place<'_>) -> Result<Outcome> {
     let first = place.app("first", 2);
     first.start()?;
@@ -307,8 +344,20 @@ pub(super) fn two_apps_with_one_id(place: &Place<'_>) -> Result<Outcome> {
         name: "second".to_owned(),
         ..place.app("first", 2)
     };
-    second.apply()?;
+    // It would make other internal topics under the same id.
+    let topics = first.broker.topic_names()?;
+    second.apply_with(|app| {
+        let renamed = app.to_string().replace(STORE, "other");
+        *app = serde_json::from_str(&renamed).unwrap_or_default();
+    })?;
     let message = second.wait_told("Stalled", "True", "ApplicationIdConflict")?;
+    let now = first.broker.topic_names()?;
+    let more: Vec<_> = now
+        .iter()
+        .filter(|topic| topic.starts_with(&first.id) && !topics.contains(topic))
+        .collect();
+    ensure!(more.is_empty(), "the refused app made topics: {more:?}");
+    second.apply()?;
     ensure!(
         message.contains("first") && message.contains("spec.applicationId"),
         "the message does not name the other app and the field: {message}"
