@@ -17,7 +17,7 @@ endif
 
 CARGO_DENY_VERSION := 0.20.2
 BENCH_ARGS ?=
-PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e
+PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e streamapp-sim
 REFERENCE := docs/reference/streamapp.md
 CRD := charts/streamapp-crds/templates/streamapps.yaml
 
@@ -71,10 +71,11 @@ deny: ## licences, bans and sources of the dependencies
 	@scripts/deny $(CARGO_DENY_VERSION)
 
 test-unit: setup ## unit and property tests
-	cargo test --release --workspace --exclude streamapp-sim
+	cargo test --release --workspace
 
-test-sim: setup ## seeded simulation
-	cargo test --release -p streamapp-sim
+test-sim: build ## every interleaving of small scenarios, and seeded schedules with faults
+	bin/streamapp-sim model
+	bin/streamapp-sim schedules
 
 test-integration: build ## real Kafka, real RocksDB, kill -9
 	@e2e/test integration

@@ -6,6 +6,7 @@
 
 mod prepare;
 mod run;
+mod scale;
 mod supervise;
 mod validate;
 mod view;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run a StreamApp file on this machine.
     Run(run::RunArgs),
+    /// Change the number of workers of a `streamapp run` that goes on.
+    Scale(scale::ScaleArgs),
     /// Check a StreamApp file: every error with its line, column and a way out.
     Validate(validate::ValidateArgs),
     /// Print a completion script for a shell.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Scale(args) => scale::scale(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use control::{Application, Claiming, SettleError, Settled, TopicError};
 use kafka::{Admin, Settings};
-use protocol::{ApplicationId, Claimant, Uid};
+use protocol::{ApplicationId, Claimant, Ordinal, Uid};
 use topology::Plan;
 
 /// How long a first answer may take: after it, the user is told what is waited for.
@@ -75,7 +75,6 @@ pub(crate) struct Preparation<'a> {
     pub(crate) application: &'a ApplicationId,
     pub(crate) plan: &'a Plan,
     pub(crate) replication_factor: i32,
-    pub(crate) workers: u32,
     /// Partitions of topics that are the user's and do not exist.
     pub(crate) create_topics: Option<i32>,
     pub(crate) claiming: Claiming<'a>,
@@ -84,8 +83,13 @@ pub(crate) struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    /// Claim, then topics, then assignment, then fences. Each step can be repeated.
-    pub(crate) fn prepare(&self) -> Result<Settled, PrepareError> {
+    /// Claim, then topics, then assignment to so many workers, then fences. Each step can be repeated. `fences` says which
+    /// ordinals cannot give their tasks up by themselves.
+    pub(crate) fn prepare(
+        &self,
+        workers: u32,
+        fences: &dyn Fn(Ordinal) -> bool,
+    ) -> Result<Settled, PrepareError> {
         let admin = Admin::new(self.settings).map_err(control::Error::from)?;
         admin.cluster_id(CONTACT)?;
         let application = Application {
@@ -94,9 +98,10 @@ impl Preparation<'_> {
             id: self.application,
             plan: self.plan,
             claimant: self.claimant(),
-            workers: self.workers,
+            workers,
             replication_factor: self.replication_factor,
             create_external: self.create_topics,
+            fences,
         };
         Ok(application.settle(self.claiming)?)
     }

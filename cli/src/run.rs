@@ -13,12 +13,15 @@ use crds::{Place, SecretKey};
 use protocol::{ApplicationId, Uid};
 
 use crate::prepare::{Preparation, PrepareError};
+use crate::scale;
 use crate::supervise::{Change, Supervised};
 use crate::validate::load;
 use crate::view::{OutputKind, Overview, View};
 
 /// How often workers are looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long workers have to give tasks up before they are fenced.
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -69,10 +72,7 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
 
 fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
     let application = ApplicationId(loaded.app.application_id().to_owned());
-    let state_dir = args
-        .state_dir
-        .clone()
-        .unwrap_or_else(|| Path::new(".streamapp").join(&application.0));
+    let state_dir = state_dir(args.state_dir.as_deref(), &application);
     std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
     let _lock = lock(&state_dir, &application)?;
     let uid = claim_uid(&state_dir, &application)?;
@@ -87,7 +87,6 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         application: &application,
         plan: &loaded.plan,
         replication_factor: loaded.app.spec.kafka.internal_topics.replication_factor,
-        workers: args.workers,
         create_topics: args.create_topics,
         claiming: if args.take_over {
             Claiming::TakeOver
@@ -101,8 +100,7 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     let binary = worker_binary()?;
-    let mut workers = Vec::new();
-    for ordinal in 0..args.workers {
+    let hire = |ordinal: u32| -> anyhow::Result<Supervised> {
         let directory = state_dir.join(format!("worker-{ordinal}"));
         let place = Place {
             state_dir: directory.join("state"),
@@ -113,9 +111,18 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         if args.keep_repartition_records {
             arguments.push("--keep-repartition-records".to_owned());
         }
-        workers.push(Supervised::new(binary.clone(), directory, &config, arguments)?);
-    }
-    watch(args, workers, view, &interrupts)
+        Ok(Supervised::new(binary.clone(), directory, &config, arguments)?)
+    };
+    let supervisor = Supervisor {
+        args,
+        preparation: &preparation,
+        hire: &hire,
+        workers: (0..args.workers).map(hire).collect::<Result<_, _>>()?,
+        leaving: Vec::new(),
+        scaling: None,
+        view,
+    };
+    supervisor.run(&interrupts)
 }
 
 /// Prepares, waiting for a cluster that is not there yet; `false` when interrupted.
@@ -128,7 +135,8 @@ fn prepare(
     let started = Instant::now();
     let mut said = false;
     loop {
-        match preparation.prepare() {
+        // Nothing of the application runs yet that could give tasks up.
+        match preparation.prepare(args.workers, &|_| true) {
             Ok(prepared) => {
                 if !prepared.created.is_empty() {
                     view.event(
@@ -189,16 +197,50 @@ fn give_up(error: PrepareError, servers: &str, waited: u64) -> anyhow::Error {
 }
 
 /// Keeps workers alive until they are told to drain, or one fails for good.
-fn watch(
-    args: &RunArgs,
-    mut workers: Vec<Supervised>,
-    mut view: View,
-    interrupts: &AtomicUsize,
-) -> anyhow::Result<ExitCode> {
-    let mut failed = None;
-    let mut overview = Overview::default();
-    while interrupts.load(Ordering::Acquire) == 0 && failed.is_none() {
-        for (ordinal, worker) in workers.iter_mut().enumerate() {
+struct Supervisor<'a> {
+    args: &'a RunArgs,
+    preparation: &'a Preparation<'a>,
+    hire: &'a dyn Fn(u32) -> anyhow::Result<Supervised>,
+    workers: Vec<Supervised>,
+    /// Workers without tasks that drain.
+    leaving: Vec<Supervised>,
+    scaling: Option<Scaling>,
+    view: View,
+}
+
+/// A change of the number of workers that is under way.
+struct Scaling {
+    to: u32,
+    since: Instant,
+}
+
+impl Supervisor<'_> {
+    fn run(mut self, interrupts: &AtomicUsize) -> anyhow::Result<ExitCode> {
+        scale::forget(self.preparation.state_dir)?;
+        let mut failed = None;
+        let mut overview = Overview::default();
+        while interrupts.load(Ordering::Acquire) == 0 && failed.is_none() {
+            failed = self.look_after()?;
+            self.scale()?;
+            overview = look_at(&self.workers);
+            self.view.show(&overview);
+            pause(LOOK);
+        }
+        self.workers.append(&mut self.leaving);
+        self.drain(interrupts, &mut overview);
+        match failed {
+            None => {
+                self.view.finish(&overview);
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(message) => Err(anyhow::anyhow!(message)),
+        }
+    }
+
+    /// Starts workers that died; why one failed for good.
+    fn look_after(&mut self) -> anyhow::Result<Option<String>> {
+        let view = &self.view;
+        for (ordinal, worker) in self.workers.iter_mut().enumerate() {
             match worker.look()? {
                 Change::None => {}
                 Change::Started(pid) => view.event(
@@ -209,38 +251,74 @@ fn watch(
                     view.event("died", &format!("worker {ordinal}: {how}; starting it again"))
                 }
                 Change::Ended(code, error) => {
-                    failed = Some(format!("worker {ordinal} (exit code {code}): {error}"))
+                    return Ok(Some(format!("worker {ordinal} (exit code {code}): {error}")));
                 }
             }
         }
-        overview = look_at(&workers);
-        view.show(&overview);
-        pause(LOOK);
+        self.leaving.retain_mut(|worker| !worker.is_gone());
+        Ok(None)
     }
-    workers.iter_mut().for_each(Supervised::drain);
-    let deadline = Instant::now() + Duration::from_secs(args.drain_timeout);
-    while !workers.iter_mut().all(Supervised::is_gone) {
-        if Instant::now() > deadline || interrupts.load(Ordering::Acquire) > 1 {
-            view.event(
-                "killed",
-                "draining was cut short; nothing is lost, the next start goes on from the last commit",
-            );
-            workers.iter_mut().for_each(Supervised::kill);
-            break;
+
+    /// Goes on with a change of the number of workers, or begins one that was asked for. New workers come first, then the
+    /// assignment; workers that lose all their tasks go when they have given them up.
+    fn scale(&mut self) -> anyhow::Result<()> {
+        let Some(scaling) = &self.scaling else {
+            let Some(to) = scale::wanted(self.preparation.state_dir)? else {
+                return Ok(());
+            };
+            let have = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+            for ordinal in have..to {
+                self.workers.push((self.hire)(ordinal)?);
+            }
+            self.view.event("scaling", &format!("{have} → {to} workers"));
+            let since = Instant::now();
+            self.scaling = Some(Scaling { to, since });
+            return Ok(());
+        };
+        let (to, since) = (scaling.to, scaling.since);
+        let overdue = since.elapsed() > GIVE_UP;
+        let wanted = usize::try_from(to).unwrap_or(usize::MAX);
+        let ready = look_at(&self.workers).answering >= wanted;
+        if !ready && !overdue {
+            return Ok(());
         }
-        let latest = look_at(&workers);
-        if latest.answering == workers.len() {
-            overview = latest;
-            view.show(&overview);
+        match self.preparation.prepare(to, &|_| overdue) {
+            Ok(settled) if settled.owing.is_empty() => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
-        pause(Duration::from_millis(20));
+        let mut surplus = self.workers.split_off(wanted.min(self.workers.len()));
+        surplus.iter_mut().for_each(Supervised::drain);
+        self.leaving.append(&mut surplus);
+        self.scaling = None;
+        scale::fulfilled(self.preparation.state_dir, to)?;
+        let elapsed = since.elapsed().as_secs_f64();
+        self.view
+            .event("scaled", &format!("{to} workers after {elapsed:.1} s"));
+        Ok(())
     }
-    match failed {
-        None => {
-            view.finish(&overview);
-            Ok(ExitCode::SUCCESS)
+
+    fn drain(&mut self, interrupts: &AtomicUsize, overview: &mut Overview) {
+        let workers = &mut self.workers;
+        workers.iter_mut().for_each(Supervised::drain);
+        let deadline = Instant::now() + Duration::from_secs(self.args.drain_timeout);
+        while !workers.iter_mut().all(Supervised::is_gone) {
+            if Instant::now() > deadline || interrupts.load(Ordering::Acquire) > 1 {
+                self.view.event(
+                    "killed",
+                    "draining was cut short; nothing is lost, the next start goes on from the last commit",
+                );
+                workers.iter_mut().for_each(Supervised::kill);
+                break;
+            }
+            let latest = look_at(workers);
+            if latest.answering == workers.len() {
+                *overview = latest;
+                self.view.show(overview);
+            }
+            pause(Duration::from_millis(20));
         }
-        Some(message) => Err(anyhow::anyhow!(message)),
     }
 }
 
@@ -270,7 +348,12 @@ fn worker_binary() -> anyhow::Result<PathBuf> {
     Ok(beside)
 }
 
-fn lock(state_dir: &Path, application: &ApplicationId) -> anyhow::Result<std::fs::File> {
+/// Where an application's stores live, unless told otherwise.
+pub(crate) fn state_dir(told: Option<&Path>, application: &ApplicationId) -> PathBuf {
+    told.map_or_else(|| Path::new(".streamapp").join(&application.0), Path::to_owned)
+}
+
+pub(crate) fn lock(state_dir: &Path, application: &ApplicationId) -> anyhow::Result<std::fs::File> {
     let path = state_dir.join("run.lock");
     let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
     file.try_lock().map_err(|_| {
@@ -325,6 +408,6 @@ fn interrupts() -> anyhow::Result<Arc<AtomicUsize>> {
     clippy::disallowed_methods,
     reason = "the one pause of this program; every loop around it has an end"
 )]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

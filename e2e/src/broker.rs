@@ -120,11 +120,11 @@ impl Broker {
             .collect())
     }
 
-    /// Creates topics with one replica and waits until all partitions have a leader.
+    /// Creates topics with the brokers' default of replicas and waits until all partitions have a leader.
     pub(crate) fn create_topics(&self, topics: &[(&str, i32)]) -> Result<()> {
         let new: Vec<NewTopic<'_>> = topics
             .iter()
-            .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
+            .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(-1)))
             .collect();
         let results =
             self.admin(|admin, options| async move { admin.create_topics(&new, &options).await })?;

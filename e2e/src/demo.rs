@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use report::Report;
 use serde::Serialize;
 
 use crate::app::{App, Launch, signal};
@@ -16,7 +17,6 @@ use crate::check::{Check, Example, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::{Generate, run as generate};
 use crate::hit::{Evidence, Target};
-use crate::report::Report;
 use crate::wait;
 
 /// The application id in the example's file.

@@ -18,7 +18,6 @@ mod integration;
 mod murmur2;
 mod orders;
 mod reader;
-mod report;
 mod topics;
 mod wait;
 

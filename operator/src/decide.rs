@@ -29,6 +29,15 @@ pub struct PodView {
     pub status: Option<WorkerStatus>,
 }
 
+impl PodView {
+    /// The worker says that no broker answers it.
+    #[must_use]
+    pub fn has_lost_kafka(&self) -> bool {
+        let reason = self.status.as_ref().and_then(|status| status.reason.as_deref());
+        reason == Some("BrokerUnreachable")
+    }
+}
+
 /// What people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -221,7 +221,10 @@ impl App<'_> {
         }) = &settled
             && self.is_gone(owner).await?
         {
-            let text = format!("taking over from {}, which does not exist any more", owner.description);
+            let text = format!(
+                "taking over from {}, which does not exist any more",
+                owner.description
+            );
             self.event(EventType::Warning, "ClaimTakenOver", "Prepare", text)
                 .await;
             settled = settle(application, &plan, Some(owner.clone())).await?;

@@ -156,6 +156,7 @@ impl Application {
             created,
             corrected,
             tasks,
+            owing: _,
         } = control::Application {
             settings: &settings,
             admin: &admin,
@@ -165,6 +166,8 @@ impl Application {
             workers: self.replicas,
             replication_factor: self.replication_factor,
             create_external: None,
+            // Assignments change only when nothing of the application runs.
+            fences: &|_| true,
         }
         .settle(claiming)
         .map_err(|error| match error {

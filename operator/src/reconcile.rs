@@ -74,6 +74,11 @@ impl<'a> App<'a> {
         }
         let mut pods = self.pods().await?;
         observe::ask(&mut pods).await;
+        if pods.iter().any(PodView::has_lost_kafka) {
+            // Kafka is asked at the next look, not when its last answer has aged.
+            self.context
+                .remember(&self.owner.uid, |memory| memory.settled = None);
+        }
         let replicas = match (&desired, &existing) {
             (Ok(desired), _) => desired.application.replicas,
             (Err(_), existing) => existing.as_ref().and_then(replicas_of).unwrap_or(0),

@@ -27,6 +27,16 @@ pub(crate) enum Point {
     DuringFlush,
     /// A changelog has been read in part.
     DuringRestore,
+    /// Tasks are to be given up; nothing is committed yet.
+    HandoverBegun,
+    /// The last transaction of tasks that leave is committed; they are not closed.
+    HandoverCommitted,
+    /// Tasks that leave are closed; nobody has been told.
+    HandoverClosed,
+    /// `Adopted` is written.
+    Adopted,
+    /// A task is restored, and has not begun.
+    BeforeStart,
     /// The process was asked to stop and has not yet committed.
     DuringDrain,
 }
@@ -43,6 +53,11 @@ impl Point {
             Self::DuringApply => "during-apply",
             Self::DuringFlush => "during-flush",
             Self::DuringRestore => "during-restore",
+            Self::HandoverBegun => "handover-begun",
+            Self::HandoverCommitted => "handover-committed",
+            Self::HandoverClosed => "handover-closed",
+            Self::Adopted => "adopted",
+            Self::BeforeStart => "before-start",
             Self::DuringDrain => "during-drain",
         }
     }

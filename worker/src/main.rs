@@ -3,10 +3,14 @@
 //! Exit codes: 0 drained · 1 failed, the message says why · 2 wrong usage · 3 superseded, never restart.
 
 mod control;
+mod crew;
 mod failpoint;
 mod http;
+mod preparation;
 mod recovery;
 mod restore;
+mod running;
+mod seed;
 mod session;
 mod session_end;
 mod shared;

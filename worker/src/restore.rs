@@ -63,9 +63,9 @@ pub(crate) enum RestoreError {
         /// Offset wanted.
         target: i64,
     },
-    /// The worker was asked to end.
-    #[error("shutdown requested")]
-    Shutdown,
+    /// The worker was asked to end, or the task was given to somebody else.
+    #[error("not wanted any more")]
+    GivenUp,
 }
 
 /// What a restore needs, the same for all tasks.
@@ -215,8 +215,8 @@ impl Restorer<'_> {
             let mut events = Vec::with_capacity(BATCH);
             let mut done = false;
             while !done {
-                if self.shared.shutdown_requested() {
-                    return Err(RestoreError::Shutdown);
+                if self.shared.shutdown_requested() || task.is_given_up() {
+                    return Err(RestoreError::GivenUp);
                 }
                 events.clear();
                 queue.take(BATCH, &mut events)?;

@@ -8,7 +8,7 @@ use crate::restore::RestoreError;
 use crate::store::StoreError;
 
 /// How a session ended, and what the process does next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum SessionEnd {
     /// Everything is committed and closed, by request.
     Drained,
@@ -144,7 +144,7 @@ impl From<RestoreError> for SessionEnd {
                 reason: "RestoreStalled",
                 message,
             },
-            RestoreError::Shutdown => Self::Drained,
+            RestoreError::GivenUp => Self::Drained,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What the worker's threads tell the outside: counters, phase, tasks. Written with atomics by the threads that
 //! own the facts, read by the HTTP endpoint.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -53,6 +52,7 @@ impl Counters {
 pub(crate) struct TaskShared {
     pub(crate) id: TaskId,
     state: AtomicU8,
+    given_up: AtomicBool,
     pub(crate) lag: AtomicI64,
     /// Committed offset of the task's input; what lies below it may be purged from a repartition topic.
     pub(crate) committed: AtomicI64,
@@ -67,6 +67,7 @@ impl TaskShared {
         Self {
             id,
             state: AtomicU8::new(0),
+            given_up: AtomicBool::new(false),
             lag: AtomicI64::new(0),
             committed: AtomicI64::new(0),
             restore_remaining: AtomicI64::new(0),
@@ -83,12 +84,21 @@ impl TaskShared {
         self.state.store(state as u8, Ordering::Release);
     }
 
+    /// Tells whoever prepares the task to stop.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
     pub(crate) fn fail(&self, error: String) {
         *lock(&self.error) = Some(error);
         self.set_state(TaskState::Failed);
     }
 
-    fn state(&self) -> TaskState {
+    pub(crate) fn state(&self) -> TaskState {
         [
             TaskState::Created,
             TaskState::Restoring,
@@ -212,15 +222,6 @@ impl Shared {
 
     pub(crate) fn set_tasks(&self, tasks: Vec<Arc<TaskShared>>) {
         *lock(&self.tasks) = tasks;
-    }
-
-    /// Committed offset of each task's input.
-    pub(crate) fn committed_offsets(&self) -> BTreeMap<TaskId, i64> {
-        let tasks = lock(&self.tasks);
-        tasks
-            .iter()
-            .map(|task| (task.id.clone(), task.committed.load(Ordering::Acquire)))
-            .collect()
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -8,31 +8,35 @@ use std::time::{Duration, Instant};
 
 use engine::{InputRecord, Output, OutputError, ProcessError, Processed, Task};
 use kafka::{
-    Consumer, Event, Message, PartitionQueue, PlainProducer, Record, TopicHandle, TransactionalProducer,
-    Wakeup,
+    Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle,
+    TransactionalProducer, Wakeup,
 };
 use protocol::Positions;
 
 use crate::control::REQUEST_TIMEOUT;
+use crate::seed::Seed;
 use crate::shared::{Counters, TaskShared, add};
 use crate::store::{FlushWait, StorePositions, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
+/// librdkafka's `message.max.bytes`, less what a record's own framing may take.
+const MAX_RECORD_BYTES: usize = 1_000_000 - 512;
+
 /// A topic that the task writes.
-pub(crate) struct SinkTopic {
-    pub(crate) topic: TopicHandle,
-    pub(crate) partitions: i32,
+struct SinkTopic {
+    topic: TopicHandle,
+    partitions: i32,
     /// Outside the application: what `at_least_once` writes outside the transaction.
-    pub(crate) external: bool,
+    external: bool,
     /// Largest record that the topic takes, in bytes.
-    pub(crate) max_record_bytes: usize,
+    max_record_bytes: usize,
 }
 
 /// A store's changelog.
-pub(crate) struct Changelog {
-    pub(crate) store: String,
-    pub(crate) name: String,
-    pub(crate) topic: TopicHandle,
+struct Changelog {
+    store: String,
+    name: String,
+    topic: TopicHandle,
 }
 
 /// The producers that outputs go to.
@@ -65,26 +69,69 @@ struct Pending {
     records_out: u64,
 }
 
-/// What the session gives a task.
-pub(crate) struct Parts {
-    pub(crate) shared: Arc<TaskShared>,
-    pub(crate) topic: String,
-    pub(crate) topic_native: CString,
-    pub(crate) queue: PartitionQueue,
-    pub(crate) engine: Task<StoreReader>,
-    pub(crate) db: Option<TaskDb>,
-    pub(crate) sinks: Vec<SinkTopic>,
-    pub(crate) changelogs: Vec<Changelog>,
-    pub(crate) committed: Positions,
-    pub(crate) positions_partition: i32,
+/// What a task is made of.
+struct Parts {
+    shared: Arc<TaskShared>,
+    topic: String,
+    topic_native: CString,
+    queue: PartitionQueue,
+    engine: Task<StoreReader>,
+    db: Option<TaskDb>,
+    sinks: Vec<SinkTopic>,
+    changelogs: Vec<Changelog>,
+    committed: Positions,
+    positions_partition: i32,
 }
 
 impl StreamTask {
-    pub(crate) fn new(mut parts: Parts) -> Self {
-        let position = parts.committed.inputs.first().map_or(0, |input| input.offset);
-        parts.shared.committed.store(position, Ordering::Release);
-        parts.engine.restore_stream_time(parts.committed.stream_time);
-        Self {
+    /// Makes a task for the thread that has these clients; its input is not fetched yet.
+    pub(crate) fn new(
+        seed: Seed,
+        consumer: &Consumer,
+        producer: &TransactionalProducer,
+        plain: Option<&PlainProducer>,
+    ) -> Result<Self, kafka::Error> {
+        let sinks = seed.sinks.into_iter().map(|sink| {
+            let topic = match plain {
+                Some(plain) if sink.external => plain.topic(&sink.name)?,
+                Some(_) | None => producer.topic(&sink.name)?,
+            };
+            Ok(SinkTopic {
+                topic,
+                partitions: sink.partitions,
+                external: sink.external,
+                max_record_bytes: MAX_RECORD_BYTES,
+            })
+        });
+        let sinks = sinks.collect::<Result<_, kafka::Error>>()?;
+        let changelogs = seed.changelogs.into_iter().map(|changelog| {
+            Ok(Changelog {
+                topic: producer.topic(&changelog.name)?,
+                store: changelog.store,
+                name: changelog.name,
+            })
+        });
+        let changelogs = changelogs.collect::<Result<_, kafka::Error>>()?;
+        let queue = consumer.partition_queue(&seed.input, seed.shared.id.partition)?;
+        let readers = seed.db.as_ref().map(TaskDb::readers).unwrap_or_default();
+        let mut engine = Task::new(seed.plan, seed.sub_topology, readers);
+        engine.restore_stream_time(seed.committed.stream_time);
+        let position = seed.committed.inputs.first().map_or(0, |input| input.offset);
+        seed.shared.committed.store(position, Ordering::Release);
+        let parts = Parts {
+            // The queue was made of this name.
+            topic_native: CString::new(seed.input.as_str()).unwrap_or_default(),
+            shared: seed.shared,
+            topic: seed.input,
+            queue,
+            engine,
+            db: seed.db,
+            sinks,
+            changelogs,
+            committed: seed.committed,
+            positions_partition: seed.positions_partition,
+        };
+        Ok(Self {
             parts,
             events: VecDeque::new(),
             position,
@@ -93,12 +140,21 @@ impl StreamTask {
             moved_over_markers: None,
             pending: Pending::default(),
             next: None,
-        }
+        })
     }
 
     /// The task's id and facts for the outside.
     pub(crate) fn shared(&self) -> &TaskShared {
         &self.parts.shared
+    }
+
+    /// Where to fetch from.
+    pub(crate) fn start(&self) -> Start {
+        Start {
+            topic: self.parts.topic.clone(),
+            partition: self.parts.shared.id.partition,
+            offset: self.position,
+        }
     }
 
     /// Wakes the thread when records arrive.

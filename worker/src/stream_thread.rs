@@ -5,16 +5,19 @@
 //! any error of a transactional call ends the thread: the session goes through `acquire()` again, and positions
 //! decide what was committed. No outcome is ever guessed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use engine::Processed;
 use kafka::{Consumer, Event, PlainProducer, TransactionalProducer, Wakeup};
-use protocol::TaskState;
+use protocol::{TaskId, TaskState};
 
 use crate::control::REQUEST_TIMEOUT;
 use crate::failpoint::{self, Point};
+use crate::seed::Seed;
 use crate::shared::{Shared, add};
 use crate::store::{FlushWait, StoreError};
 use crate::stream_task::{SendTargets, StreamTask};
@@ -63,6 +66,14 @@ impl Signal {
     }
 }
 
+/// What the session asks of one thread.
+pub(crate) enum Command {
+    /// Run this task, too.
+    Start(Box<Seed>),
+    /// Commit and close these of its tasks; then tell.
+    GiveUp(BTreeSet<TaskId>, Sender<()>),
+}
+
 /// How a thread ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -107,6 +118,7 @@ pub(crate) struct StreamThread {
     /// Writes sinks under `at_least_once`.
     pub(crate) plain: Option<PlainProducer>,
     pub(crate) positions_topic: kafka::TopicHandle,
+    pub(crate) commands: Receiver<Command>,
     pub(crate) tasks: Vec<StreamTask>,
     pub(crate) wakeup: Arc<Wakeup>,
     pub(crate) signal: Arc<Signal>,
@@ -137,13 +149,13 @@ impl StreamThread {
     }
 
     fn process_until_told(&mut self) -> Result<End, End> {
-        self.commit_start_vectors()?;
         loop {
             match self.signal.get() {
                 Wanted::Run => {}
                 Wanted::Drain => return self.drain(),
                 Wanted::Drop => return Ok(End::Dropped),
             }
+            self.obey()?;
             let mut events = 0;
             for at in 0..self.tasks.len() {
                 events += self.step(at)?;
@@ -282,8 +294,37 @@ impl StreamThread {
         }
     }
 
-    /// The first transaction of a task that has never committed holds its start vector and nothing else.
-    fn commit_start_vectors(&mut self) -> Result<(), End> {
+    /// Does what the session has asked for since the last look.
+    fn obey(&mut self) -> Result<(), End> {
+        let before = self.tasks.len();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Start(seed) => self.add(*seed)?,
+                Command::GiveUp(leaving, done) => {
+                    self.give_up(&leaving)?;
+                    // A session that has stopped listening will end this thread.
+                    let _ = done.send(());
+                    return self.obey();
+                }
+            }
+        }
+        if self.tasks.len() > before {
+            self.begin_added()?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, seed: Seed) -> Result<(), End> {
+        failpoint::reach(Point::BeforeStart, || ());
+        let task = StreamTask::new(seed, &self.consumer, &self.producer, self.plain.as_ref())?;
+        self.consumer.add(&task.start())?;
+        task.wake(&self.wakeup);
+        self.tasks.push(task);
+        Ok(())
+    }
+
+    /// The first transaction of a task that has never committed holds its start vector and nothing else of it.
+    fn begin_added(&mut self) -> Result<(), End> {
         let mut any = false;
         for task in &mut self.tasks {
             any |= task.mark_start_vector();
@@ -291,9 +332,30 @@ impl StreamThread {
         if any {
             self.commit()?;
         }
-        for task in &self.tasks {
+        for task in self.tasks.iter().filter(|task| !task.has_failed()) {
             task.shared().set_state(TaskState::Running);
         }
+        Ok(())
+    }
+
+    /// What is done of the tasks is committed, so that nothing of them is left in an open transaction.
+    fn give_up(&mut self, leaving: &BTreeSet<TaskId>) -> Result<(), End> {
+        failpoint::reach(Point::HandoverBegun, || ());
+        if self.began.is_some() {
+            self.commit()?;
+        }
+        failpoint::reach(Point::HandoverCommitted, || ());
+        let (leave, stay) = std::mem::take(&mut self.tasks)
+            .into_iter()
+            .partition(|task| leaving.contains(&task.shared().id));
+        self.tasks = stay;
+        for mut task in leave {
+            task.note_changelog_positions(&self.all)?;
+            task.flush(FlushWait::UntilDone)?;
+            let start = task.start();
+            self.consumer.remove(&start.topic, start.partition)?;
+        }
+        failpoint::reach(Point::HandoverClosed, || ());
         Ok(())
     }
 

@@ -239,15 +239,14 @@ pub struct OperatorLog {
 }
 
 impl OperatorLog {
-    /// Opens the log and reads it to its end. Fences whoever wrote operator records before.
+    /// Reads the log to its end, to write to it. Fences whoever wrote operator records before.
     ///
     /// # Errors
     /// When the log cannot be read, or the id not be initialised.
-    pub fn open(settings: &Settings, admin: &Admin, application: &ApplicationId) -> Result<Self, Error> {
+    pub fn open(settings: &Settings, application: &ApplicationId, mut reader: Reader) -> Result<Self, Error> {
         let id = application.operator_transactional_id();
         let producer = TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?;
         producer.init_transactions(REQUEST_TIMEOUT * 2)?;
-        let mut reader = Reader::open(settings, admin, application)?;
         let end = reader.end()?;
         reader.read_to(end)?;
         let topic = producer.topic(&application.control_topic())?;

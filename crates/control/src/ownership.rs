@@ -1,13 +1,14 @@
 //! What comes before workers can start: claim, topics, assignment, fences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use kafka::{Admin, Settings};
-use protocol::{ApplicationId, Claimant, Owner, Record, TaskId, World};
+use protocol::{ApplicationId, Claimant, Ordinal, Owner, Record, TaskId, World};
 use topology::Plan;
 
 use crate::topics::{Ensured, TopicError, Topics};
-use crate::{Error, OperatorLog, Reader};
+use crate::{Error, OperatorLog, REQUEST_TIMEOUT, Reader};
 
 /// An application as Kafka should know it.
 pub struct Application<'a> {
@@ -27,6 +28,8 @@ pub struct Application<'a> {
     pub replication_factor: i32,
     /// Partitions of the user's topics that do not exist; `None`: they must exist.
     pub create_external: Option<i32>,
+    /// Whether an ordinal that owes tasks cannot give them up by itself, and is fenced.
+    pub fences: &'a dyn Fn(Ordinal) -> bool,
 }
 
 /// What is done about a claim of somebody else.
@@ -49,6 +52,8 @@ pub struct Settled {
     pub corrected: Vec<String>,
     /// Every task of the plan.
     pub tasks: Vec<TaskId>,
+    /// Ordinals that must still give tasks up.
+    pub owing: BTreeSet<Ordinal>,
 }
 
 /// Why the application cannot start.
@@ -82,8 +87,8 @@ impl Claiming<'_> {
 
 impl Application<'_> {
     /// Claims the application before anything of it is touched, then makes its topics, then assigns its tasks, then
-    /// fences every ordinal that lost some. Each step can be repeated. Processes of an earlier owner that keep their
-    /// tasks go when a successor speaks for their ordinal.
+    /// fences ordinals that lost some and cannot give them up by themselves. Each step can be repeated. Processes of an
+    /// earlier owner that keep their tasks go when a successor speaks for their ordinal.
     ///
     /// # Errors
     /// [`SettleError`]
@@ -96,7 +101,7 @@ impl Application<'_> {
             create_external: self.create_external,
         };
         let made = topics.ensure_control_log()?;
-        let mut reader = Reader::open(self.settings, self.admin, self.id)?;
+        let mut reader = self.reader()?;
         let end = reader.end()?;
         let world = reader.read_to(end)?;
         let mut log = if owns(&self.claimant, world) {
@@ -112,17 +117,21 @@ impl Application<'_> {
             positions,
         } = topics.ensure()?;
         let world = log.as_ref().map_or(world, OperatorLog::world);
-        if !is_settled(world, &self.owners(&tasks, positions, world)) {
+        let assigned = is_assigned(world, &self.owners(&tasks, positions, world));
+        let mut owing = world.unsettled_ordinals();
+        if !assigned || owing.iter().any(|ordinal| (self.fences)(*ordinal)) {
             let log = match &mut log {
                 Some(log) => log,
-                None => log.insert(OperatorLog::open(self.settings, self.admin, self.id)?),
+                None => log.insert(self.log()?),
             };
             self.assign(log, &tasks, positions)?;
+            owing = log.world().unsettled_ordinals();
         }
         Ok(Settled {
             created: made.into_iter().chain(created).collect(),
             corrected,
             tasks,
+            owing,
         })
     }
 
@@ -136,11 +145,26 @@ impl Application<'_> {
         id: &ApplicationId,
         claimant: &Claimant,
     ) -> Result<(), Error> {
-        let mut log = OperatorLog::open(settings, admin, id)?;
+        let mut log = OperatorLog::open(settings, id, Reader::open(settings, admin, id)?)?;
         if owns(claimant, log.world()) {
             log.write(|prev| Record::Released { prev })?;
         }
         Ok(())
+    }
+
+    /// The control log exists; a broker that has not heard of it yet will.
+    fn reader(&self) -> Result<Reader, Error> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            match Reader::open(self.settings, self.admin, self.id) {
+                Err(Error::Missing(_)) if Instant::now() < deadline => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    fn log(&self) -> Result<OperatorLog, Error> {
+        OperatorLog::open(self.settings, self.id, self.reader()?)
     }
 
     fn owners(&self, tasks: &[TaskId], positions: i32, world: &World) -> BTreeMap<TaskId, Owner> {
@@ -160,7 +184,7 @@ impl Application<'_> {
     }
 
     fn claim(&self, claiming: Claiming<'_>) -> Result<OperatorLog, SettleError> {
-        let mut log = OperatorLog::open(self.settings, self.admin, self.id)?;
+        let mut log = self.log()?;
         self.may_claim(log.world(), claiming)?;
         let Claimant {
             cluster,
@@ -187,7 +211,9 @@ impl Application<'_> {
             log.write(|prev| Record::Assignment { prev, owners })?;
         }
         for ordinal in log.world().unsettled_ordinals() {
-            log.fence(self.settings, self.id, ordinal)?;
+            if (self.fences)(ordinal) {
+                log.fence(self.settings, self.id, ordinal)?;
+            }
         }
         Ok(())
     }
@@ -200,8 +226,4 @@ fn owns(claimant: &Claimant, world: &World) -> bool {
 fn is_assigned(world: &World, owners: &BTreeMap<TaskId, Owner>) -> bool {
     let assignment = world.assignment.as_ref();
     assignment.is_some_and(|(_, assigned)| assigned == owners)
-}
-
-fn is_settled(world: &World, owners: &BTreeMap<TaskId, Owner>) -> bool {
-    is_assigned(world, owners) && world.unsettled_ordinals().is_empty()
 }

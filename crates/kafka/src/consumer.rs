@@ -97,7 +97,7 @@ impl Consumer {
         Ok(Self { client })
     }
 
-    /// Takes the partition's records out of [`Self::poll`] into a queue of its own. Before [`Self::assign`].
+    /// Takes the partition's records out of [`Self::poll`] into a queue of its own. Before [`Self::assign`] or [`Self::add`].
     ///
     /// # Errors
     /// When librdkafka cannot make the queue.
@@ -136,6 +136,34 @@ impl Consumer {
             NO_ERROR => Ok(()),
             code => Err(Error::from_code(attempted(), code)),
         }
+    }
+
+    /// Begins to fetch one more partition; the others are not touched.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the partition, such as one that is assigned already.
+    pub fn add(&self, start: &Start) -> Result<(), Error> {
+        let attempted = || format!("assign {}/{}", start.topic, start.partition);
+        let one = [(start.topic.as_str(), start.partition, start.offset)];
+        let list = PartitionList::new(one.into_iter(), &attempted)?;
+        // SAFETY: handle and list are live; a returned error is ours.
+        let error = unsafe { sys::rd_kafka_incremental_assign(self.client.raw(), list.raw) };
+        // SAFETY: as above.
+        unsafe { Error::check(&attempted, error) }
+    }
+
+    /// Ends fetching a partition; the others are not touched. Its queue must not be read any more.
+    ///
+    /// # Errors
+    /// When the partition is not assigned.
+    pub fn remove(&self, topic: &str, partition: i32) -> Result<(), Error> {
+        let attempted = || format!("unassign {topic}/{partition}");
+        let unknown = sys::RD_KAFKA_OFFSET_INVALID as i64;
+        let list = PartitionList::new([(topic, partition, unknown)].into_iter(), &attempted)?;
+        // SAFETY: handle and list are live; a returned error is ours.
+        let error = unsafe { sys::rd_kafka_incremental_unassign(self.client.raw(), list.raw) };
+        // SAFETY: as above.
+        unsafe { Error::check(&attempted, error) }
     }
 
     /// The next event of partitions that have no queue of their own; also serves callbacks.

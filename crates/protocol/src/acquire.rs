@@ -19,7 +19,7 @@
 use crate::{Ordinal, Record, Superseded, Uid, World};
 
 /// Who acquires.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The ordinal it speaks for.
     pub ordinal: Ordinal,
@@ -32,13 +32,13 @@ pub struct Identity {
 }
 
 /// State of an acquisition; see the [module](self) for the transitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Acquire {
     identity: Identity,
     step: Step,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Announce,
     ReadIncarnation { incarnation: i64 },
@@ -81,7 +81,7 @@ pub enum Progress {
 }
 
 /// Permission to begin transactions for an ordinal. Only a finished acquisition makes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     identity: Identity,
     incarnation: i64,

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Ordinal, Owner, Record, TaskId, Uid};
 
 /// What the control log says so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct World {
     /// Offset after the last record applied.
     pub next_offset: i64,
@@ -24,7 +27,8 @@ pub struct World {
 }
 
 /// Who owns an application.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Claimant {
     /// Kubernetes cluster, or `run`.
     pub cluster: String,
@@ -43,7 +47,8 @@ impl Claimant {
 }
 
 /// The processes that have spoken for an ordinal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Speakers {
     /// First incarnation of each process, by offset.
     first_seen: BTreeMap<Uid, i64>,
@@ -65,8 +70,13 @@ pub enum Folded {
 }
 
 impl World {
-    /// Applies the record at `offset`; offsets must rise.
+    /// Applies the record at `offset`; offsets must rise. A log whose beginning was deleted begins with a snapshot.
     pub fn apply(&mut self, offset: i64, record: &Record) -> Folded {
+        if let Record::Snapshot { world, .. } = record
+            && self.next_offset == 0
+        {
+            self.clone_from(world);
+        }
         self.next_offset = offset + 1;
         if let Some(prev) = record.prev() {
             if prev != self.operator_head {
@@ -110,7 +120,10 @@ impl World {
                 *highest = (*highest).max(*nonce);
                 speakers.threads = speakers.threads.max(*threads);
             }
-            Record::Barrier { .. } => {}
+            Record::Adopted {
+                assignment, ordinal, ..
+            } => self.settle(offset, *assignment, *ordinal),
+            Record::Snapshot { .. } | Record::Barrier { .. } => {}
         }
         Folded::Applied
     }
@@ -180,6 +193,24 @@ impl World {
             .values()
             .flat_map(|waiting| waiting.keys().copied())
             .collect()
+    }
+
+    /// The assignment through which the ordinal must still give tasks up, if any.
+    #[must_use]
+    pub fn owes(&self, ordinal: Ordinal) -> Option<i64> {
+        self.unsettled
+            .values()
+            .filter_map(|waiting| waiting.get(&ordinal).copied())
+            .max()
+    }
+
+    /// Whether the ordinal owns a task, startable or not.
+    #[must_use]
+    pub fn owns(&self, ordinal: Ordinal, task: &TaskId) -> bool {
+        let owners = self.assignment.as_ref().map(|(_, owners)| owners);
+        owners
+            .and_then(|owners| owners.get(task))
+            .is_some_and(|owner| owner.ordinal == ordinal)
     }
 
     fn owned(&self, ordinal: Ordinal) -> impl Iterator<Item = (&TaskId, &Owner)> {
@@ -363,6 +394,96 @@ mod tests {
         ]);
         assert!(world.startable(Ordinal(0)).is_empty());
         assert_eq!(world.unsettled_ordinals(), BTreeSet::from([Ordinal(1)]));
+    }
+
+    #[test]
+    fn an_owner_that_adopts_gives_up_what_that_assignment_and_earlier_ones_took() {
+        let adopted = |assignment| Record::Adopted {
+            assignment,
+            ordinal: Ordinal(1),
+            uid: uid("p"),
+            nonce: 1,
+        };
+        let mut world = folded(&[
+            Record::Assignment {
+                prev: None,
+                owners: owners(&[("a-0", 1), ("a-1", 1)]),
+            },
+            Record::Assignment {
+                prev: Some(0),
+                owners: owners(&[("a-0", 0), ("a-1", 1)]),
+            },
+            Record::Assignment {
+                prev: Some(1),
+                owners: owners(&[("a-0", 0), ("a-1", 0)]),
+            },
+        ]);
+        assert_eq!(world.owes(Ordinal(1)), Some(2));
+        world.apply(3, &adopted(1));
+        assert_eq!(world.startable(Ordinal(0)), owners(&[("a-0", 0)]));
+        assert_eq!(world.owes(Ordinal(1)), Some(2));
+        world.apply(4, &adopted(2));
+        assert_eq!(world.startable(Ordinal(0)).len(), 2);
+        assert_eq!(world.owes(Ordinal(1)), None);
+    }
+
+    /// Any sequence of records: whoever reads a snapshot and the rest knows what a reader of everything knows.
+    #[test]
+    fn a_snapshot_and_the_tail_fold_to_what_the_whole_log_folds_to() {
+        let mut records = vec![
+            Record::Claim {
+                prev: None,
+                cluster: "here".to_owned(),
+                uid: uid("a"),
+                description: String::new(),
+            },
+            Record::Assignment {
+                prev: Some(0),
+                owners: owners(&[("a-0", 0), ("a-1", 1)]),
+            },
+            incarnation(0, "p", 1, 2),
+            Record::Assignment {
+                prev: Some(1),
+                owners: owners(&[("a-0", 1), ("a-1", 1)]),
+            },
+            incarnation(0, "q", 1, 1),
+            Record::Retired {
+                prev: Some(3),
+                uid: uid("p"),
+            },
+            Record::Fenced {
+                prev: Some(5),
+                assignment: 3,
+                ordinal: Ordinal(0),
+            },
+            // Decided on an older state.
+            Record::Released { prev: Some(1) },
+        ];
+        let whole = folded(&records);
+        for at in 0..=records.len() {
+            let before = folded(&records[..at]);
+            let offset = before.next_offset;
+            let snapshot = Record::Snapshot {
+                prev: before.operator_head,
+                world: Box::new(before),
+            };
+            let text = serde_json::to_string(&snapshot).unwrap();
+            let mut world = World::default();
+            world.apply(offset, &serde_json::from_str(&text).unwrap());
+            assert_eq!(world.operator_head, Some(offset));
+            assert_eq!(world.next_offset, offset + 1);
+            let mut expected = folded(&records[..at]);
+            expected.apply(offset, &snapshot);
+            assert_eq!(world, expected);
+        }
+        let offset = whole.next_offset;
+        records.push(Record::Snapshot {
+            prev: whole.operator_head,
+            world: Box::new(whole.clone()),
+        });
+        let after = folded(&records);
+        assert_eq!((after.claim, after.assignment), (whole.claim, whole.assignment));
+        assert_eq!(after.operator_head, Some(offset));
     }
 
     #[test]

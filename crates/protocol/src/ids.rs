@@ -6,9 +6,25 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Position of a worker in its StatefulSet; the pod of an ordinal keeps its volume and its transactional ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Ordinal(pub u32);
+
+/// As a key of a JSON object it is a text.
+impl<'de> Deserialize<'de> for Ordinal {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(ordinal) => Ok(Self(ordinal)),
+            Written::Text(text) => text.parse().map(Self).map_err(serde::de::Error::custom),
+        }
+    }
+}
 
 impl fmt::Display for Ordinal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,7 +33,7 @@ impl fmt::Display for Ordinal {
 }
 
 /// One process: a pod's uid, or an invented one for a process without a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Uid(pub String);
 
@@ -28,7 +44,7 @@ impl fmt::Display for Uid {
 }
 
 /// A sub-topology at one partition; prints as `exposure-3`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     /// Name of the sub-topology.
     pub sub_topology: String,

@@ -4,6 +4,7 @@
 pub mod acquire;
 mod config;
 mod fold;
+pub mod handover;
 mod ids;
 mod placement;
 mod positions;

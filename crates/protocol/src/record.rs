@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ordinal, TaskId, Uid};
+use crate::{Ordinal, TaskId, Uid, World};
 
 /// One record of the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,13 @@ pub enum Record {
         /// The fenced ordinal.
         ordinal: Ordinal,
     },
+    /// What the log says up to here: everything before it may be deleted.
+    Snapshot {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// The fold of all records before this one.
+        world: Box<World>,
+    },
     /// The process of that uid is gone for good.
     Retired {
         /// Offset of the operator record this was decided on.
@@ -64,6 +71,17 @@ pub enum Record {
         nonce: u64,
         /// Stream threads, hence transactional ids, of this process.
         threads: u32,
+    },
+    /// Every task that the assignment took from the ordinal is committed and closed; see [`crate::handover`].
+    Adopted {
+        /// Offset of the assignment that took tasks from the ordinal.
+        assignment: i64,
+        /// The ordinal that gave them up.
+        ordinal: Ordinal,
+        /// The process.
+        uid: Uid,
+        /// The nonce of its incarnation.
+        nonce: u64,
     },
     /// Written after `init_transactions`; the process reads the log through this record before it begins.
     Barrier {
@@ -95,8 +113,9 @@ impl Record {
             | Self::Released { prev }
             | Self::Assignment { prev, .. }
             | Self::Fenced { prev, .. }
+            | Self::Snapshot { prev, .. }
             | Self::Retired { prev, .. } => Some(*prev),
-            Self::Incarnation { .. } | Self::Barrier { .. } => None,
+            Self::Incarnation { .. } | Self::Adopted { .. } | Self::Barrier { .. } => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! would do is shown by [`process::Mutant`]s, each of which must be caught.
 
 pub mod broker;
+pub mod model;
 pub mod process;
 pub mod random;
 pub mod world;

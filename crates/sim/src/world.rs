@@ -199,35 +199,17 @@ impl Simulation {
 mod tests {
     use super::*;
 
-    /// `STREAMAPP_SIM_SEEDS` runs more of them; `STREAMAPP_SIM_SEED` one.
-    fn seeds() -> std::ops::Range<u64> {
-        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-        match number("STREAMAPP_SIM_SEED") {
-            Some(seed) => seed..seed + 1,
-            None => 0..number("STREAMAPP_SIM_SEEDS").unwrap_or(2_000),
-        }
-    }
-
     fn first_violation(mutant: Mutant) -> Option<Violation> {
         (0..3_000).find_map(|seed| Simulation::new(seed, mutant).run().err())
     }
 
-    #[expect(clippy::print_stdout, reason = "the figures of the run")]
+    /// `streamapp-sim schedules` runs many more.
     #[test]
     fn nothing_is_lost_repeated_or_reordered_under_any_schedule() {
-        let mut total = Figures::default();
-        for seed in seeds() {
-            let figures = Simulation::new(seed, Mutant::Faithful)
-                .run()
-                .unwrap_or_else(|violation| {
-                    panic!("{violation:?}; again with STREAMAPP_SIM_SEED={seed} make test-sim")
-                });
-            total.crashes += figures.crashes;
-            total.fences += figures.fences;
-            total.outputs += figures.outputs;
+        for seed in 0..200 {
+            let run = Simulation::new(seed, Mutant::Faithful).run();
+            assert!(run.is_ok(), "{run:?}");
         }
-        println!("simulation: seeds={:?} {total:?}", seeds());
-        assert!(total.crashes > 0 && total.fences > 0);
     }
 
     #[test]

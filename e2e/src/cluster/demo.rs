@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use report::Report;
 
 use super::app::{App, READY};
 use super::kubectl::eventually;
@@ -12,7 +13,6 @@ use crate::demo::{
     wait_for_all,
 };
 use crate::hit::Evidence;
-use crate::report::Report;
 
 const NAMESPACE: &str = "streamapp-demo";
 const PODS: u32 = 3;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use report::Report;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -11,7 +12,6 @@ use super::app::{App, expect};
 use super::kubectl::eventually;
 use super::place::{Options, Setting};
 use super::pods::Process;
-use crate::report::Report;
 use crate::wait;
 
 const NAMESPACE: &str = "streamapp-footprint";

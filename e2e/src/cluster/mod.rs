@@ -20,13 +20,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
+use report::Report;
 use serde::Serialize;
 
 pub(crate) use demo::{Demo, run as run_demo};
 pub(crate) use footprint::{Footprint, run as run_footprint};
 
 use crate::integration::Counted;
-use crate::report::Report;
 use place::{Options, Place, Setting};
 
 /// Tests on a cluster: pods die, manifests are wrong, Kafka and the operator come and go

@@ -331,7 +331,10 @@ pub(super) fn claim_of_a_dead_object(place: &Place<'_>) -> Result<Outcome> {
     };
     third.apply()?;
     let message = third.wait_told("Stalled", "True", "ApplicationIdConflict")?;
-    ensure!(message.contains(&second.name), "another owner is named: {message}");
+    ensure!(
+        message.contains(&second.name),
+        "another owner is named: {message}"
+    );
     done(&second, 4_000, 0)
 }
 

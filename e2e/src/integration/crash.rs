@@ -145,7 +145,7 @@ fn draining(
 }
 
 /// Each crash point crashes once: a marker file remembers it across restarts.
-fn environment(scene: &Scene<'_>, crash_at: &[String]) -> Vec<(String, String)> {
+pub(super) fn environment(scene: &Scene<'_>, crash_at: &[String]) -> Vec<(String, String)> {
     let directory = std::path::absolute(&scene.state_dir).unwrap_or_else(|_| scene.state_dir.clone());
     vec![
         ("STREAMAPP_CRASH_AT".to_owned(), crash_at.join(",")),

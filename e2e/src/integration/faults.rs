@@ -9,23 +9,24 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::brokers;
 use super::crash::eventually;
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
-use crate::broker::Broker;
 use crate::check::{Example, Guarantee};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     type Plot = fn(&Integration, &str) -> Result<Counted>;
-    let tests: [(&str, Plot); 15] = [
+    let tests: [(&str, Plot); 16] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
         ("fault-wrong-bootstrap-address", wrong_address),
-        ("fault-broker-down-at-start-and-midstream", broker_down),
+        ("fault-broker-down-at-start-and-midstream", brokers::one_goes_away),
+        ("fault-brokers-killed-of-three", brokers::three_are_killed_in_turn),
         ("fault-malformed-record-fail", malformed_fail),
         ("fault-malformed-record-skip", malformed_skip),
         ("fault-live-consumer-in-group", live_consumer),
@@ -134,80 +135,6 @@ fn wrong_address(args: &Integration, name: &str) -> Result<Counted> {
     ensure!(code == 1, "exit code {code}");
     says(&app.words(), &["127.0.0.1:9"])?;
     Ok(Counted::default())
-}
-
-/// A broker of this test's own, which it may stop.
-struct OwnBroker<'a> {
-    args: &'a Integration,
-    directory: std::path::PathBuf,
-    port: u16,
-}
-
-impl<'a> OwnBroker<'a> {
-    fn new(args: &'a Integration, port: u16) -> Result<Self> {
-        let directory = std::path::absolute(args.state_dir.join(format!("broker-{port}")))?;
-        Ok(Self {
-            args,
-            directory,
-            port,
-        })
-    }
-
-    fn call(&self, arguments: &[&str]) -> Result<()> {
-        let output = Command::new(&self.args.broker_script)
-            .args(arguments)
-            .arg("--dir")
-            .arg(&self.directory)
-            .args(["--port", &self.port.to_string()])
-            .output()
-            .context("run the broker script")?;
-        ensure!(
-            output.status.success(),
-            "broker {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-}
-
-impl Drop for OwnBroker<'_> {
-    fn drop(&mut self) {
-        let _ = self.call(&["down", "--purge"]);
-    }
-}
-
-fn broker_down(args: &Integration, name: &str) -> Result<Counted> {
-    const PORT: u16 = 19592;
-    let own = OwnBroker::new(args, PORT)?;
-    let mut scene = Scene::without_topics(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
-    scene.broker = Broker {
-        bootstrap: format!("127.0.0.1:{PORT}"),
-    };
-    scene.write_file(|text| text)?;
-    let mut launch = scene.launch();
-    launch.arguments = vec!["--create-topics".to_owned(), "6".to_owned()];
-    let mut app = launch.start()?;
-    eventually("the application to say that it waits", || {
-        Ok(app.events("waiting") > 0)
-    })?;
-    own.call(&["up"])?;
-    app.wait_running(1, SECONDS(60))?;
-    let half = args.orders / 2;
-    scene.orders(0, half, 2_000, None)?;
-    // With nothing under way: a restart of the only broker can leave open transactions hanging (docs/roadmap.md).
-    scene.wait_drained(SECONDS(60))?;
-    own.call(&["down"])?;
-    eventually("the worker to say so", || {
-        Ok(app.status(0)?["reason"] == "BrokerUnreachable")
-    })?;
-    own.call(&["up"])?;
-    scene.orders(half, args.orders - half, 2_000, None)?;
-    scene.wait_drained(SECONDS(120))?;
-    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
-    app.drain()?;
-    let counted = scene.check(args.orders, 0)?;
-    std::fs::remove_dir_all(&scene.state_dir)?;
-    Ok(counted)
 }
 
 fn malformed_fail(args: &Integration, name: &str) -> Result<Counted> {

@@ -1,8 +1,10 @@
 //! `streamapp-e2e integration`: the product on a real broker, crashed at every step and given bad input; each run with
 //! records is judged by the checker.
 
+mod brokers;
 mod crash;
 mod faults;
+mod handover;
 mod scene;
 
 use std::path::PathBuf;
@@ -11,10 +13,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
+use report::Report;
 use serde::Serialize;
 
 use crate::broker::Broker;
-use crate::report::Report;
 
 /// Crashes at every step of the loop, both guarantees, both topologies; then faults and bad input
 #[derive(Debug, Clone, clap::Args)]
@@ -79,6 +81,7 @@ struct Figures {
 /// Runs crash tests side by side, then faults in turn; the last line has the totals.
 pub(crate) fn run(args: &Integration) -> Result<bool> {
     let (mut crashes, mut faults) = (crash::tests(args), faults::tests(args));
+    crashes.extend(handover::tests(args));
     if let Some(only) = &args.only {
         crashes.retain(|(name, _)| name.contains(only.as_str()));
         faults.retain(|(name, _)| name.contains(only.as_str()));

@@ -36,10 +36,14 @@ impl<'a> Scene<'a> {
         guarantee: Guarantee,
     ) -> Result<Self> {
         let scene = Self::without_topics(args, name, topology, guarantee)?;
-        scene
-            .broker
-            .create_topics(&[(&scene.input(), PARTITIONS), (&scene.output(), PARTITIONS)])?;
+        scene.create_topics()?;
         Ok(scene)
+    }
+
+    /// Creates input and output.
+    pub(super) fn create_topics(&self) -> Result<()> {
+        self.broker
+            .create_topics(&[(&self.input(), PARTITIONS), (&self.output(), PARTITIONS)])
     }
 
     /// As [`Self::new`], on another broker or before there is one.

@@ -1,14 +1,13 @@
-//! `reports/<name>.json`: the figures of a proof.
+//! `reports/<name>.json`: the figures of a proof, with what it takes to run it again. Knows nothing of the product.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 /// A report under way.
-pub(crate) struct Report {
+pub struct Report {
     name: &'static str,
     seed: u64,
     started: u64,
@@ -22,7 +21,8 @@ fn now() -> u64 {
 
 impl Report {
     /// Begins; the time counts from here.
-    pub(crate) fn begin(name: &'static str, seed: u64) -> Self {
+    #[must_use]
+    pub fn begin(name: &'static str, seed: u64) -> Self {
         Self {
             name,
             seed,
@@ -31,7 +31,10 @@ impl Report {
     }
 
     /// Writes the report.
-    pub(crate) fn end(&self, passed: bool, figures: &impl Serialize) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn end(&self, passed: bool, figures: &impl Serialize) -> std::io::Result<()> {
         let commit = Command::new("git")
             .args(["rev-parse", "--short", "HEAD"])
             .output();
@@ -48,9 +51,11 @@ impl Report {
             "ended": now(),
             "figures": figures,
         });
-        std::fs::create_dir_all("reports").context("create reports")?;
-        let file = Path::new("reports").join(format!("{}.json", self.name));
+        std::fs::create_dir_all("reports")?;
         let text = serde_json::to_string_pretty(&document)?;
-        std::fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))
+        std::fs::write(
+            Path::new("reports").join(format!("{}.json", self.name)),
+            text + "\n",
+        )
     }
 }

@@ -1,0 +1,198 @@
+//! `streamapp-sim`: the explicit model and the seeded schedules, with their figures.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use report::Report;
+use serde::Serialize;
+use streamapp_sim::model::{Mutant, Scenario, explore, long_scenarios, scenarios, shortest};
+use streamapp_sim::process;
+use streamapp_sim::world::{Figures, Simulation};
+
+/// Shows that the protocol keeps its promises, without Kafka: every interleaving of small scenarios, and random
+/// schedules with faults.
+#[derive(Debug, Parser)]
+#[command(name = "streamapp-sim", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Visit every state of the model's scenarios (reports/model.json)
+    Model {
+        /// Only scenarios whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+        /// The scenarios that take minutes and gigabytes, too
+        #[arg(long)]
+        long: bool,
+        /// Scenarios at a time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+    /// Run seeded schedules with faults (reports/simulation.json)
+    Schedules {
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first seed; a seed reproduces its run
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let passed = match Cli::parse().command {
+        Command::Model { only, long, jobs } => model(only.as_deref(), long, jobs),
+        Command::Schedules { seeds, first } => schedules(first..first.saturating_add(seeds)),
+    };
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+struct ModelFigures {
+    scenarios: Vec<Row>,
+    states: u64,
+    steps: u64,
+    violations: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    states: u64,
+    steps: u64,
+    seconds: f64,
+}
+
+fn model(only: Option<&str>, long: bool, jobs: usize) -> anyhow::Result<bool> {
+    let mut all = scenarios();
+    if long {
+        all.extend(long_scenarios());
+    }
+    all.retain(|scenario| only.is_none_or(|only| scenario.name.contains(only)));
+    let report = Report::begin("model", 0);
+    let figures = Mutex::new(ModelFigures::default());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(scenario) = all.get(next.fetch_add(1, Ordering::AcqRel)) {
+                    visit(scenario, &figures);
+                }
+            });
+        }
+    });
+    let figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.end(figures.violations == 0, &figures)?;
+    let ModelFigures {
+        states,
+        steps,
+        violations,
+        ..
+    } = figures;
+    println!(
+        "model: scenarios={} states={states} steps={steps} violations={violations}",
+        all.len()
+    );
+    println!(
+        "{} passed, {violations} failed, 0 skipped",
+        figures.scenarios.len()
+    );
+    Ok(violations == 0)
+}
+
+fn visit(scenario: &Scenario, figures: &Mutex<ModelFigures>) {
+    let started = Instant::now();
+    let result = explore(scenario, Mutant::Faithful);
+    let seconds = started.elapsed().as_secs_f64();
+    let name = scenario.name;
+    let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+    match result {
+        Ok(explored) => {
+            let (states, steps) = (explored.states, explored.steps);
+            println!("model: {name}: {states} states, {steps} steps ({seconds:.1} s)");
+            figures.states += states;
+            figures.steps += steps;
+            figures.scenarios.push(Row {
+                name,
+                states,
+                steps,
+                seconds,
+            });
+        }
+        Err(broken) => {
+            figures.violations += 1;
+            println!("model: {name}: {broken}");
+            let steps = shortest(scenario, Mutant::Faithful).unwrap_or_default();
+            steps.iter().for_each(|step| println!("  {step:?}"));
+        }
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+struct ScheduleFigures {
+    schedules: u64,
+    crashes: u64,
+    fences: u64,
+    outputs: u64,
+    violations: u64,
+}
+
+fn schedules(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
+    let report = Report::begin("simulation", seeds.start);
+    let mut figures = ScheduleFigures::default();
+    for seed in seeds {
+        figures.schedules += 1;
+        match Simulation::new(seed, process::Mutant::Faithful).run() {
+            Ok(Figures {
+                crashes,
+                fences,
+                outputs,
+            }) => {
+                figures.crashes += crashes;
+                figures.fences += fences;
+                figures.outputs += outputs;
+            }
+            Err(violation) => {
+                figures.violations += 1;
+                println!(
+                    "simulation: seed {seed}, step {}: {}",
+                    violation.step, violation.what
+                );
+            }
+        }
+    }
+    let passed = figures.violations == 0 && figures.crashes > 0 && figures.fences > 0;
+    report.end(passed, &figures)?;
+    let ScheduleFigures {
+        schedules,
+        crashes,
+        fences,
+        outputs,
+        violations,
+    } = figures;
+    println!(
+        "simulation: schedules={schedules} crashes={crashes} fences={fences} outputs={outputs} violations={violations}"
+    );
+    println!(
+        "{} passed, {} failed, 0 skipped",
+        u8::from(passed),
+        u8::from(!passed)
+    );
+    Ok(passed)
+}

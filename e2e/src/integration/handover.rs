@@ -1,0 +1,189 @@
+//! Tasks that move between workers that run: nothing is lost or repeated, nobody is fenced, and tasks that stay do not
+//! stop; also when a worker is killed at any step of the handover, on either side.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::crash::environment;
+use super::scene::Scene;
+use super::{Counted, Integration, Test};
+use crate::app::App;
+use crate::check::{Example, Guarantee};
+use crate::wait;
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+/// Orders a second while tasks move.
+const RATE: u64 = 1_000;
+
+/// Crash points of a handover, with the number of workers before and after: of two workers the second gives its tasks up,
+/// of one worker that gets company the first gives some up and the second starts them.
+const POINTS: [(&str, u32, u32); 7] = [
+    ("handover-begun", 2, 1),
+    ("handover-committed", 2, 1),
+    ("handover-closed", 2, 1),
+    ("adopted", 2, 1),
+    ("handover-committed", 1, 2),
+    ("adopted", 1, 2),
+    // Each worker starts six tasks, then the first gets those of the second.
+    ("before-start:8", 2, 1),
+];
+
+pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
+    let mut tests: Vec<Test<'_>> = Vec::new();
+    for guarantee in [Guarantee::ExactlyOnceV2, Guarantee::AtLeastOnce] {
+        let short = match guarantee {
+            Guarantee::ExactlyOnceV2 => "eos",
+            Guarantee::AtLeastOnce => "alo",
+        };
+        let name = format!("handover-{short}-1-3-2");
+        tests.push((
+            name.clone(),
+            Box::new(move || up_and_down(args, &name, guarantee)),
+        ));
+        for (point, before, after) in POINTS {
+            let at = point.split(':').next().unwrap_or(point);
+            let name = format!("handover-{short}-{at}-{before}-{after}");
+            tests.push((
+                name.clone(),
+                Box::new(move || crash(args, &name, guarantee, point, (before, after))),
+            ));
+        }
+    }
+    tests
+}
+
+/// Asks a run for another number of workers, and waits until it has it.
+fn scale(scene: &Scene<'_>, app: &App, workers: u32) -> Result<()> {
+    let launch = scene.launch();
+    let output = Command::new(&launch.program)
+        .arg("scale")
+        .arg(&launch.file)
+        .arg("--state-dir")
+        .arg(&launch.state_dir)
+        .args(["--workers", &workers.to_string()])
+        .output()
+        .context("run streamapp scale")?;
+    ensure!(
+        output.status.success(),
+        "streamapp scale: {}; the run said:\n{}",
+        String::from_utf8_lossy(&output.stderr),
+        app.words()
+    );
+    Ok(())
+}
+
+/// Tasks that each worker runs; fails while one of them is not running.
+fn tasks(app: &App, workers: u32) -> Result<Vec<usize>> {
+    (0..workers)
+        .map(|worker| {
+            let status = app.status(worker)?;
+            ensure!(status["phase"] == "Running", "worker {worker}: {status}");
+            Ok(status["tasks"].as_array().map_or(0, Vec::len))
+        })
+        .collect()
+}
+
+fn wait_spread(app: &App, wanted: &[usize]) -> Result<()> {
+    let workers = u32::try_from(wanted.len())?;
+    wait::until(
+        &format!("tasks spread as {wanted:?}"),
+        SECONDS(60),
+        || match tasks(app, workers) {
+            Ok(found) if found == wanted => Ok(Ok(())),
+            Ok(found) => Err(format!("they are {found:?}; said:\n{}", app.words())),
+            Err(error) => Err(format!("{error:#}; said:\n{}", app.words())),
+        },
+    )
+}
+
+/// What a worker says of a count.
+fn total(app: &App, worker: u32, name: &str) -> Result<u64> {
+    let status = app.status(worker)?;
+    status["totals"][name]
+        .as_u64()
+        .with_context(|| format!("worker {worker} tells no {name}"))
+}
+
+fn up_and_down(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counted> {
+    const ORDERS: u64 = 12_000;
+    let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let orders = scope.spawn(|| scene.orders(0, ORDERS, RATE, None));
+        scale(&scene, &app, 3)?;
+        wait_spread(&app, &[4, 4, 4])?;
+        scale(&scene, &app, 2)?;
+        wait_spread(&app, &[6, 6])?;
+        orders
+            .join()
+            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+    })?;
+    scene.wait_drained(SECONDS(60))?;
+    for worker in 0..2 {
+        let status = app.status(worker)?;
+        ensure!(
+            status["nonce"] == 1,
+            "worker {worker} acquired again, so tasks that stay have stopped: {status}"
+        );
+        ensure!(
+            total(&app, worker, "fences")? == 0,
+            "worker {worker} was fenced: {status}"
+        );
+        ensure!(
+            total(&app, worker, "aborts")? == 0,
+            "worker {worker} aborted: {status}"
+        );
+        ensure!(
+            total(&app, worker, "storeWipes")? == 0,
+            "worker {worker} wiped a store: {status}"
+        );
+    }
+    ensure!(app.events("died") == 0, "a worker died: {}", app.words());
+    app.drain()?;
+    let counted = scene.check(ORDERS, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// The worker that passes the point first is killed there, and started again.
+fn crash(
+    args: &Integration,
+    name: &str,
+    guarantee: Guarantee,
+    point: &str,
+    (before, after): (u32, u32),
+) -> Result<Counted> {
+    const ORDERS: u64 = 6_000;
+    let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
+    let mut launch = scene.launch();
+    launch.workers = before;
+    launch.environment = environment(&scene, &[point.to_owned()]);
+    let mut app = launch.start()?;
+    app.wait_running(before, SECONDS(60))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let orders = scope.spawn(|| scene.orders(0, ORDERS, RATE, None));
+        scale(&scene, &app, after)?;
+        let share = 12 / usize::try_from(after)?;
+        wait_spread(&app, &vec![share; usize::try_from(after)?])?;
+        orders
+            .join()
+            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+    })?;
+    scene.wait_drained(SECONDS(60))?;
+    // A worker that has given everything up may be on its way out: it is not started again.
+    let at = point.split(':').next().unwrap_or(point);
+    let marker = scene.state_dir.join(format!("crashed-{at}"));
+    ensure!(
+        marker.exists(),
+        "the crash point {at} was not reached: {}",
+        app.words()
+    );
+    app.drain()?;
+    let mut counted = scene.check(ORDERS, 0)?;
+    counted.kills = 1;
+    scene.clean()?;
+    Ok(counted)
+}

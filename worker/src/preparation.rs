@@ -1,0 +1,272 @@
+//! Preparation of tasks beside the running ones: their positions are read, their stores restored. What comes out is a
+//! [`Seed`] for a stream thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use kafka::{Admin, Consumer, ConsumerOptions, Isolation, Settings};
+use protocol::{Owner, Phase, Positions, TaskId, TaskState};
+
+use crate::recovery::{Recovered, recover};
+use crate::restore::Restorer;
+use crate::seed::{Outline, Seed};
+use crate::session_end::SessionEnd;
+use crate::shared::{Shared, TaskShared};
+use crate::store::StoreMemory;
+
+/// Between two attempts to prepare tasks that something is in the way of.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// Prepares tasks; shared by all threads that do.
+pub(crate) struct Preparer<'a> {
+    pub(crate) outline: &'a Outline,
+    pub(crate) cluster_id: String,
+    pub(crate) settings: &'a Settings,
+    pub(crate) admin: &'a Admin,
+    pub(crate) state_dir: &'a Path,
+    pub(crate) memory: &'a StoreMemory,
+    pub(crate) shared: &'a Shared,
+    /// Tasks restored side by side.
+    pub(crate) threads: usize,
+}
+
+/// Tasks to prepare, with where they live.
+type Batch = BTreeMap<TaskId, (Arc<TaskShared>, Owner)>;
+
+/// What became of a task.
+enum Report {
+    Ready(Box<Seed>),
+    NotReady(TaskId, SessionEnd),
+}
+
+impl Preparer<'_> {
+    fn prepare(&self, batch: &Batch, reports: &Sender<Report>) {
+        let report = |task: &TaskId, outcome: Result<Seed, SessionEnd>| {
+            let report = match outcome {
+                Ok(seed) => Report::Ready(Box::new(seed)),
+                Err(why) => Report::NotReady(task.clone(), why),
+            };
+            // Nobody listens any more when the session has ended.
+            let _ = reports.send(report);
+        };
+        let recovered = match self.recover(batch) {
+            Ok(recovered) => recovered,
+            Err(why) => return batch.keys().for_each(|task| report(task, Err(why.clone()))),
+        };
+        let started = Instant::now();
+        let (stateful, stateless): (Vec<_>, Vec<_>) = batch.iter().partition(|(id, _)| {
+            let sub = self.outline.sub_topology(id);
+            sub.is_ok_and(|(_, sub)| !sub.stores.is_empty())
+        });
+        let one = |(id, (task, owner)): (&TaskId, &(Arc<TaskShared>, Owner))| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let positions = recovered.get(id).map(Recovered::positions);
+                self.seed(task, *owner, positions)
+            }));
+            report(id, outcome.unwrap_or_else(|_| Err(panicked())));
+        };
+        stateless.into_iter().for_each(one);
+        if stateful.is_empty() {
+            return;
+        }
+        let share = stateful.len().div_ceil(self.threads.max(1));
+        std::thread::scope(|scope| {
+            for tasks in stateful.chunks(share) {
+                scope.spawn(move || tasks.iter().copied().for_each(one));
+            }
+        });
+        tracing::info!(stores = stateful.len(), elapsed = ?started.elapsed(), "stores restored");
+    }
+
+    fn seed(
+        &self,
+        task: &Arc<TaskShared>,
+        owner: Owner,
+        positions: Option<&Positions>,
+    ) -> Result<Seed, SessionEnd> {
+        let (_, sub) = self.outline.sub_topology(&task.id)?;
+        // What is recovered is what was asked for.
+        let positions = positions.ok_or_else(panicked)?;
+        let db = if sub.stores.is_empty() {
+            None
+        } else {
+            let restorer = Restorer {
+                application: &self.outline.application,
+                cluster_id: &self.cluster_id,
+                settings: self.settings,
+                admin: self.admin,
+                state_dir: self.state_dir,
+                memory: self.memory,
+                shared: self.shared,
+            };
+            Some(restorer.restore(sub, positions, task)?)
+        };
+        self.outline.seed(task, positions, owner, db)
+    }
+
+    fn recover(&self, batch: &Batch) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {
+        let consumer = |isolation, prefetch_kib_per_partition| {
+            let options = ConsumerOptions {
+                group_id: self.outline.application.0.clone(),
+                isolation,
+                prefetch_kib_per_partition,
+            };
+            Consumer::new(self.settings, &options)
+        };
+        let owners = batch
+            .iter()
+            .map(|(id, (_, owner))| (id.clone(), *owner))
+            .collect();
+        Ok(recover(
+            &self.outline.application,
+            &self.outline.plan,
+            &owners,
+            &consumer(Isolation::ReadCommitted, 1024)?,
+            &consumer(Isolation::ReadUncommitted, 64)?,
+        )?)
+    }
+}
+
+/// The tasks of a session that are not given to a thread yet.
+pub(crate) struct Preparation<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    preparer: &'env Preparer<'env>,
+    sender: Sender<Report>,
+    receiver: Receiver<Report>,
+    under_way: Batch,
+    /// Why the last attempt did not succeed, by task.
+    in_the_way: BTreeMap<TaskId, SessionEnd>,
+    not_before: Instant,
+    wait: Duration,
+}
+
+impl<'scope, 'env> Preparation<'scope, 'env> {
+    pub(crate) fn new(scope: &'scope Scope<'scope, 'env>, preparer: &'env Preparer<'env>) -> Self {
+        let (sender, receiver) = channel();
+        Self {
+            scope,
+            preparer,
+            sender,
+            receiver,
+            under_way: Batch::new(),
+            in_the_way: BTreeMap::new(),
+            not_before: Instant::now(),
+            wait: AGAIN.0,
+        }
+    }
+
+    /// Tasks that will become ready, unless they are given up.
+    pub(crate) fn tasks(&self) -> BTreeSet<TaskId> {
+        let wanted = self.under_way.iter().filter(|(_, (task, _))| !task.is_given_up());
+        wanted.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Their facts for the outside.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &Arc<TaskShared>> {
+        self.under_way.values().map(|(task, _)| task)
+    }
+
+    /// Whether a store is being restored.
+    pub(crate) fn restores(&self) -> bool {
+        self.shared().any(|task| task.state() == TaskState::Restoring)
+    }
+
+    /// What is in the way of a task, if anything is.
+    pub(crate) fn in_the_way(&self) -> Option<&SessionEnd> {
+        self.in_the_way.values().next()
+    }
+
+    /// Begins to prepare tasks, unless an attempt failed just now.
+    pub(crate) fn begin(&mut self, mut tasks: BTreeMap<TaskId, Owner>) {
+        // One that was given up is taken again when its first preparation has ended.
+        tasks.retain(|id, _| !self.under_way.contains_key(id));
+        self.in_the_way
+            .retain(|id, _| tasks.contains_key(id) || self.under_way.contains_key(id));
+        if tasks.is_empty() || Instant::now() < self.not_before {
+            return;
+        }
+        let batch: Batch = tasks
+            .into_iter()
+            .map(|(id, owner)| (id.clone(), (Arc::new(TaskShared::new(id)), owner)))
+            .collect();
+        self.under_way.extend(batch.clone());
+        let (preparer, reports) = (self.preparer, self.sender.clone());
+        self.scope.spawn(move || preparer.prepare(&batch, &reports));
+    }
+
+    /// Gives tasks up; those under way end as soon as they can.
+    pub(crate) fn give_up(&mut self, tasks: &BTreeSet<TaskId>) {
+        for (id, (task, _)) in &self.under_way {
+            if tasks.contains(id) {
+                task.give_up();
+            }
+        }
+    }
+
+    /// Takes what became ready. An error that no other attempt can mend ends the session.
+    pub(crate) fn ready(&mut self) -> Result<Vec<Seed>, SessionEnd> {
+        let mut seeds = Vec::new();
+        while let Ok(report) = self.receiver.try_recv() {
+            match report {
+                Report::Ready(seed) => {
+                    let id = &seed.shared.id;
+                    self.under_way.remove(id);
+                    self.in_the_way.remove(id);
+                    self.wait = AGAIN.0;
+                    if !seed.shared.is_given_up() {
+                        seeds.push(*seed);
+                    }
+                }
+                Report::NotReady(id, why) => {
+                    let given_up = self
+                        .under_way
+                        .remove(&id)
+                        .is_some_and(|(task, _)| task.is_given_up());
+                    if given_up {
+                        continue;
+                    }
+                    match why {
+                        why @ SessionEnd::Wait { .. } => {
+                            self.in_the_way.insert(id, why);
+                            if Instant::now() >= self.not_before {
+                                self.not_before = Instant::now() + self.wait;
+                                self.wait = (self.wait * 2).min(AGAIN.1);
+                            }
+                        }
+                        end @ (SessionEnd::Drained
+                        | SessionEnd::Superseded(_)
+                        | SessionEnd::Restart
+                        | SessionEnd::Failed { .. }) => return Err(end),
+                    }
+                }
+            }
+        }
+        Ok(seeds)
+    }
+}
+
+pub(crate) fn panicked() -> SessionEnd {
+    SessionEnd::Failed {
+        reason: "Panic",
+        message: "a thread of the worker panicked; see its log".to_owned(),
+    }
+}
+
+/// Why tasks are not ready, as the phase and the words to show.
+pub(crate) fn words(end: &SessionEnd) -> Option<(Phase, &'static str, &str)> {
+    match end {
+        SessionEnd::Wait {
+            phase,
+            reason,
+            message,
+        } => Some((*phase, *reason, message)),
+        SessionEnd::Drained | SessionEnd::Superseded(_) | SessionEnd::Restart | SessionEnd::Failed { .. } => {
+            None
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A session that holds its producers: follows the control log, starts the tasks that it owns, gives up those that it
+//! owns no longer, and ends when the log, a signal or a thread says so. Tasks that do not move are not touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use protocol::acquire::Token;
+use protocol::handover::Duty;
+use protocol::{Phase, Record, TaskId};
+use topology::plan::TopicName;
+
+use crate::control::{ControlError, ControlLog, REQUEST_TIMEOUT};
+use crate::crew::{Crew, Ended};
+use crate::failpoint::{self, Point};
+use crate::preparation::{Preparation, words};
+use crate::session::{Purge, Worker};
+use crate::session_end::SessionEnd;
+use crate::shared::TaskShared;
+use crate::stream_thread::{End, Wanted};
+
+/// How long one look at the control log waits for news.
+const LOOK: Duration = Duration::from_millis(50);
+/// The same while tasks are prepared.
+const SOON: Duration = Duration::from_millis(5);
+/// How often a running worker looks for members in its group.
+const GROUP_CHECK: Duration = Duration::from_secs(5);
+/// How long that look may take: the loop that follows the control log waits for it.
+const GLANCE: Duration = Duration::from_secs(2);
+/// How often consumed records of repartition topics are deleted.
+const PURGE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A session from its grant to its end.
+pub(crate) struct Running<'a, 'scope, 'env> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) control: &'a mut ControlLog,
+    pub(crate) token: Token,
+    pub(crate) crew: Crew,
+    pub(crate) preparation: Preparation<'scope, 'env>,
+    /// What the last look at the group found, if it was not answered.
+    pub(crate) group: Option<(&'static str, String)>,
+    pub(crate) checked: Instant,
+    pub(crate) purged: Instant,
+    /// Every task that could be started has been, once.
+    pub(crate) complete: bool,
+}
+
+/// How the threads are to end, and how the session does; `None`: as the threads say.
+pub(crate) type Verdict = (Wanted, Option<SessionEnd>);
+
+impl Running<'_, '_, '_> {
+    /// Runs; returns how the session should end.
+    pub(crate) fn until_the_end(&mut self) -> Verdict {
+        loop {
+            match self.turn() {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(verdict)) => return verdict,
+                // What is done is worth a commit; if that fails, positions decide.
+                Err(end) => return (Wanted::Drain, Some(end)),
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<ControlFlow<Verdict>, SessionEnd> {
+        let soon = if self.preparation.tasks().is_empty() {
+            LOOK
+        } else {
+            SOON
+        };
+        let followed = self.control.follow(soon);
+        if self.worker.shared.shutdown_requested() {
+            self.worker.shared.enter(Phase::Draining);
+            return Ok(ControlFlow::Break((Wanted::Drain, Some(SessionEnd::Drained))));
+        }
+        if self.crew.has_ended() {
+            return Ok(ControlFlow::Break((Wanted::Drop, None)));
+        }
+        // While the broker is away the threads wait, too; what they committed is decided by positions.
+        if unless_away(followed)? {
+            if let ControlFlow::Break(verdict) = self.do_duties()? {
+                return Ok(ControlFlow::Break(verdict));
+            }
+            for seed in self.preparation.ready()? {
+                self.crew.start(seed);
+            }
+            let startable = self.token.to_start(self.control.world(), &self.held());
+            self.preparation.begin(startable);
+        }
+        self.look_at_group()?;
+        self.tell();
+        if self.worker.purge_repartitions == Purge::Regularly && self.purged.elapsed() >= PURGE_INTERVAL {
+            self.purged = Instant::now();
+            self.purge();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Tasks that run or will.
+    fn held(&self) -> BTreeSet<TaskId> {
+        let mut held = self.preparation.tasks();
+        held.extend(self.crew.tasks().map(|task| task.id.clone()));
+        held
+    }
+
+    fn do_duties(&mut self) -> Result<ControlFlow<Verdict>, SessionEnd> {
+        while let Some(duty) = self.token.duty(self.control.world(), &self.held()) {
+            match duty {
+                Duty::Leave(by) => {
+                    return Ok(ControlFlow::Break((
+                        Wanted::Drop,
+                        Some(SessionEnd::Superseded(by)),
+                    )));
+                }
+                Duty::GiveUp(leaving) => {
+                    if let Err(Ended) = self.give_up(&leaving) {
+                        return Ok(ControlFlow::Break((Wanted::Drop, None)));
+                    }
+                }
+                // Without an answer it is repeated at the next turn.
+                Duty::Append(record) => {
+                    if !self.append(&record)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn give_up(&mut self, leaving: &BTreeSet<TaskId>) -> Result<(), Ended> {
+        let started = Instant::now();
+        self.preparation.give_up(leaving);
+        self.crew.give_up(leaving)?;
+        let leaving: Vec<_> = leaving.iter().map(ToString::to_string).collect();
+        tracing::info!(?leaving, elapsed = ?started.elapsed(), "tasks given up");
+        Ok(())
+    }
+
+    /// Appends a record and reads it; `false` when the broker is away.
+    fn append(&mut self, record: &Record) -> Result<bool, SessionEnd> {
+        let appended = self.control.append(record);
+        failpoint::reach(Point::Adopted, || ());
+        unless_away(appended.and_then(|offset| self.control.read_through(offset).map(|_| ())))
+    }
+
+    fn look_at_group(&mut self) -> Result<(), SessionEnd> {
+        if self.checked.elapsed() < GROUP_CHECK {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        self.group = match self.worker.refuse_live_group(GLANCE) {
+            Err(
+                end @ SessionEnd::Wait {
+                    reason: "GroupInUse", ..
+                },
+            ) => return Err(end),
+            // Not by itself a reason to stop: without records nothing is at stake, and with records a commit will tell.
+            Err(SessionEnd::Wait { reason, message, .. }) => Some((reason, message)),
+            Ok(()) | Err(_) => None,
+        };
+        Ok(())
+    }
+
+    /// What people are shown.
+    fn tell(&mut self) {
+        let shared = &self.worker.shared;
+        let all: BTreeMap<_, _> = self
+            .crew
+            .tasks()
+            .chain(self.preparation.shared())
+            .map(|task| (task.id.clone(), Arc::clone(task)))
+            .collect();
+        let nothing_to_run = all.is_empty();
+        let prepared = self.preparation.tasks().is_empty();
+        shared.set_tasks(all.into_values().collect());
+        if let Some((phase, reason, message)) = self.preparation.in_the_way().and_then(words) {
+            shared.explain(phase, reason, message.to_owned());
+        } else if !prepared && !self.complete {
+            if self.preparation.restores() {
+                shared.enter(Phase::Restoring);
+            }
+        } else if let Some((reason, message)) = &self.group {
+            shared.explain(Phase::Running, reason, message.clone());
+        } else if nothing_to_run {
+            let ordinal = self.worker.ordinal;
+            let waiting = self.control.world().waiting(ordinal).len();
+            let message = format!("ordinal {ordinal} has no task to run ({waiting} wait for earlier owners)");
+            shared.explain(Phase::Running, "NoTasks", message);
+        } else {
+            self.complete = true;
+            shared.enter(Phase::Running);
+        }
+    }
+
+    /// Deletes what was consumed and committed from the repartition topics that this worker's tasks read.
+    fn purge(&self) {
+        let application = &self.worker.config.application_id.0;
+        let before: Vec<_> = self.crew.tasks().filter_map(|task| self.consumed(task)).collect();
+        let before: Vec<_> = before
+            .iter()
+            .map(|(topic, partition, at)| (topic.resolve(application), *partition, *at))
+            .collect();
+        let before: Vec<_> = before
+            .iter()
+            .map(|(topic, partition, at)| (topic.as_str(), *partition, *at))
+            .collect();
+        if !before.is_empty()
+            && let Err(error) = self.worker.admin.delete_records(&before, REQUEST_TIMEOUT)
+        {
+            tracing::warn!(%error, "consumed repartition records are not deleted yet");
+        }
+    }
+
+    /// How far a task has consumed its repartition topic, if it reads one.
+    fn consumed(&self, task: &TaskShared) -> Option<(&TopicName, i32, i64)> {
+        let mut all = self.worker.plan.sub_topologies.iter();
+        let topic = &all.find(|sub| sub.name == task.id.sub_topology)?.source.topic;
+        let offset = task.committed.load(Ordering::Acquire);
+        let internal = matches!(topic, TopicName::Repartition(_));
+        (internal && offset > 0).then_some((topic, task.id.partition, offset))
+    }
+
+    /// Ends threads and preparation; what the session comes to.
+    pub(crate) fn end(
+        mut self,
+        wanted: Wanted,
+        decided: Option<SessionEnd>,
+    ) -> Result<SessionEnd, SessionEnd> {
+        let held = self.held();
+        self.preparation.give_up(&held);
+        let ends = self.crew.end(wanted);
+        self.worker.shared.open_transactions.store(0, Ordering::Release);
+        let mut verdict = decided;
+        for end in ends {
+            match end? {
+                End::Drained | End::Dropped => {}
+                End::Doubt => verdict = verdict.or(Some(SessionEnd::Restart)),
+                // A drain that could not commit is repeated by whoever comes next; nothing is lost.
+                End::Lost(error) if verdict.is_some() => tracing::warn!(%error, "stream thread ended"),
+                End::Lost(error) => {
+                    tracing::warn!(%error, "producer lost; acquiring again");
+                    let away = matches!(
+                        error.category(),
+                        kafka::Category::BrokerUnreachable | kafka::Category::Timeout
+                    );
+                    verdict = Some(if away { error.into() } else { SessionEnd::Restart });
+                }
+                End::Store(error) => verdict = Some(error.into()),
+                End::Stopped(error) => verdict = Some(error.into()),
+            }
+        }
+        Ok(verdict.unwrap_or(SessionEnd::Restart))
+    }
+}
+
+/// `false` when the broker is away for a while.
+fn unless_away(result: Result<(), ControlError>) -> Result<bool, SessionEnd> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(ControlError::Log(control::Error::Kafka(error)))
+            if error.recovery() == kafka::Recovery::Retry =>
+        {
+            tracing::debug!(%error, "control log");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
