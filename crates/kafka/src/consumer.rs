@@ -460,6 +460,9 @@ pub(crate) struct PartitionList {
     pub(crate) raw: *mut sys::rd_kafka_topic_partition_list_t,
 }
 
+// SAFETY: the list is plain memory with one owner.
+unsafe impl Send for PartitionList {}
+
 impl PartitionList {
     pub(crate) fn new<'a>(
         entries: impl Iterator<Item = (&'a str, i32, i64)>,

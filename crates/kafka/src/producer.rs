@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
@@ -23,6 +24,11 @@ const PRODUCER: [(&str, &str); 6] = [
     ("queue.buffering.max.messages", "500000"),
     ("queue.buffering.max.kbytes", "262144"),
 ];
+
+/// How much later than its time-out a call may come back.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long an abort may take.
+const ABORT: Duration = Duration::from_secs(5);
 
 /// A record to send. The partition is always chosen by the caller.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +78,7 @@ pub type Offsets<'a> = [(&'a str, i32, i64)];
 pub struct TransactionalProducer {
     client: Arc<Client>,
     transactional_id: String,
+    transaction_timeout: Duration,
 }
 
 impl TransactionalProducer {
@@ -95,6 +102,7 @@ impl TransactionalProducer {
         Ok(Self {
             client,
             transactional_id: transactional_id.to_owned(),
+            transaction_timeout,
         })
     }
 
@@ -103,14 +111,48 @@ impl TransactionalProducer {
         unsafe { Error::check(&|| format!("{what} as {}", self.transactional_id), error) }
     }
 
+    /// Makes a call that has a time-out, and does not trust it: librdkafka may wait for an answer that a broker which
+    /// went away never gave, for as long as that connection lasts. Then the call is left to itself, on its own thread, and
+    /// the producer is lost.
+    fn watched(
+        &self,
+        what: &str,
+        timeout: Duration,
+        call: impl FnOnce(*mut sys::rd_kafka_t) -> *mut sys::rd_kafka_error_t + Send + 'static,
+    ) -> Result<(), Error> {
+        let attempted = format!("{what} as {}", self.transactional_id);
+        let (sender, answer) = sync_channel(1);
+        let client = Arc::clone(&self.client);
+        let told = attempted.clone();
+        let spawned = std::thread::Builder::new()
+            .name("transaction".to_owned())
+            .spawn(move || {
+                // SAFETY: the error object is librdkafka's answer to this very call.
+                let result = unsafe { Error::check(&|| told.clone(), call(client.raw())) };
+                // Nobody waits any more after the time-out.
+                let _ = sender.send(result);
+            });
+        let given_up = |why: &str| {
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+            Error::new(attempted.clone(), code, why)
+        };
+        match spawned {
+            Ok(_) => answer
+                .recv_timeout(timeout + GRACE)
+                .unwrap_or_else(|_| Err(given_up("no answer; the producer is given up"))),
+            Err(error) => Err(given_up(&format!("no thread: {error}"))),
+        }
+    }
+
     /// `InitProducerId`: fences predecessors, ends their open transaction.
     ///
     /// # Errors
     /// Time-out, authorization, configuration.
     pub fn init_transactions(&self, timeout: Duration) -> Result<(), Error> {
-        // SAFETY: the handle is live.
-        let error = unsafe { sys::rd_kafka_init_transactions(self.client.raw(), millis(timeout)) };
-        self.check("initialise transactions", error)
+        self.watched("initialise transactions", timeout, move |raw| {
+            // SAFETY: the handle is live.
+            unsafe { sys::rd_kafka_init_transactions(raw, millis(timeout)) }
+        })
     }
 
     /// Begins a transaction (local; nothing is sent yet).
@@ -170,19 +212,17 @@ impl TransactionalProducer {
         let attempted = || format!("send offsets as {}", self.transactional_id);
         let list = PartitionList::new(offsets.iter().copied(), &attempted)?;
         let name = c_string(group, &attempted)?;
-        // SAFETY: handle, list and metadata are live during the call; the metadata is destroyed once.
-        let error = unsafe {
-            let metadata = sys::rd_kafka_consumer_group_metadata_new(name.as_ptr());
-            let error = sys::rd_kafka_send_offsets_to_transaction(
-                self.client.raw(),
-                list.raw,
-                metadata,
-                millis(timeout),
-            );
-            sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-            error
-        };
-        self.check("send offsets", error)
+        self.watched("send offsets", timeout, move |raw| {
+            let list = list;
+            // SAFETY: handle, list and metadata are live during the call; the metadata is destroyed once.
+            unsafe {
+                let metadata = sys::rd_kafka_consumer_group_metadata_new(name.as_ptr());
+                let error =
+                    sys::rd_kafka_send_offsets_to_transaction(raw, list.raw, metadata, millis(timeout));
+                sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+                error
+            }
+        })
     }
 
     /// Commits. Waits as long as the transaction may live: any other time-out desynchronises librdkafka.
@@ -190,16 +230,20 @@ impl TransactionalProducer {
     /// # Errors
     /// Any error leaves the outcome open: `acquire()` and the positions decide.
     pub fn commit(&self) -> Result<(), Error> {
-        // SAFETY: the handle is live.
-        let error = unsafe { sys::rd_kafka_commit_transaction(self.client.raw(), -1) };
-        self.check("commit", error)
+        self.watched("commit", self.transaction_timeout, |raw| {
+            // SAFETY: the handle is live.
+            unsafe { sys::rd_kafka_commit_transaction(raw, -1) }
+        })
     }
 
     /// Ends the transaction without effect. The producer must not be used afterwards.
     pub fn abort_and_close(self) {
-        // SAFETY: the handle is live. An error changes nothing: the successor's init ends the transaction.
-        let error = unsafe { sys::rd_kafka_abort_transaction(self.client.raw(), 5_000) };
-        if let Err(error) = self.check("abort", error) {
+        let aborted = self.watched("abort", ABORT, |raw| {
+            // SAFETY: the handle is live.
+            unsafe { sys::rd_kafka_abort_transaction(raw, millis(ABORT)) }
+        });
+        // An error changes nothing: the successor's init ends the transaction.
+        if let Err(error) = aborted {
             tracing::debug!(%error, "abort failed");
         }
     }
