@@ -85,6 +85,7 @@ fn model(only: Option<&str>, long: bool, jobs: usize) -> anyhow::Result<bool> {
         all.extend(long_scenarios());
     }
     all.retain(|scenario| only.is_none_or(|only| scenario.name.contains(only)));
+    anyhow::ensure!(!all.is_empty(), "no scenario has that in its name");
     let report = Report::begin("model", 0);
     let figures = Mutex::new(ModelFigures::default());
     let next = AtomicUsize::new(0);
