@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use engine::Processed;
@@ -297,10 +297,13 @@ impl StreamThread {
     /// Does what the session has asked for since the last look.
     fn obey(&mut self) -> Result<(), End> {
         let before = self.tasks.len();
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                Command::Start(seed) => self.add(*seed)?,
-                Command::GiveUp(leaving, done) => {
+        loop {
+            match self.commands.try_recv() {
+                Err(TryRecvError::Empty) => break,
+                // The session did not come about.
+                Err(TryRecvError::Disconnected) => return Err(End::Dropped),
+                Ok(Command::Start(seed)) => self.add(*seed)?,
+                Ok(Command::GiveUp(leaving, done)) => {
                     self.give_up(&leaving)?;
                     // A session that has stopped listening will end this thread.
                     let _ = done.send(());

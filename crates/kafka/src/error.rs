@@ -109,6 +109,7 @@ impl Error {
         match self.code {
             Code::BrokerTransportFailure
             | Code::AllBrokersDown
+            | Code::DestroyBroker
             | Code::Resolve
             | Code::NetworkException
             | Code::BrokerNotAvailable
@@ -174,15 +175,12 @@ impl Error {
             | Category::Configuration
             | Category::RecordTooLarge
             | Category::OffsetOutOfRange => Recovery::Stop,
+            _ if self.fatal || self.requires_abort => Recovery::Reacquire,
             Category::Fenced | Category::Transaction => Recovery::Reacquire,
-            Category::BrokerUnreachable | Category::Timeout | Category::UnstableOffsets => {
-                if self.fatal || self.requires_abort {
-                    Recovery::Reacquire
-                } else {
-                    Recovery::Retry
-                }
-            }
-            Category::UnknownTopic => Recovery::Retry,
+            Category::BrokerUnreachable
+            | Category::Timeout
+            | Category::UnstableOffsets
+            | Category::UnknownTopic => Recovery::Retry,
             Category::Other => {
                 if self.retriable {
                     Recovery::Retry
@@ -210,34 +208,140 @@ mod tests {
         Error::from_code("test", code)
     }
 
+    /// The table, from its outside: what a call can bring, and what is done about it.
     #[test]
-    fn a_fenced_producer_goes_through_acquire() {
-        let fenced = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FENCED);
-        assert_eq!(
-            (fenced.category(), fenced.recovery()),
-            (Category::Fenced, Recovery::Reacquire)
-        );
+    fn every_error_has_its_place_in_the_table() {
+        use sys::rd_kafka_resp_err_t as code;
+        let retried = [
+            (code::RD_KAFKA_RESP_ERR__TRANSPORT, Category::BrokerUnreachable),
+            (
+                code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+                Category::BrokerUnreachable,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR__DESTROY_BROKER,
+                Category::BrokerUnreachable,
+            ),
+            (code::RD_KAFKA_RESP_ERR__RESOLVE, Category::BrokerUnreachable),
+            (
+                code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+                Category::BrokerUnreachable,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+                Category::BrokerUnreachable,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+                Category::BrokerUnreachable,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+                Category::BrokerUnreachable,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+                Category::BrokerUnreachable,
+            ),
+            (code::RD_KAFKA_RESP_ERR__TIMED_OUT, Category::Timeout),
+            (code::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, Category::Timeout),
+            (code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, Category::Timeout),
+            (
+                code::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT,
+                Category::UnstableOffsets,
+            ),
+            (code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, Category::UnknownTopic),
+            (
+                code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+                Category::UnknownTopic,
+            ),
+        ];
+        let producer_lost = [
+            (code::RD_KAFKA_RESP_ERR__FENCED, Category::Fenced),
+            (code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED, Category::Fenced),
+            (code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, Category::Fenced),
+            (
+                code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING,
+                Category::Fenced,
+            ),
+            (code::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID, Category::Fenced),
+            (code::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, Category::Transaction),
+            (
+                code::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS,
+                Category::Transaction,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+                Category::Transaction,
+            ),
+            (code::RD_KAFKA_RESP_ERR__PURGE_QUEUE, Category::Transaction),
+            (code::RD_KAFKA_RESP_ERR__STATE, Category::Transaction),
+            (code::RD_KAFKA_RESP_ERR_UNKNOWN, Category::Other),
+        ];
+        let stopped = [
+            (code::RD_KAFKA_RESP_ERR__AUTHENTICATION, Category::Authentication),
+            (code::RD_KAFKA_RESP_ERR__SSL, Category::Authentication),
+            (
+                code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                Category::Authorization,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+                Category::Authorization,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+                Category::Authorization,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+                Category::OffsetOutOfRange,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
+                Category::OffsetOutOfRange,
+            ),
+            (
+                code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+                Category::RecordTooLarge,
+            ),
+            (code::RD_KAFKA_RESP_ERR__INVALID_ARG, Category::Configuration),
+            (
+                code::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT,
+                Category::Configuration,
+            ),
+        ];
+        let retry = retried.map(|line| (line, Recovery::Retry)).into_iter();
+        let lost = producer_lost.map(|line| (line, Recovery::Reacquire)).into_iter();
+        let stop = stopped.map(|line| (line, Recovery::Stop)).into_iter();
+        for ((code, category), recovery) in retry.chain(lost).chain(stop) {
+            let error = error(code);
+            assert_eq!(
+                (error.category(), error.recovery()),
+                (category, recovery),
+                "{error}"
+            );
+        }
     }
 
+    /// What costs the transaction costs the producer, whatever else it may be.
     #[test]
-    fn an_unreachable_broker_is_tried_again_and_a_refused_one_is_not() {
-        let down = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN);
-        assert_eq!(
-            (down.category(), down.recovery()),
-            (Category::BrokerUnreachable, Recovery::Retry)
-        );
-        let refused = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
-        assert_eq!(
-            (refused.category(), refused.recovery()),
-            (Category::Authorization, Recovery::Stop)
-        );
-    }
-
-    #[test]
-    fn an_unreachable_broker_that_costs_the_transaction_costs_the_producer() {
-        let mut down = error(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TRANSPORT);
-        down.requires_abort = true;
-        assert_eq!(down.recovery(), Recovery::Reacquire);
+    fn an_error_that_requires_an_abort_never_keeps_its_producer() {
+        use sys::rd_kafka_resp_err_t as code;
+        for code in [
+            code::RD_KAFKA_RESP_ERR__TRANSPORT,
+            code::RD_KAFKA_RESP_ERR__TIMED_OUT,
+            code::RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT,
+            code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+            code::RD_KAFKA_RESP_ERR_UNKNOWN,
+        ] {
+            for fatal in [false, true] {
+                let mut error = error(code);
+                error.retriable = true;
+                (error.fatal, error.requires_abort) = (fatal, !fatal);
+                assert_eq!(error.recovery(), Recovery::Reacquire, "{error}");
+            }
+        }
     }
 
     #[test]

@@ -14,15 +14,16 @@ const DRAINED: Duration = Duration::from_secs(60);
 /// Orders a second: a few dozen transactions.
 const RATE: u64 = 2_000;
 
-/// Crash points that a running worker passes: the point, and which pass of it crashes.
+/// Crash points that a running worker passes: the point, and which pass of it crashes. Up to a dozen transactions with
+/// nothing but start vectors come first.
 const RUNNING: [(&str, u64); 7] = [
     ("after-begin", 5),
-    ("after-output", 5),
-    ("after-changelog", 5),
-    ("after-offsets", 5),
-    ("commit-sent", 5),
-    ("after-commit", 5),
-    ("during-apply", 7),
+    ("after-output", 16),
+    ("after-changelog", 16),
+    ("after-offsets", 16),
+    ("commit-sent", 16),
+    ("after-commit", 16),
+    ("during-apply", 40),
 ];
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
@@ -69,7 +70,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
             }
         );
         // The first crash leaves a changelog tail behind the store, the second hits while it is read.
-        let crash_at = vec!["after-commit:9".to_owned(), "during-restore:1".to_owned()];
+        let crash_at = vec!["after-commit:16".to_owned(), "during-restore:1".to_owned()];
         tests.push((
             name.clone(),
             Box::new(move || running(args, &name, Example::OrdersRisk, guarantee, &crash_at)),

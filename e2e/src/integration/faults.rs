@@ -216,11 +216,7 @@ fn live_consumer(args: &Integration, name: &str) -> Result<Counted> {
 /// waits, and goes on when it is gone.
 fn hanging_transaction(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
-    let mut app = scene.launch().start()?;
-    app.wait_running(1, SECONDS(60))?;
-    scene.orders(0, 1_000, 0, None)?;
-    scene.wait_drained(SECONDS(60))?;
-    app.drain()?;
+    scene.process(0, 1_000)?;
     let foreign: BaseProducer = scene
         .broker
         .config()
@@ -249,11 +245,7 @@ fn hanging_transaction(args: &Integration, name: &str) -> Result<Counted> {
 /// Somebody gives internal topics another retention and another policy: both are set back and told, nothing is lost.
 fn topics_changed(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
-    let mut app = scene.launch().start()?;
-    app.wait_running(1, SECONDS(60))?;
-    scene.orders(0, 1_000, 0, None)?;
-    scene.wait_drained(SECONDS(60))?;
-    app.drain()?;
+    scene.process(0, 1_000)?;
     let internal = |part: &str| format!("{}-exposure-by-customer-{part}", scene.id);
     scene
         .broker

@@ -135,6 +135,15 @@ impl<'a> Scene<'a> {
         .map(|_| ())
     }
 
+    /// A run from its start to its end that processes orders `first..first + count`.
+    pub(super) fn process(&self, first: u64, count: u64) -> Result<()> {
+        let mut app = self.launch().start()?;
+        app.wait_running(1, Duration::from_secs(60))?;
+        self.orders(first, count, 0, None)?;
+        self.wait_drained(Duration::from_secs(60))?;
+        app.drain().map(|_| ())
+    }
+
     pub(super) fn wait_drained(&self, deadline: Duration) -> Result<()> {
         wait_drained(&WaitDrained {
             broker: self.broker.clone(),
