@@ -294,27 +294,30 @@ impl StreamThread {
         }
     }
 
-    /// Does what the session has asked for since the last look.
+    /// Does what the session has asked for since the last look, in its order.
     fn obey(&mut self) -> Result<(), End> {
-        let before = self.tasks.len();
+        let mut added = false;
         loop {
             match self.commands.try_recv() {
                 Err(TryRecvError::Empty) => break,
                 // The session did not come about.
                 Err(TryRecvError::Disconnected) => return Err(End::Dropped),
-                Ok(Command::Start(seed)) => self.add(*seed)?,
+                Ok(Command::Start(seed)) => {
+                    self.add(*seed)?;
+                    added = true;
+                }
                 Ok(Command::GiveUp(leaving, done)) => {
+                    // Start vectors are committed alone, before whatever else is.
+                    if std::mem::take(&mut added) {
+                        self.begin_added()?;
+                    }
                     self.give_up(&leaving)?;
                     // A session that has stopped listening will end this thread.
                     let _ = done.send(());
-                    return self.obey();
                 }
             }
         }
-        if self.tasks.len() > before {
-            self.begin_added()?;
-        }
-        Ok(())
+        if added { self.begin_added() } else { Ok(()) }
     }
 
     fn add(&mut self, seed: Seed) -> Result<(), End> {
