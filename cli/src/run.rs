@@ -1,5 +1,6 @@
 //! `streamapp run FILE`: the whole application on this machine.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::supervise::{Change, Supervised};
 use crate::validate::load;
 use crate::view::{OutputKind, Overview, View};
 
+/// How many workers a run may have.
+pub(crate) const WORKERS: RangeInclusive<i64> = 1..=64;
 /// How often workers are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long workers have to give tasks up before they are fenced.
@@ -28,7 +31,7 @@ pub(crate) struct RunArgs {
     /// The StreamApp file (YAML or JSON).
     file: PathBuf,
     /// Worker processes; tasks are spread over them. One is enough for one machine.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(WORKERS))]
     workers: u32,
     /// Where stores live; `.streamapp/<applicationId>` when absent.
     #[arg(long, value_name = "DIR")]

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use protocol::ApplicationId;
 
-use crate::run::{lock, pause, state_dir};
+use crate::run::{WORKERS, lock, pause, state_dir};
 use crate::validate::load;
 
 /// The wish.
@@ -22,7 +22,7 @@ pub(crate) struct ScaleArgs {
     /// The StreamApp file that runs.
     file: PathBuf,
     /// Worker processes; tasks that move are committed by the old worker before the new one begins.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(WORKERS))]
     workers: u32,
     /// Where the run's stores live; `.streamapp/<applicationId>` when absent.
     #[arg(long, value_name = "DIR")]
@@ -84,7 +84,7 @@ pub(crate) fn wanted(directory: &Path) -> anyhow::Result<Option<u32>> {
                 .trim()
                 .parse()
                 .ok()
-                .filter(|workers| (1..=64).contains(workers));
+                .filter(|workers| WORKERS.contains(&i64::from(*workers)));
             wanted
                 .map(Some)
                 .with_context(|| format!("{} holds `{text}`, which is no number of workers", file.display()))

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, Consumer, ConsumerOptions, Isolation, Settings};
+use kafka::{Admin, Consumer, Isolation, Settings};
 use protocol::{Owner, Phase, Positions, TaskId, TaskState};
 
 use crate::recovery::{Recovered, recover};
@@ -37,6 +37,9 @@ pub(crate) struct Preparer<'a> {
 
 /// Tasks to prepare, with where they live.
 type Batch = BTreeMap<TaskId, (Arc<TaskShared>, Owner)>;
+
+/// Why a task is not ready: what is shown until it is.
+pub(crate) type InTheWay = (Phase, &'static str, String);
 
 /// What became of a task.
 enum Report {
@@ -110,20 +113,15 @@ impl Preparer<'_> {
     }
 
     fn recover(&self, batch: &Batch) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {
-        let consumer = |isolation, prefetch_kib_per_partition| {
-            let options = ConsumerOptions {
-                group_id: self.outline.application.0.clone(),
-                isolation,
-                prefetch_kib_per_partition,
-            };
-            Consumer::new(self.settings, &options)
-        };
+        let application = &self.outline.application;
+        let consumer =
+            |isolation, prefetch_kib| Consumer::new(self.settings, &application.0, isolation, prefetch_kib);
         let owners = batch
             .iter()
             .map(|(id, (_, owner))| (id.clone(), *owner))
             .collect();
         Ok(recover(
-            &self.outline.application,
+            application,
             &self.outline.plan,
             &owners,
             &consumer(Isolation::ReadCommitted, 1024)?,
@@ -140,7 +138,7 @@ pub(crate) struct Preparation<'scope, 'env> {
     receiver: Receiver<Report>,
     under_way: Batch,
     /// Why the last attempt did not succeed, by task.
-    in_the_way: BTreeMap<TaskId, SessionEnd>,
+    in_the_way: BTreeMap<TaskId, InTheWay>,
     not_before: Instant,
     wait: Duration,
 }
@@ -177,7 +175,7 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
     }
 
     /// What is in the way of a task, if anything is.
-    pub(crate) fn in_the_way(&self) -> Option<&SessionEnd> {
+    pub(crate) fn in_the_way(&self) -> Option<&InTheWay> {
         self.in_the_way.values().next()
     }
 
@@ -231,8 +229,12 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
                         continue;
                     }
                     match why {
-                        why @ SessionEnd::Wait { .. } => {
-                            self.in_the_way.insert(id, why);
+                        SessionEnd::Wait {
+                            phase,
+                            reason,
+                            message,
+                        } => {
+                            self.in_the_way.insert(id, (phase, reason, message));
                             if Instant::now() >= self.not_before {
                                 self.not_before = Instant::now() + self.wait;
                                 self.wait = (self.wait * 2).min(AGAIN.1);
@@ -254,19 +256,5 @@ pub(crate) fn panicked() -> SessionEnd {
     SessionEnd::Failed {
         reason: "Panic",
         message: "a thread of the worker panicked; see its log".to_owned(),
-    }
-}
-
-/// Why tasks are not ready, as the phase and the words to show.
-pub(crate) fn words(end: &SessionEnd) -> Option<(Phase, &'static str, &str)> {
-    match end {
-        SessionEnd::Wait {
-            phase,
-            reason,
-            message,
-        } => Some((*phase, *reason, message)),
-        SessionEnd::Drained | SessionEnd::Superseded(_) | SessionEnd::Restart | SessionEnd::Failed { .. } => {
-            None
-        }
     }
 }

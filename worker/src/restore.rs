@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, Consumer, ConsumerOptions, Event, Isolation, Settings, Start};
+use kafka::{Admin, Consumer, Event, Isolation, Settings, Start};
 use protocol::{ApplicationId, Positions, TaskState};
 use topology::plan::SubTopology;
 
@@ -158,12 +158,7 @@ impl Restorer<'_> {
         db: &TaskDb,
         partition: i32,
     ) -> Result<Result<Vec<Tail>, String>, RestoreError> {
-        let options = ConsumerOptions {
-            group_id: self.application.0.clone(),
-            isolation: Isolation::ReadUncommitted,
-            prefetch_kib_per_partition: 64,
-        };
-        let all = Consumer::new(self.settings, &options)?;
+        let all = Consumer::new(self.settings, &self.application.0, Isolation::ReadUncommitted, 64)?;
         let mut tails = Vec::new();
         for (store, spec) in sub_topology.stores.iter().enumerate() {
             let topic = spec.changelog.resolve(&self.application.0);
@@ -194,12 +189,8 @@ impl Restorer<'_> {
         let topic_id = id.ok_or_else(|| RestoreError::Missing(tail.topic.clone()))?.id;
         let mut at = tail.from;
         if tail.from < tail.target {
-            let options = ConsumerOptions {
-                group_id: self.application.0.clone(),
-                isolation: Isolation::ReadCommitted,
-                prefetch_kib_per_partition: 16 * 1024,
-            };
-            let consumer = Consumer::new(self.settings, &options)?;
+            let isolation = Isolation::ReadCommitted;
+            let consumer = Consumer::new(self.settings, &self.application.0, isolation, 16 * 1024)?;
             let mut queue = consumer.partition_queue(&tail.topic, partition)?;
             let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io {
                 path: self.state_dir.into(),

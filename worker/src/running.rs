@@ -15,7 +15,7 @@ use topology::plan::TopicName;
 use crate::control::{ControlError, ControlLog, REQUEST_TIMEOUT};
 use crate::crew::{Crew, Ended};
 use crate::failpoint::{self, Point};
-use crate::preparation::{Preparation, words};
+use crate::preparation::Preparation;
 use crate::session::{Purge, Worker};
 use crate::session_end::SessionEnd;
 use crate::shared::TaskShared;
@@ -175,8 +175,8 @@ impl Running<'_, '_, '_> {
         let nothing_to_run = all.is_empty();
         let prepared = self.preparation.tasks().is_empty();
         shared.set_tasks(all.into_values().collect());
-        if let Some((phase, reason, message)) = self.preparation.in_the_way().and_then(words) {
-            shared.explain(phase, reason, message.to_owned());
+        if let Some((phase, reason, message)) = self.preparation.in_the_way() {
+            shared.explain(*phase, reason, message.clone());
         } else if !prepared && !self.complete {
             if self.preparation.restores() {
                 shared.enter(Phase::Restoring);

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kafka::{
-    Admin, Consumer, ConsumerOptions, GroupState, Isolation, PlainProducer, Settings, TransactionalProducer,
-};
+use kafka::{Admin, Consumer, GroupState, Isolation, PlainProducer, Settings, TransactionalProducer};
 use protocol::acquire::{Acquire, Action, Identity, Outcome, Progress, Token};
 use protocol::{Guarantee, Ordinal, Phase, Superseded, WorkerConfig};
 use topology::Plan;
@@ -244,19 +242,8 @@ impl Worker {
         })
     }
 
-    fn consumer(
-        &self,
-        isolation: Isolation,
-        prefetch_kib_per_partition: u32,
-    ) -> Result<Consumer, SessionEnd> {
-        let group_id = self.config.application_id.0.clone();
-        Ok(Consumer::new(
-            &self.settings,
-            &ConsumerOptions {
-                group_id,
-                isolation,
-                prefetch_kib_per_partition,
-            },
-        )?)
+    fn consumer(&self, isolation: Isolation, prefetch_kib: u32) -> Result<Consumer, SessionEnd> {
+        let group = &self.config.application_id.0;
+        Ok(Consumer::new(&self.settings, group, isolation, prefetch_kib)?)
     }
 }

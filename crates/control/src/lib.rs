@@ -12,8 +12,7 @@ pub use topics::TopicError;
 use std::time::{Duration, Instant};
 
 use kafka::{
-    Admin, Consumer, ConsumerOptions, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
-    TransactionalProducer,
+    Admin, Consumer, Event, Isolation, PlainProducer, Settings, Start, TopicHandle, TransactionalProducer,
 };
 use protocol::{ApplicationId, Folded, KafkaConfig, Ordinal, Record, World};
 
@@ -86,12 +85,7 @@ impl Reader {
         let found = admin
             .topic(&topic, REQUEST_TIMEOUT)?
             .ok_or_else(|| Error::Missing(topic.clone()))?;
-        let options = ConsumerOptions {
-            group_id: application.0.clone(),
-            isolation: Isolation::ReadCommitted,
-            prefetch_kib_per_partition: 1024,
-        };
-        let consumer = Consumer::new(settings, &options)?;
+        let consumer = Consumer::new(settings, &application.0, Isolation::ReadCommitted, 1024)?;
         let (low, _) = consumer.watermarks(&topic, 0, REQUEST_TIMEOUT)?;
         consumer.assign(&[Start {
             topic: topic.clone(),

@@ -7,7 +7,7 @@ use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Claimant, Ordinal, Owner, Record, TaskId, World};
 use topology::Plan;
 
-use crate::topics::{Ensured, TopicError, Topics};
+use crate::topics::{Ensured, TopicError};
 use crate::{Error, OperatorLog, REQUEST_TIMEOUT, Reader};
 
 /// An application as Kafka should know it.
@@ -93,14 +93,7 @@ impl Application<'_> {
     /// # Errors
     /// [`SettleError`]
     pub fn settle(&self, claiming: Claiming<'_>) -> Result<Settled, SettleError> {
-        let topics = Topics {
-            admin: self.admin,
-            application: self.id,
-            plan: self.plan,
-            replication_factor: self.replication_factor,
-            create_external: self.create_external,
-        };
-        let made = topics.ensure_control_log()?;
+        let made = self.ensure_control_log()?;
         let mut reader = self.reader()?;
         let end = reader.end()?;
         let world = reader.read_to(end)?;
@@ -115,7 +108,7 @@ impl Application<'_> {
             corrected,
             tasks,
             positions,
-        } = topics.ensure()?;
+        } = self.ensure_topics()?;
         let world = log.as_ref().map_or(world, OperatorLog::world);
         let assigned = is_assigned(world, &self.owners(&tasks, positions, world));
         let mut owing = world.unsettled_ordinals();

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, NewTopic};
-use protocol::{ApplicationId, TaskId};
-use topology::Plan;
+use kafka::NewTopic;
+use protocol::TaskId;
 use topology::plan::TopicName;
+
+use crate::Application;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Tombstones of changelogs live a week: so long may a store be away before it is rebuilt.
@@ -54,7 +55,7 @@ pub enum TopicError {
     },
 }
 
-/// What is there after [`Topics::ensure`].
+/// What is there after [`Application::ensure_topics`].
 pub(crate) struct Ensured {
     /// Topics that did not exist before.
     pub(crate) created: Vec<String>,
@@ -72,22 +73,11 @@ struct Done {
     corrected: Vec<String>,
 }
 
-/// What an application needs.
-pub(crate) struct Topics<'a> {
-    pub(crate) admin: &'a Admin,
-    pub(crate) application: &'a ApplicationId,
-    pub(crate) plan: &'a Plan,
-    /// Replicas of internal topics.
-    pub(crate) replication_factor: i32,
-    /// Partitions of the user's topics that do not exist; `None`: they must exist.
-    pub(crate) create_external: Option<i32>,
-}
-
-impl Topics<'_> {
+impl Application<'_> {
     /// Creates the control log if it is missing, and touches nothing else: the claim comes before the other topics.
     /// Returns its name if it did not exist.
     pub(crate) fn ensure_control_log(&self) -> Result<Option<String>, TopicError> {
-        let name = self.application.control_topic();
+        let name = self.id.control_topic();
         if self.admin.topic(&name, TIMEOUT)?.is_some() {
             return Ok(None);
         }
@@ -96,7 +86,7 @@ impl Topics<'_> {
     }
 
     /// Creates what is missing and sets back what somebody changed. Can be repeated.
-    pub(crate) fn ensure(&self) -> Result<Ensured, TopicError> {
+    pub(crate) fn ensure_topics(&self) -> Result<Ensured, TopicError> {
         let mut done = Done::default();
         let partitions = self.of_the_plan(&mut done)?;
         let tasks: Vec<TaskId> = self
@@ -112,7 +102,7 @@ impl Topics<'_> {
             })
             .collect();
         let positions = self.positions(tasks.len(), &mut done)?;
-        let control = self.application.control_topic();
+        let control = self.id.control_topic();
         self.ensure_one(&control, 1, CONTROL, &mut done)?;
         Ok(Ensured {
             created: done.created,
@@ -128,18 +118,18 @@ impl Topics<'_> {
         let mut by_sub_topology = BTreeMap::new();
         // Sub-topologies come in the order in which records flow, so a repartition topic's count is known here.
         for sub in &self.plan.sub_topologies {
-            let source = sub.source.topic.resolve(&self.application.0);
+            let source = sub.source.topic.resolve(&self.id.0);
             let count = match counts.get(&source) {
                 Some(count) => *count,
                 None => self.external(&source, done)?,
             };
             by_sub_topology.insert(sub.name.clone(), count);
             for store in &sub.stores {
-                let name = store.changelog.resolve(&self.application.0);
+                let name = store.changelog.resolve(&self.id.0);
                 self.ensure_one(&name, count, CHANGELOG, done)?;
             }
             for sink in &sub.sinks {
-                let name = sink.topic.resolve(&self.application.0);
+                let name = sink.topic.resolve(&self.id.0);
                 match sink.topic {
                     TopicName::External(_) => {
                         self.external(&name, done)?;
@@ -167,7 +157,7 @@ impl Topics<'_> {
 
     /// The positions topic holds one partition per task; it never shrinks.
     fn positions(&self, tasks: usize, done: &mut Done) -> Result<i32, TopicError> {
-        let name = self.application.positions_topic();
+        let name = self.id.positions_topic();
         if let Some(topic) = self.admin.topic(&name, TIMEOUT)? {
             self.correct(&name, POSITIONS, done)?;
             return Ok(topic.partitions);

@@ -24,17 +24,6 @@ pub enum Isolation {
     ReadUncommitted,
 }
 
-/// How a consumer reads.
-#[derive(Clone, Debug)]
-pub struct ConsumerOptions {
-    /// The group whose offsets [`Consumer::committed`] reads.
-    pub group_id: String,
-    /// Which records it sees.
-    pub isolation: Isolation,
-    /// Bound of prefetched bytes per partition, in KiB.
-    pub prefetch_kib_per_partition: u32,
-}
-
 /// Where to begin in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -68,18 +57,24 @@ pub enum Event {
 }
 
 impl Consumer {
-    /// Makes a consumer; connects in the background.
+    /// Makes a consumer; connects in the background. `group_id` is the group whose offsets [`Self::committed`] reads;
+    /// `prefetch_kib` bounds what is fetched ahead per partition.
     ///
     /// # Errors
     /// [`ConfigError`] when librdkafka refuses a property.
-    pub fn new(settings: &Settings, options: &ConsumerOptions) -> Result<Self, ConfigError> {
-        let isolation = match options.isolation {
+    pub fn new(
+        settings: &Settings,
+        group_id: &str,
+        isolation: Isolation,
+        prefetch_kib: u32,
+    ) -> Result<Self, ConfigError> {
+        let isolation = match isolation {
             Isolation::ReadCommitted => "read_committed",
             Isolation::ReadUncommitted => "read_uncommitted",
         };
-        let prefetch = options.prefetch_kib_per_partition.to_string();
+        let prefetch = prefetch_kib.to_string();
         let own = [
-            ("group.id", options.group_id.as_str()),
+            ("group.id", group_id),
             ("isolation.level", isolation),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),

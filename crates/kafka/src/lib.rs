@@ -14,7 +14,7 @@ mod producer;
 
 pub use admin::{Admin, GroupState, NewTopic, Topic};
 pub use client::{ConfigError, Settings};
-pub use consumer::{Consumer, ConsumerOptions, Event, Isolation, Message, PartitionQueue, Start, Wakeup};
+pub use consumer::{Consumer, Event, Isolation, Message, PartitionQueue, Start, Wakeup};
 pub use error::{Category, Error, Recovery};
 pub use producer::{Offsets, PlainProducer, Record, TopicHandle, TransactionalProducer};
 

@@ -106,11 +106,6 @@ impl TransactionalProducer {
         })
     }
 
-    fn check(&self, what: &str, error: *mut sys::rd_kafka_error_t) -> Result<(), Error> {
-        // SAFETY: librdkafka just returned the object to us.
-        unsafe { Error::check(&|| format!("{what} as {}", self.transactional_id), error) }
-    }
-
     /// Makes a call that has a time-out, and does not trust it: librdkafka may wait for an answer that a broker which
     /// went away never gave, for as long as that connection lasts. Then the call is left to itself, on its own thread, and
     /// the producer is lost.
@@ -162,9 +157,9 @@ impl TransactionalProducer {
     pub fn begin(&self) -> Result<(), Error> {
         self.client.poll(0);
         self.client.notes.doubt.store(false, Ordering::Release);
-        // SAFETY: the handle is live.
-        let error = unsafe { sys::rd_kafka_begin_transaction(self.client.raw()) };
-        self.check("begin a transaction", error)
+        let attempted = || format!("begin a transaction as {}", self.transactional_id);
+        // SAFETY: the handle is live, and an error that is returned is ours.
+        unsafe { Error::check(&attempted, sys::rd_kafka_begin_transaction(self.client.raw())) }
     }
 
     /// Whether a connection error or a time-out happened since [`Self::begin`]: a request may still be retried
