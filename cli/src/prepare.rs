@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use control::{Application, Claiming, SettleError, Settled, TopicError};
 use kafka::{Admin, Settings};
-use protocol::{ApplicationId, Claimant, Ordinal, Uid};
+use protocol::{ApplicationId, Claimant, Ordinal, Uid, WarmUp};
 use topology::Plan;
 
 /// How long a first answer may take: after it, the user is told what is waited for.
@@ -75,6 +75,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) application: &'a ApplicationId,
     pub(crate) plan: &'a Plan,
     pub(crate) replication_factor: i32,
+    /// Copies of each task's stores, beside its owner's.
+    pub(crate) standbys: u32,
     /// Partitions of topics that are the user's and do not exist.
     pub(crate) create_topics: Option<i32>,
     pub(crate) claiming: Claiming<'a>,
@@ -83,11 +85,12 @@ pub(crate) struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    /// Claim, then topics, then assignment to so many workers, then fences. Each step can be repeated. `fences` says which
-    /// ordinals cannot give their tasks up by themselves.
+    /// Claim, then topics, then assignment to so many workers, then fences. Each step can be repeated. `warm_up` says when
+    /// tasks move, `fences` which ordinals cannot give their tasks up by themselves.
     pub(crate) fn prepare(
         &self,
         workers: u32,
+        warm_up: WarmUp<'_>,
         fences: &dyn Fn(Ordinal) -> bool,
     ) -> Result<Settled, PrepareError> {
         let admin = Admin::new(self.settings).map_err(control::Error::from)?;
@@ -99,6 +102,8 @@ impl Preparation<'_> {
             plan: self.plan,
             claimant: self.claimant(),
             workers,
+            standbys: self.standbys,
+            warm_up,
             replication_factor: self.replication_factor,
             create_external: self.create_topics,
             fences,

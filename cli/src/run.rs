@@ -1,5 +1,6 @@
 //! `streamapp run FILE`: the whole application on this machine.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use control::Claiming;
 use crds::{Place, SecretKey};
-use protocol::{ApplicationId, Uid};
+use protocol::{ApplicationId, Ordinal, Uid, WarmUp, WorkerStatus};
 
 use crate::prepare::{Preparation, PrepareError};
 use crate::scale;
@@ -90,6 +91,7 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         application: &application,
         plan: &loaded.plan,
         replication_factor: loaded.app.spec.kafka.internal_topics.replication_factor,
+        standbys: loaded.app.spec.standbys,
         create_topics: args.create_topics,
         claiming: if args.take_over {
             Claiming::TakeOver
@@ -139,7 +141,7 @@ fn prepare(
     let mut said = false;
     loop {
         // Nothing of the application runs yet that could give tasks up.
-        match preparation.prepare(args.workers, &|_| true) {
+        match preparation.prepare(args.workers, WarmUp::No, &|_| true) {
             Ok(prepared) => {
                 if !prepared.created.is_empty() {
                     view.event(
@@ -215,6 +217,10 @@ struct Supervisor<'a> {
 struct Scaling {
     to: u32,
     since: Instant,
+    /// Since when a worker owes tasks.
+    owing: Option<Instant>,
+    /// Tasks whose new owner is not ready yet.
+    warming: usize,
 }
 
 impl Supervisor<'_> {
@@ -262,10 +268,10 @@ impl Supervisor<'_> {
         Ok(None)
     }
 
-    /// Goes on with a change of the number of workers, or begins one that was asked for. New workers come first, then the
-    /// assignment; workers that lose all their tasks go when they have given them up.
+    /// Goes on with a change of the number of workers, or begins one that was asked for. New workers come first; tasks move
+    /// when their new owner is ready; workers that lose all their tasks go when they have given them up.
     fn scale(&mut self) -> anyhow::Result<()> {
-        let Some(scaling) = &self.scaling else {
+        let Some(scaling) = &mut self.scaling else {
             let Some(to) = scale::wanted(self.preparation.state_dir)? else {
                 return Ok(());
             };
@@ -274,23 +280,42 @@ impl Supervisor<'_> {
                 self.workers.push((self.hire)(ordinal)?);
             }
             self.view.event("scaling", &format!("{have} → {to} workers"));
-            let since = Instant::now();
-            self.scaling = Some(Scaling { to, since });
+            self.scaling = Some(Scaling {
+                to,
+                since: Instant::now(),
+                owing: None,
+                warming: 0,
+            });
             return Ok(());
         };
         let (to, since) = (scaling.to, scaling.since);
-        let overdue = since.elapsed() > GIVE_UP;
-        let wanted = usize::try_from(to).unwrap_or(usize::MAX);
-        let ready = look_at(&self.workers).answering >= wanted;
-        if !ready && !overdue {
-            return Ok(());
-        }
-        match self.preparation.prepare(to, &|_| overdue) {
-            Ok(settled) if settled.owing.is_empty() => {}
-            Ok(_) => return Ok(()),
+        let overdue = scaling.owing.is_some_and(|since| since.elapsed() > GIVE_UP);
+        let statuses = statuses(&self.workers);
+        let settled = match self.preparation.prepare(to, WarmUp::By(&statuses), &|_| overdue) {
+            Ok(settled) => settled,
             Err(error) if error.is_transient() => return Ok(()),
             Err(error) => return Err(error.into()),
+        };
+        let warming = settled.warming.len();
+        if warming != scaling.warming {
+            scaling.warming = warming;
+            let behind: i64 = settled
+                .warming
+                .iter()
+                .filter_map(|task| statuses.values().find_map(|status| status.copy_lag(task)))
+                .sum();
+            self.view.event(
+                "warming",
+                &format!(
+                    "{warming} tasks move when their new worker is ready; {behind} changelog records to read"
+                ),
+            );
         }
+        scaling.owing = (!settled.owing.is_empty()).then(|| scaling.owing.unwrap_or_else(Instant::now));
+        if warming > 0 || scaling.owing.is_some() {
+            return Ok(());
+        }
+        let wanted = usize::try_from(to).unwrap_or(usize::MAX);
         let mut surplus = self.workers.split_off(wanted.min(self.workers.len()));
         surplus.iter_mut().for_each(Supervised::drain);
         self.leaving.append(&mut surplus);
@@ -323,6 +348,12 @@ impl Supervisor<'_> {
             pause(Duration::from_millis(20));
         }
     }
+}
+
+/// What the workers that answer say, by ordinal.
+fn statuses(workers: &[Supervised]) -> BTreeMap<Ordinal, WorkerStatus> {
+    let answers = workers.iter().filter_map(Supervised::status);
+    answers.map(|status| (status.ordinal, status)).collect()
 }
 
 fn look_at(workers: &[Supervised]) -> Overview {

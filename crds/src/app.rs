@@ -78,6 +78,10 @@ pub struct Spec {
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 256))]
     pub threads: u32,
+    /// Copies of each task's stores on other workers, ready to take the task over.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub standbys: u32,
     /// Image of the workers. Default: the one that the operator was installed with, pinned when the app was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

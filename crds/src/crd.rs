@@ -260,6 +260,7 @@ fn rules(spec: &mut Value) {
     };
     // The scale sub-resource reads it, so it is always there.
     at("replicas", &|schema| schema["default"] = json!(1));
+    at("standbys", &|schema| schema["default"] = json!(0));
     at("applicationId", &|schema| {
         schema["minLength"] = json!(1);
         schema["maxLength"] = json!(200);

@@ -180,6 +180,7 @@ impl App<'_> {
             kafka,
             replication_factor: app.spec.kafka.internal_topics.replication_factor,
             replicas,
+            standbys: app.spec.standbys,
             claimant: Claimant {
                 cluster: self.context.cluster.clone(),
                 uid: Uid(uid.clone()),

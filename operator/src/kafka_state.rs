@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use control::{Claiming, SettleError, TopicError};
 use kafka::{Admin, Category, GroupState};
-use protocol::{ApplicationId, Claimant, KafkaConfig};
+use protocol::{ApplicationId, Claimant, KafkaConfig, WarmUp};
 use topology::Plan;
 
 use crate::decide::Verdict;
@@ -23,6 +23,8 @@ pub struct Application {
     pub replication_factor: i32,
     /// Worker pods.
     pub replicas: u32,
+    /// Copies of each task's stores, beside its owner's.
+    pub standbys: u32,
     /// Who owns it: this object.
     pub claimant: Claimant,
 }
@@ -156,6 +158,7 @@ impl Application {
             created,
             corrected,
             tasks,
+            warming: _,
             owing: _,
         } = control::Application {
             settings: &settings,
@@ -164,6 +167,8 @@ impl Application {
             plan,
             claimant: self.claimant.clone(),
             workers: self.replicas,
+            standbys: self.standbys,
+            warm_up: WarmUp::No,
             replication_factor: self.replication_factor,
             create_external: None,
             // Assignments change only when nothing of the application runs.

@@ -101,7 +101,7 @@ fn worker(app: &str, ordinal: u32, pods: &[PodView]) -> Worker {
             phase: format!("{:?}", status.phase),
             reason: status.reason.clone(),
             message: status.message.as_deref().map(bounded),
-            tasks: count(status.tasks.len()),
+            tasks: count(status.own_tasks().count()),
             lag: status.lag.max(0),
             restore_remaining: status
                 .tasks

@@ -162,6 +162,11 @@ impl Collector for Metrics {
                 totals.restored_records,
             ),
             (
+                "streamapp_standby_records",
+                "Records read from changelogs by copies of other workers' stores",
+                totals.standby_records,
+            ),
+            (
                 "streamapp_store_wipes",
                 "Stores set aside and rebuilt",
                 totals.store_wipes,

@@ -5,6 +5,7 @@
 mod control;
 mod crew;
 mod failpoint;
+mod follower;
 mod http;
 mod preparation;
 mod recovery;
@@ -14,6 +15,7 @@ mod seed;
 mod session;
 mod session_end;
 mod shared;
+mod standby;
 mod store;
 mod stream_task;
 mod stream_thread;

@@ -4,19 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, Consumer, Isolation, Settings};
+use kafka::{Admin, Consumer, Isolation, Settings, Wakeup};
 use protocol::{Owner, Phase, Positions, TaskId, TaskState};
 
+use crate::follower::Follower;
 use crate::recovery::{Recovered, recover};
-use crate::restore::Restorer;
+use crate::restore::{RestoreError, Restorer};
 use crate::seed::{Outline, Seed};
 use crate::session_end::SessionEnd;
-use crate::shared::{Shared, TaskShared};
+use crate::shared::{Shared, TaskShared, lock};
+use crate::standby::Released;
 use crate::store::StoreMemory;
 
 /// Between two attempts to prepare tasks that something is in the way of.
@@ -35,8 +37,13 @@ pub(crate) struct Preparer<'a> {
     pub(crate) threads: usize,
 }
 
-/// Tasks to prepare, with where they live.
-type Batch = BTreeMap<TaskId, (Arc<TaskShared>, Owner)>;
+/// A task to prepare.
+struct Order {
+    task: Arc<TaskShared>,
+    owner: Owner,
+    /// Brings the copy of its stores, if there is one.
+    copy: Option<Released>,
+}
 
 /// Why a task is not ready: what is shown until it is.
 pub(crate) type InTheWay = (Phase, &'static str, String);
@@ -48,7 +55,39 @@ enum Report {
 }
 
 impl Preparer<'_> {
-    fn prepare(&self, batch: &Batch, reports: &Sender<Report>) {
+    /// Whether a task has stores.
+    pub(crate) fn has_stores(&self, task: &TaskId) -> bool {
+        let sub = self.outline.sub_topology(task);
+        sub.is_ok_and(|(_, sub)| !sub.stores.is_empty())
+    }
+
+    /// Begins a copy of a task's stores.
+    pub(crate) fn follow(
+        &self,
+        task: &Arc<TaskShared>,
+        consumer: &Consumer,
+        wakeup: &Wakeup,
+    ) -> Result<Follower, RestoreError> {
+        // Only tasks of the plan have stores to follow.
+        let unknown = |_| RestoreError::Missing(task.id.to_string());
+        let (_, sub) = self.outline.sub_topology(&task.id).map_err(unknown)?;
+        let (db, tails) = self.restorer().open_copy(sub, task)?;
+        Follower::new(db, tails, consumer, wakeup)
+    }
+
+    fn restorer(&self) -> Restorer<'_> {
+        Restorer {
+            application: &self.outline.application,
+            cluster_id: &self.cluster_id,
+            settings: self.settings,
+            admin: self.admin,
+            state_dir: self.state_dir,
+            memory: self.memory,
+            shared: self.shared,
+        }
+    }
+
+    fn prepare(&self, batch: BTreeMap<TaskId, Order>, reports: &Sender<Report>) {
         let report = |task: &TaskId, outcome: Result<Seed, SessionEnd>| {
             let report = match outcome {
                 Ok(seed) => Report::Ready(Box::new(seed)),
@@ -57,68 +96,57 @@ impl Preparer<'_> {
             // Nobody listens any more when the session has ended.
             let _ = reports.send(report);
         };
-        let recovered = match self.recover(batch) {
+        let recovered = match self.recover(&batch) {
             Ok(recovered) => recovered,
             Err(why) => return batch.keys().for_each(|task| report(task, Err(why.clone()))),
         };
         let started = Instant::now();
-        let (stateful, stateless): (Vec<_>, Vec<_>) = batch.iter().partition(|(id, _)| {
-            let sub = self.outline.sub_topology(id);
-            sub.is_ok_and(|(_, sub)| !sub.stores.is_empty())
-        });
-        let one = |(id, (task, owner)): (&TaskId, &(Arc<TaskShared>, Owner))| {
+        let (stateful, stateless): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|(id, _)| self.has_stores(id));
+        let one = |(id, order): (TaskId, Order)| {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let positions = recovered.get(id).map(Recovered::positions);
-                self.seed(task, *owner, positions)
+                let positions = recovered.get(&id).map(Recovered::positions);
+                self.seed(order, positions)
             }));
-            report(id, outcome.unwrap_or_else(|_| Err(panicked())));
+            report(&id, outcome.unwrap_or_else(|_| Err(panicked())));
         };
         stateless.into_iter().for_each(one);
         if stateful.is_empty() {
             return;
         }
-        let share = stateful.len().div_ceil(self.threads.max(1));
+        let stores = stateful.len();
+        let queue = Mutex::new(stateful.into_iter());
+        let next = || lock(&queue).next();
         std::thread::scope(|scope| {
-            for tasks in stateful.chunks(share) {
-                scope.spawn(move || tasks.iter().copied().for_each(one));
+            for _ in 0..self.threads.clamp(1, stores) {
+                scope.spawn(|| std::iter::from_fn(next).for_each(one));
             }
         });
-        tracing::info!(stores = stateful.len(), elapsed = ?started.elapsed(), "stores restored");
+        tracing::info!(stores, elapsed = ?started.elapsed(), "stores restored");
     }
 
-    fn seed(
-        &self,
-        task: &Arc<TaskShared>,
-        owner: Owner,
-        positions: Option<&Positions>,
-    ) -> Result<Seed, SessionEnd> {
+    fn seed(&self, order: Order, positions: Option<&Positions>) -> Result<Seed, SessionEnd> {
+        let Order { task, owner, copy } = order;
         let (_, sub) = self.outline.sub_topology(&task.id)?;
         // What is recovered is what was asked for.
         let positions = positions.ok_or_else(panicked)?;
         let db = if sub.stores.is_empty() {
             None
         } else {
-            let restorer = Restorer {
-                application: &self.outline.application,
-                cluster_id: &self.cluster_id,
-                settings: self.settings,
-                admin: self.admin,
-                state_dir: self.state_dir,
-                memory: self.memory,
-                shared: self.shared,
-            };
-            Some(restorer.restore(sub, positions, task)?)
+            // A sender that is gone had none.
+            let copy = copy.and_then(|copy| copy.recv().ok().flatten());
+            Some(self.restorer().restore(sub, positions, &task, copy)?)
         };
-        self.outline.seed(task, positions, owner, db)
+        self.outline.seed(&task, positions, owner, db)
     }
 
-    fn recover(&self, batch: &Batch) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {
+    fn recover(&self, batch: &BTreeMap<TaskId, Order>) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {
         let application = &self.outline.application;
         let consumer =
             |isolation, prefetch_kib| Consumer::new(self.settings, &application.0, isolation, prefetch_kib);
         let owners = batch
             .iter()
-            .map(|(id, (_, owner))| (id.clone(), *owner))
+            .map(|(id, order)| (id.clone(), order.owner))
             .collect();
         Ok(recover(
             application,
@@ -136,7 +164,7 @@ pub(crate) struct Preparation<'scope, 'env> {
     preparer: &'env Preparer<'env>,
     sender: Sender<Report>,
     receiver: Receiver<Report>,
-    under_way: Batch,
+    under_way: BTreeMap<TaskId, Arc<TaskShared>>,
     /// Why the last attempt did not succeed, by task.
     in_the_way: BTreeMap<TaskId, InTheWay>,
     not_before: Instant,
@@ -151,7 +179,7 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
             preparer,
             sender,
             receiver,
-            under_way: Batch::new(),
+            under_way: BTreeMap::new(),
             in_the_way: BTreeMap::new(),
             not_before: Instant::now(),
             wait: AGAIN.0,
@@ -160,13 +188,18 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
 
     /// Tasks that will become ready, unless they are given up.
     pub(crate) fn tasks(&self) -> BTreeSet<TaskId> {
-        let wanted = self.under_way.iter().filter(|(_, (task, _))| !task.is_given_up());
+        let wanted = self.under_way.iter().filter(|(_, task)| !task.is_given_up());
         wanted.map(|(id, _)| id.clone()).collect()
     }
 
     /// Their facts for the outside.
     pub(crate) fn shared(&self) -> impl Iterator<Item = &Arc<TaskShared>> {
-        self.under_way.values().map(|(task, _)| task)
+        self.under_way.values()
+    }
+
+    /// Whether the task's stores may be open here, though it may be given up.
+    pub(crate) fn occupies(&self, task: &TaskId) -> bool {
+        self.under_way.contains_key(task)
     }
 
     /// Whether a store is being restored.
@@ -180,7 +213,11 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
     }
 
     /// Begins to prepare tasks, unless an attempt failed just now.
-    pub(crate) fn begin(&mut self, mut tasks: BTreeMap<TaskId, Owner>) {
+    pub(crate) fn begin(
+        &mut self,
+        mut tasks: BTreeMap<TaskId, Owner>,
+        mut copy: impl FnMut(&TaskId) -> Option<Released>,
+    ) {
         // One that was given up is taken again when its first preparation has ended.
         tasks.retain(|id, _| !self.under_way.contains_key(id));
         self.in_the_way
@@ -188,18 +225,20 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
         if tasks.is_empty() || Instant::now() < self.not_before {
             return;
         }
-        let batch: Batch = tasks
-            .into_iter()
-            .map(|(id, owner)| (id.clone(), (Arc::new(TaskShared::new(id)), owner)))
-            .collect();
-        self.under_way.extend(batch.clone());
+        let mut batch = BTreeMap::new();
+        for (id, owner) in tasks {
+            let task = Arc::new(TaskShared::new(id.clone()));
+            self.under_way.insert(id.clone(), Arc::clone(&task));
+            let copy = copy(&id);
+            batch.insert(id, Order { task, owner, copy });
+        }
         let (preparer, reports) = (self.preparer, self.sender.clone());
-        self.scope.spawn(move || preparer.prepare(&batch, &reports));
+        self.scope.spawn(move || preparer.prepare(batch, &reports));
     }
 
     /// Gives tasks up; those under way end as soon as they can.
     pub(crate) fn give_up(&mut self, tasks: &BTreeSet<TaskId>) {
-        for (id, (task, _)) in &self.under_way {
+        for (id, task) in &self.under_way {
             if tasks.contains(id) {
                 task.give_up();
             }
@@ -221,10 +260,7 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
                     }
                 }
                 Report::NotReady(id, why) => {
-                    let given_up = self
-                        .under_way
-                        .remove(&id)
-                        .is_some_and(|(task, _)| task.is_given_up());
+                    let given_up = self.under_way.remove(&id).is_some_and(|task| task.is_given_up());
                     if given_up {
                         continue;
                     }

@@ -1,21 +1,22 @@
 //! Restore: bring a task's stores up to their changelogs, on a thread of its own, from the position that lies with
 //! the data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, Consumer, Event, Isolation, Settings, Start};
+use kafka::{Admin, Consumer, Isolation, Settings, Start};
 use protocol::{ApplicationId, Positions, TaskState};
 use topology::plan::SubTopology;
 
 use crate::control::REQUEST_TIMEOUT;
 use crate::failpoint::{self, Point};
+use crate::follower::{Follower, Tail};
 use crate::shared::{Shared, TaskShared, add};
 use crate::store::{ChangelogPosition, FlushWait, Label, StoreError, StoreMemory, TaskDb, set_aside};
 
-/// Records applied to the store at once.
-const BATCH: usize = 2_000;
+/// Prefetched bytes per changelog partition of a restore, in KiB.
+const PREFETCH_KIB: u32 = 16 * 1024;
 /// `delete.retention.ms` of changelogs: tombstones live this long, so a store that was caught up more than half
 /// of it ago may have missed some.
 pub(crate) const TOMBSTONE_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -79,38 +80,21 @@ pub(crate) struct Restorer<'a> {
     pub(crate) shared: &'a Shared,
 }
 
-/// A changelog to read: where its store stands, and how far to go.
-struct Tail {
-    store: usize,
-    name: String,
-    topic: String,
-    from: i64,
-    target: i64,
-}
-
 impl Restorer<'_> {
-    /// Opens the task's store and reads the tail of its changelogs up to high watermarks taken now, after the
-    /// acquisition: nobody but this process can write them any more.
+    /// Opens the task's store, unless a copy of it is open, and reads the tail of its changelogs up to high watermarks
+    /// taken now, after the acquisition: nobody but this process can write them any more.
     pub(crate) fn restore(
         &self,
         sub_topology: &SubTopology,
         positions: &Positions,
         task: &TaskShared,
+        copy: Option<TaskDb>,
     ) -> Result<TaskDb, RestoreError> {
         task.set_state(TaskState::Restoring);
-        let path = self.state_dir.join("tasks").join(task.id.to_string());
-        let fingerprints = sub_topology
-            .stores
-            .iter()
-            .map(|store| (store.name.clone(), store.fingerprint.clone()))
-            .collect();
-        let label = Label::new(&self.application.0, self.cluster_id, &task.id, fingerprints);
-        let names: Vec<_> = sub_topology
-            .stores
-            .iter()
-            .map(|store| store.name.clone())
-            .collect();
-        let mut db = TaskDb::open(&path, &label, names.clone(), self.memory)?;
+        let db = match copy {
+            Some(db) => db,
+            None => self.open(sub_topology, task)?,
+        };
         let known = db
             .positions
             .task
@@ -124,25 +108,8 @@ impl Restorer<'_> {
                 topic,
             });
         }
-        let tails = match self.tails(sub_topology, &db, task.id.partition)? {
-            Ok(tails) => tails,
-            Err(why) => {
-                drop(db);
-                let aside = set_aside(&path, kafka::now_ms())?;
-                add(&self.shared.counters.store_wipes, 1);
-                tracing::warn!(task = %task.id, why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
-                db = TaskDb::open(&path, &label, names, self.memory)?;
-                match self.tails(sub_topology, &db, task.id.partition)? {
-                    Ok(tails) => tails,
-                    Err(_) => return Err(RestoreError::Missing(path.display().to_string())),
-                }
-            }
-        };
-        let remaining = tails.iter().map(|tail| tail.target - tail.from).sum();
-        task.restore_remaining.store(remaining, Ordering::Relaxed);
-        for tail in &tails {
-            self.read(tail, &mut db, task)?;
-        }
+        let (db, tails) = self.tails(sub_topology, db, task)?;
+        let mut db = self.read(db, tails, task)?;
         db.positions.task = Some(positions.clone());
         db.positions.as_of_ms = kafka::now_ms();
         db.batch().apply(&db.positions)?;
@@ -151,8 +118,55 @@ impl Restorer<'_> {
         Ok(db)
     }
 
-    /// What to read per changelog, or why the store cannot be continued.
+    /// Opens the task's store and finds what there is to read.
+    pub(crate) fn open_copy(
+        &self,
+        sub_topology: &SubTopology,
+        task: &TaskShared,
+    ) -> Result<(TaskDb, Vec<Tail>), RestoreError> {
+        self.tails(sub_topology, self.open(sub_topology, task)?, task)
+    }
+
+    fn path(&self, task: &TaskShared) -> PathBuf {
+        self.state_dir.join("tasks").join(task.id.to_string())
+    }
+
+    fn open(&self, sub_topology: &SubTopology, task: &TaskShared) -> Result<TaskDb, RestoreError> {
+        let stores = &sub_topology.stores;
+        let fingerprints = stores
+            .iter()
+            .map(|store| (store.name.clone(), store.fingerprint.clone()))
+            .collect();
+        let label = Label::new(&self.application.0, self.cluster_id, &task.id, fingerprints);
+        let names = stores.iter().map(|store| store.name.clone()).collect();
+        Ok(TaskDb::open(&self.path(task), &label, names, self.memory)?)
+    }
+
+    /// What to read per changelog. A store that cannot be continued is set aside, and an empty one begins.
     fn tails(
+        &self,
+        sub_topology: &SubTopology,
+        db: TaskDb,
+        task: &TaskShared,
+    ) -> Result<(TaskDb, Vec<Tail>), RestoreError> {
+        let why = match self.continued(sub_topology, &db, task.id.partition)? {
+            Ok(tails) => return Ok((db, tails)),
+            Err(why) => why,
+        };
+        drop(db);
+        let path = self.path(task);
+        let aside = set_aside(&path, kafka::now_ms())?;
+        add(&self.shared.counters.store_wipes, 1);
+        tracing::warn!(task = %task.id, why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
+        let db = self.open(sub_topology, task)?;
+        match self.continued(sub_topology, &db, task.id.partition)? {
+            Ok(tails) => Ok((db, tails)),
+            Err(_) => Err(RestoreError::Missing(path.display().to_string())),
+        }
+    }
+
+    /// What to read per changelog, or why the store cannot be continued.
+    fn continued(
         &self,
         sub_topology: &SubTopology,
         db: &TaskDb,
@@ -163,122 +177,75 @@ impl Restorer<'_> {
         for (store, spec) in sub_topology.stores.iter().enumerate() {
             let topic = spec.changelog.resolve(&self.application.0);
             let found = self.admin.topic(&topic, REQUEST_TIMEOUT)?;
-            let id = found.ok_or_else(|| RestoreError::Missing(topic.clone()))?.id;
+            let topic_id = found.ok_or_else(|| RestoreError::Missing(topic.clone()))?.id;
             let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
             let known = db.positions.changelogs.get(&spec.name);
             if let Some(why) =
-                known.and_then(|known| cannot_continue(known, &id, target, db.positions.as_of_ms))
+                known.and_then(|known| cannot_continue(known, &topic_id, target, db.positions.as_of_ms))
             {
                 return Ok(Err(why));
             }
-            let from = known.map_or(low, |known| known.offset.max(low));
             tails.push(Tail {
                 store,
                 name: spec.name.clone(),
-                topic,
-                from,
+                topic_id,
                 target,
+                at: Start {
+                    topic,
+                    partition,
+                    offset: known.map_or(low, |known| known.offset.max(low)),
+                },
             });
         }
         Ok(Ok(tails))
     }
 
-    fn read(&self, tail: &Tail, db: &mut TaskDb, task: &TaskShared) -> Result<(), RestoreError> {
-        let partition = task.id.partition;
-        let id = self.admin.topic(&tail.topic, REQUEST_TIMEOUT)?;
-        let topic_id = id.ok_or_else(|| RestoreError::Missing(tail.topic.clone()))?.id;
-        let mut at = tail.from;
-        if tail.from < tail.target {
-            let isolation = Isolation::ReadCommitted;
-            let consumer = Consumer::new(self.settings, &self.application.0, isolation, 16 * 1024)?;
-            let mut queue = consumer.partition_queue(&tail.topic, partition)?;
-            let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io {
-                path: self.state_dir.into(),
-                error,
-            })?;
-            queue.wake(&wakeup);
-            consumer.assign(&[Start {
-                topic: tail.topic.clone(),
-                partition,
-                offset: tail.from,
-            }])?;
-            let mut moved = Instant::now();
-            let mut events = Vec::with_capacity(BATCH);
-            let mut done = false;
-            while !done {
-                if self.shared.shutdown_requested() || task.is_given_up() {
-                    return Err(RestoreError::GivenUp);
-                }
-                events.clear();
-                queue.take(BATCH, &mut events)?;
-                if events.is_empty() {
-                    consumer.poll(Duration::ZERO)?;
-                    wakeup.sleep(Duration::from_millis(100));
-                    if moved.elapsed() > STALL {
-                        let (topic, target) = (tail.topic.clone(), tail.target);
-                        return Err(RestoreError::Stalled {
-                            topic,
-                            partition,
-                            at,
-                            target,
-                        });
-                    }
-                    continue;
-                }
-                moved = Instant::now();
-                // Only an end at or after the target counts: the end fires at the last stable offset.
-                done = self.apply(tail, &events, db, &mut at, &topic_id, task)?;
-                failpoint::reach(Point::DuringRestore, || ());
-            }
+    fn read(&self, mut db: TaskDb, tails: Vec<Tail>, task: &TaskShared) -> Result<TaskDb, RestoreError> {
+        let (behind, there): (Vec<_>, Vec<_>) = tails.into_iter().partition(Tail::is_behind);
+        there.into_iter().for_each(|tail| tail.note(&mut db));
+        if behind.is_empty() {
+            return Ok(db);
         }
-        let end = ChangelogPosition {
-            topic_id,
-            offset: at.max(tail.target),
-        };
-        db.positions.changelogs.insert(tail.name.clone(), end);
-        Ok(())
-    }
-
-    fn apply(
-        &self,
-        tail: &Tail,
-        events: &[Event],
-        db: &mut TaskDb,
-        at: &mut i64,
-        topic_id: &str,
-        task: &TaskShared,
-    ) -> Result<bool, RestoreError> {
-        let mut done = false;
-        let mut records = 0;
-        let mut batch = db.batch();
-        for event in events {
-            match event {
-                Event::Record(message) => {
-                    *at = message.offset() + 1;
-                    batch.change(tail.store, message.key().unwrap_or_default(), message.value());
-                    records += 1;
-                }
-                Event::EndOfPartition { offset, .. } => {
-                    *at = *offset;
-                    done = *offset >= tail.target;
-                }
-            }
-        }
-        let mut positions = db.positions.clone();
-        // While a restore runs, the data is between two transactions: no task positions belong to it.
-        positions.task = None;
-        let position = ChangelogPosition {
-            topic_id: topic_id.to_owned(),
-            offset: *at,
-        };
-        positions.changelogs.insert(tail.name.clone(), position);
-        batch.apply(&positions)?;
-        db.positions = positions;
-        task.restore_records.fetch_add(records, Ordering::Relaxed);
+        let consumer = Consumer::new(
+            self.settings,
+            &self.application.0,
+            Isolation::ReadCommitted,
+            PREFETCH_KIB,
+        )?;
+        let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io {
+            path: self.state_dir.into(),
+            error,
+        })?;
+        let mut follower = Follower::new(db, behind, &consumer, &wakeup)?;
         task.restore_remaining
-            .store((tail.target - *at).max(0), Ordering::Relaxed);
-        add(&self.shared.counters.restored_records, records);
-        Ok(done)
+            .store(follower.remaining(), Ordering::Relaxed);
+        let mut moved = Instant::now();
+        while let Some(tail) = follower.behind() {
+            if self.shared.shutdown_requested() || task.is_given_up() {
+                return Err(RestoreError::GivenUp);
+            }
+            if moved.elapsed() > STALL {
+                return Err(RestoreError::Stalled {
+                    topic: tail.at.topic.clone(),
+                    partition: tail.at.partition,
+                    at: tail.at.offset,
+                    target: tail.target,
+                });
+            }
+            let step = follower.step()?;
+            if step.events == 0 {
+                consumer.poll(Duration::ZERO)?;
+                wakeup.sleep(Duration::from_millis(100));
+                continue;
+            }
+            moved = Instant::now();
+            task.restore_records.fetch_add(step.records, Ordering::Relaxed);
+            task.restore_remaining
+                .store(follower.remaining(), Ordering::Relaxed);
+            add(&self.shared.counters.restored_records, step.records);
+            failpoint::reach(Point::DuringRestore, || ());
+        }
+        follower.close(&consumer)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::preparation::Preparation;
 use crate::session::{Purge, Worker};
 use crate::session_end::SessionEnd;
 use crate::shared::TaskShared;
+use crate::standby::Standbys;
 use crate::stream_thread::{End, Wanted};
 
 /// How long one look at the control log waits for news.
@@ -39,6 +40,7 @@ pub(crate) struct Running<'a, 'scope, 'env> {
     pub(crate) token: Token,
     pub(crate) crew: Crew,
     pub(crate) preparation: Preparation<'scope, 'env>,
+    pub(crate) standbys: Standbys<'scope, 'env>,
     /// What the last look at the group found, if it was not answered.
     pub(crate) group: Option<(&'static str, String)>,
     pub(crate) checked: Instant,
@@ -86,7 +88,11 @@ impl Running<'_, '_, '_> {
                 self.crew.start(seed);
             }
             let startable = self.token.to_start(self.control.world(), &self.held());
-            self.preparation.begin(startable);
+            self.preparation
+                .begin(startable, |task| self.standbys.release(task));
+            let mut followed = self.token.to_follow(self.control.world(), &self.held());
+            followed.retain(|task| !self.preparation.occupies(task));
+            self.standbys.keep(&followed)?;
         }
         self.look_at_group()?;
         self.tell();
@@ -166,13 +172,14 @@ impl Running<'_, '_, '_> {
     /// What people are shown.
     fn tell(&mut self) {
         let shared = &self.worker.shared;
+        let own = || self.crew.tasks().chain(self.preparation.shared());
+        let nothing_to_run = own().next().is_none();
         let all: BTreeMap<_, _> = self
-            .crew
-            .tasks()
-            .chain(self.preparation.shared())
+            .standbys
+            .shared()
+            .chain(own())
             .map(|task| (task.id.clone(), Arc::clone(task)))
             .collect();
-        let nothing_to_run = all.is_empty();
         let prepared = self.preparation.tasks().is_empty();
         shared.set_tasks(all.into_values().collect());
         if let Some((phase, reason, message)) = self.preparation.in_the_way() {

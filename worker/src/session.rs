@@ -18,6 +18,7 @@ use crate::running::Running;
 use crate::seed::{Outline, Partitions};
 use crate::session_end::SessionEnd;
 use crate::shared::{Shared, add};
+use crate::standby::Standbys;
 use crate::store::StoreMemory;
 use crate::stream_thread::StreamThread;
 
@@ -97,6 +98,7 @@ impl Worker {
                 token,
                 crew: self.crew(producers)?,
                 preparation: Preparation::new(scope, &preparer),
+                standbys: Standbys::new(scope, &preparer),
                 group: None,
                 checked: Instant::now(),
                 purged: Instant::now(),

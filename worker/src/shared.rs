@@ -20,6 +20,7 @@ pub(crate) struct Counters {
     pub(crate) skipped: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) restored_records: AtomicU64,
+    pub(crate) standby_records: AtomicU64,
     pub(crate) store_wipes: AtomicU64,
 }
 
@@ -42,6 +43,7 @@ impl Counters {
             skipped: get(&self.skipped),
             dropped: get(&self.dropped),
             restored_records: get(&self.restored_records),
+            standby_records: get(&self.standby_records),
             store_wipes: get(&self.store_wipes),
         }
     }
@@ -94,20 +96,20 @@ impl TaskShared {
     }
 
     pub(crate) fn fail(&self, error: String) {
-        *lock(&self.error) = Some(error);
+        self.explain(Some(error));
         self.set_state(TaskState::Failed);
     }
 
+    /// What is in the way of the task, if anything is.
+    pub(crate) fn explain(&self, error: Option<String>) {
+        *lock(&self.error) = error;
+    }
+
     pub(crate) fn state(&self) -> TaskState {
-        [
-            TaskState::Created,
-            TaskState::Restoring,
-            TaskState::Running,
-            TaskState::Failed,
-        ]
-        .into_iter()
-        .find(|state| *state as u8 == self.state.load(Ordering::Acquire))
-        .unwrap_or(TaskState::Created)
+        TaskState::ALL
+            .into_iter()
+            .find(|state| *state as u8 == self.state.load(Ordering::Acquire))
+            .unwrap_or(TaskState::Created)
     }
 
     fn status(&self) -> TaskStatus {
@@ -242,7 +244,11 @@ impl Shared {
             reason: situation.reason.map(str::to_owned),
             message: situation.message,
             open_transactions: self.open_transactions.load(Ordering::Relaxed),
-            lag: tasks.iter().map(|task| task.lag).sum(),
+            lag: tasks
+                .iter()
+                .filter(|task| task.state != TaskState::Standby)
+                .map(|task| task.lag)
+                .sum(),
             totals: self.counters.totals(),
             tasks,
         }

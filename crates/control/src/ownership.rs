@@ -1,10 +1,10 @@
 //! What comes before workers can start: claim, topics, assignment, fences.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use kafka::{Admin, Settings};
-use protocol::{ApplicationId, Claimant, Ordinal, Owner, Record, TaskId, World};
+use protocol::{ApplicationId, Claimant, Ordinal, Placement, Record, TaskId, Wanted, WarmUp, World};
 use topology::Plan;
 
 use crate::topics::{Ensured, TopicError};
@@ -24,6 +24,10 @@ pub struct Application<'a> {
     pub claimant: Claimant,
     /// Processes that share its tasks.
     pub workers: u32,
+    /// Copies of each task's stores, beside its owner's.
+    pub standbys: u32,
+    /// When tasks may move.
+    pub warm_up: WarmUp<'a>,
     /// Replicas of internal topics.
     pub replication_factor: i32,
     /// Partitions of the user's topics that do not exist; `None`: they must exist.
@@ -52,6 +56,8 @@ pub struct Settled {
     pub corrected: Vec<String>,
     /// Every task of the plan.
     pub tasks: Vec<TaskId>,
+    /// Tasks that will move when their new owner is ready.
+    pub warming: BTreeSet<TaskId>,
     /// Ordinals that must still give tasks up.
     pub owing: BTreeSet<Ordinal>,
 }
@@ -110,20 +116,21 @@ impl Application<'_> {
             positions,
         } = self.ensure_topics()?;
         let world = log.as_ref().map_or(world, OperatorLog::world);
-        let assigned = is_assigned(world, &self.owners(&tasks, positions, world));
+        let mut placement = self.place(&tasks, positions, world);
         let mut owing = world.unsettled_ordinals();
-        if !assigned || owing.iter().any(|ordinal| (self.fences)(*ordinal)) {
+        if !is_assigned(world, &placement) || owing.iter().any(|ordinal| (self.fences)(*ordinal)) {
             let log = match &mut log {
                 Some(log) => log,
                 None => log.insert(self.log()?),
             };
-            self.assign(log, &tasks, positions)?;
+            placement = self.assign(log, &tasks, positions)?;
             owing = log.world().unsettled_ordinals();
         }
         Ok(Settled {
             created: made.into_iter().chain(created).collect(),
             corrected,
             tasks,
+            warming: placement.warming.into_keys().collect(),
             owing,
         })
     }
@@ -160,8 +167,21 @@ impl Application<'_> {
         OperatorLog::open(self.settings, self.id, self.reader()?)
     }
 
-    fn owners(&self, tasks: &[TaskId], positions: i32, world: &World) -> BTreeMap<TaskId, Owner> {
-        protocol::assign(tasks, self.workers, positions, world)
+    fn place(&self, tasks: &[TaskId], positions: i32, world: &World) -> Placement {
+        let stateful = self
+            .plan
+            .sub_topologies
+            .iter()
+            .filter(|sub| !sub.stores.is_empty());
+        let wanted = Wanted {
+            tasks,
+            stateful: &stateful.map(|sub| sub.name.clone()).collect(),
+            workers: self.workers,
+            standbys: self.standbys,
+            positions,
+            warm_up: self.warm_up,
+        };
+        wanted.place(world)
     }
 
     fn may_claim(&self, world: &World, claiming: Claiming<'_>) -> Result<(), SettleError> {
@@ -193,22 +213,32 @@ impl Application<'_> {
         Ok(log)
     }
 
-    fn assign(&self, log: &mut OperatorLog, tasks: &[TaskId], positions: i32) -> Result<(), SettleError> {
+    fn assign(
+        &self,
+        log: &mut OperatorLog,
+        tasks: &[TaskId],
+        positions: i32,
+    ) -> Result<Placement, SettleError> {
         if !owns(&self.claimant, log.world()) {
             // Lost or let go since it was read.
             self.may_claim(log.world(), Claiming::Respect)?;
             return Err(Error::Conflict.into());
         }
-        let owners = self.owners(tasks, positions, log.world());
-        if !is_assigned(log.world(), &owners) {
-            log.write(|prev| Record::Assignment { prev, owners })?;
+        let placement = self.place(tasks, positions, log.world());
+        if !is_assigned(log.world(), &placement) {
+            let Placement { owners, standbys, .. } = placement.clone();
+            log.write(|prev| Record::Assignment {
+                prev,
+                owners,
+                standbys,
+            })?;
         }
         for ordinal in log.world().unsettled_ordinals() {
             if (self.fences)(ordinal) {
                 log.fence(self.settings, self.id, ordinal)?;
             }
         }
-        Ok(())
+        Ok(placement)
     }
 }
 
@@ -216,7 +246,7 @@ fn owns(claimant: &Claimant, world: &World) -> bool {
     world.claim.as_ref().is_some_and(|claim| claim.is(claimant))
 }
 
-fn is_assigned(world: &World, owners: &BTreeMap<TaskId, Owner>) -> bool {
+fn is_assigned(world: &World, placement: &Placement) -> bool {
     let assignment = world.assignment.as_ref();
-    assignment.is_some_and(|(_, assigned)| assigned == owners)
+    assignment.is_some_and(|(_, owners)| *owners == placement.owners) && world.standbys == placement.standbys
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ordinal, Owner, Record, TaskId, Uid};
+use crate::{Ordinal, Owner, Record, Standbys, TaskId, Uid};
 
 /// What the control log says so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct World {
     pub claim: Option<Claimant>,
     /// The current assignment and its offset.
     pub assignment: Option<(i64, BTreeMap<TaskId, Owner>)>,
+    /// The copies that belong to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standbys: Standbys,
     /// Per task: earlier owners that have not yet given it up, with the offset of the assignment that took it.
     unsettled: BTreeMap<TaskId, BTreeMap<Ordinal, i64>>,
     /// Per task: the record that settled its last move.
@@ -98,7 +101,10 @@ impl World {
                 });
             }
             Record::Released { .. } => self.claim = None,
-            Record::Assignment { owners, .. } => self.assign(offset, owners),
+            Record::Assignment { owners, standbys, .. } => {
+                self.assign(offset, owners);
+                self.standbys.clone_from(standbys);
+            }
             Record::Fenced {
                 assignment, ordinal, ..
             } => self.settle(offset, *assignment, *ordinal),
@@ -184,6 +190,23 @@ impl World {
             .filter(|(task, _)| !self.is_settled(task))
             .map(|(task, _)| task.clone())
             .collect()
+    }
+
+    /// Tasks whose changelogs `ordinal` follows: it has a copy of them, or will own them as soon as an earlier owner has
+    /// given them up.
+    #[must_use]
+    pub fn followed(&self, ordinal: Ordinal) -> BTreeSet<TaskId> {
+        let mut followed = self.waiting(ordinal);
+        let copies = self
+            .standbys
+            .iter()
+            .filter(|(_, ordinals)| ordinals.contains(&ordinal));
+        followed.extend(
+            copies
+                .map(|(task, _)| task.clone())
+                .filter(|task| !self.owns(ordinal, task)),
+        );
+        followed
     }
 
     /// Earlier owners that must still be fenced (or adopt), over all tasks.
@@ -296,6 +319,14 @@ mod tests {
             .collect()
     }
 
+    fn assignment(prev: Option<i64>, list: &[(&str, u32)]) -> Record {
+        Record::Assignment {
+            prev,
+            owners: owners(list),
+            standbys: Standbys::new(),
+        }
+    }
+
     fn incarnation(ordinal: u32, name: &str, nonce: u64, threads: u32) -> Record {
         Record::Incarnation {
             ordinal: Ordinal(ordinal),
@@ -340,14 +371,8 @@ mod tests {
     #[test]
     fn a_moved_task_starts_only_when_its_old_owner_is_fenced_at_that_assignment() {
         let mut world = folded(&[
-            Record::Assignment {
-                prev: None,
-                owners: owners(&[("a-0", 0), ("a-1", 1)]),
-            },
-            Record::Assignment {
-                prev: Some(0),
-                owners: owners(&[("a-0", 0), ("a-1", 0)]),
-            },
+            assignment(None, &[("a-0", 0), ("a-1", 1)]),
+            assignment(Some(0), &[("a-0", 0), ("a-1", 0)]),
         ]);
         assert_eq!(world.startable(Ordinal(0)), owners(&[("a-0", 0)]));
         assert_eq!(
@@ -379,18 +404,9 @@ mod tests {
     #[test]
     fn a_task_that_moves_away_and_back_waits_for_the_owner_in_between() {
         let world = folded(&[
-            Record::Assignment {
-                prev: None,
-                owners: owners(&[("a-0", 0)]),
-            },
-            Record::Assignment {
-                prev: Some(0),
-                owners: owners(&[("a-0", 1)]),
-            },
-            Record::Assignment {
-                prev: Some(1),
-                owners: owners(&[("a-0", 0)]),
-            },
+            assignment(None, &[("a-0", 0)]),
+            assignment(Some(0), &[("a-0", 1)]),
+            assignment(Some(1), &[("a-0", 0)]),
         ]);
         assert!(world.startable(Ordinal(0)).is_empty());
         assert_eq!(world.unsettled_ordinals(), BTreeSet::from([Ordinal(1)]));
@@ -405,18 +421,9 @@ mod tests {
             nonce: 1,
         };
         let mut world = folded(&[
-            Record::Assignment {
-                prev: None,
-                owners: owners(&[("a-0", 1), ("a-1", 1)]),
-            },
-            Record::Assignment {
-                prev: Some(0),
-                owners: owners(&[("a-0", 0), ("a-1", 1)]),
-            },
-            Record::Assignment {
-                prev: Some(1),
-                owners: owners(&[("a-0", 0), ("a-1", 0)]),
-            },
+            assignment(None, &[("a-0", 1), ("a-1", 1)]),
+            assignment(Some(0), &[("a-0", 0), ("a-1", 1)]),
+            assignment(Some(1), &[("a-0", 0), ("a-1", 0)]),
         ]);
         assert_eq!(world.owes(Ordinal(1)), Some(2));
         world.apply(3, &adopted(1));
@@ -425,6 +432,57 @@ mod tests {
         world.apply(4, &adopted(2));
         assert_eq!(world.startable(Ordinal(0)).len(), 2);
         assert_eq!(world.owes(Ordinal(1)), None);
+    }
+
+    #[test]
+    fn an_ordinal_follows_its_copies_and_what_earlier_owners_must_still_give_up() {
+        let followed = |world: &World, ordinal| {
+            let tasks = world.followed(Ordinal(ordinal)).into_iter();
+            tasks.map(|task| task.to_string()).collect::<Vec<_>>()
+        };
+        let mut world = World::default();
+        let copies = |list: &[(&str, u32)]| -> Standbys {
+            let copy =
+                |(task, ordinal): &(&str, u32)| (task.parse().unwrap(), BTreeSet::from([Ordinal(*ordinal)]));
+            list.iter().map(copy).collect()
+        };
+        world.apply(
+            0,
+            &Record::Assignment {
+                prev: None,
+                owners: owners(&[("a-0", 0), ("a-1", 1)]),
+                standbys: copies(&[("a-0", 1)]),
+            },
+        );
+        assert_eq!(
+            (followed(&world, 0), followed(&world, 1)),
+            (vec![], vec!["a-0".to_owned()])
+        );
+        world.apply(
+            1,
+            &Record::Assignment {
+                prev: Some(0),
+                owners: owners(&[("a-0", 1), ("a-1", 1)]),
+                standbys: copies(&[("a-0", 0)]),
+            },
+        );
+        // The old owner has no copy to follow before it has given the task up; that is its process's business.
+        assert_eq!(
+            (followed(&world, 0), followed(&world, 1)),
+            (vec!["a-0".to_owned()], vec!["a-0".to_owned()])
+        );
+        world.apply(
+            2,
+            &Record::Fenced {
+                prev: Some(1),
+                assignment: 1,
+                ordinal: Ordinal(0),
+            },
+        );
+        assert_eq!(
+            (followed(&world, 0), followed(&world, 1)),
+            (vec!["a-0".to_owned()], vec![])
+        );
     }
 
     /// Any sequence of records: whoever reads a snapshot and the rest knows what a reader of everything knows.
@@ -437,15 +495,9 @@ mod tests {
                 uid: uid("a"),
                 description: String::new(),
             },
-            Record::Assignment {
-                prev: Some(0),
-                owners: owners(&[("a-0", 0), ("a-1", 1)]),
-            },
+            assignment(Some(0), &[("a-0", 0), ("a-1", 1)]),
             incarnation(0, "p", 1, 2),
-            Record::Assignment {
-                prev: Some(1),
-                owners: owners(&[("a-0", 1), ("a-1", 1)]),
-            },
+            assignment(Some(1), &[("a-0", 1), ("a-1", 1)]),
             incarnation(0, "q", 1, 1),
             Record::Retired {
                 prev: Some(3),

@@ -55,6 +55,13 @@ impl Token {
         })
     }
 
+    /// Tasks whose changelogs to follow: not held, and owned by others, or still theirs to give up.
+    #[must_use]
+    pub fn to_follow(&self, world: &World, held: &BTreeSet<TaskId>) -> BTreeSet<TaskId> {
+        let followed = world.followed(self.identity().ordinal);
+        followed.difference(held).cloned().collect()
+    }
+
     /// Tasks to start: owned, given up by every earlier owner, and not held.
     #[must_use]
     pub fn to_start(&self, world: &World, held: &BTreeSet<TaskId>) -> BTreeMap<TaskId, Owner> {

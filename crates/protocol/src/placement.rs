@@ -1,42 +1,155 @@
-//! Which ordinal runs which task.
+//! Which ordinal runs which task, and which ones keep copies of its stores.
+//!
+//! A task with stores moves in two steps: its new owner follows the changelogs first, and becomes the owner when it is
+//! nearly caught up, so that the move costs one commit and the rest of the tail (Kafka Streams' warm-up, KIP-441).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Ordinal, Owner, TaskId, World};
+use crate::{Ordinal, Owner, Standbys, TaskId, WorkerStatus, World};
 
-/// Spreads tasks over workers: each has its share of every sub-topology, and as few tasks move as that allows. A task
-/// keeps its positions partition for life.
-#[must_use]
-pub fn assign(tasks: &[TaskId], workers: u32, positions: i32, world: &World) -> BTreeMap<TaskId, Owner> {
-    let known = world.assignment.as_ref().map(|(_, owners)| owners);
-    let before = |task: &TaskId| known.and_then(|owners| owners.get(task)).copied();
-    let kept = |task: &TaskId| before(task).map(|owner| owner.positions_partition);
-    let taken: BTreeSet<i32> = tasks.iter().filter_map(kept).collect();
-    let mut free = (0..positions).filter(|partition| !taken.contains(partition));
-    let former = |task: &TaskId| before(task).map(|owner| owner.ordinal);
-    let ordinals = place(tasks, workers.max(1), former);
-    tasks
-        .iter()
-        .filter_map(|task| {
-            let positions_partition = kept(task).or_else(|| free.next())?;
-            let ordinal = *ordinals.get(task)?;
-            Some((
-                task.clone(),
+/// Changelog records that a copy may be behind to take its task over (Kafka Streams' `acceptable.recovery.lag`).
+pub const ACCEPTABLE_LAG: i64 = 10_000;
+
+/// What an assignment is to be.
+pub struct Wanted<'a> {
+    /// Every task of the plan.
+    pub tasks: &'a [TaskId],
+    /// Sub-topologies with stores.
+    pub stateful: &'a BTreeSet<String>,
+    /// Workers that share the tasks.
+    pub workers: u32,
+    /// Copies of the stores of each task, beside its owner's (Kafka Streams' `num.standby.replicas`).
+    pub standbys: u32,
+    /// Partitions of the positions topic.
+    pub positions: i32,
+    /// When tasks may move.
+    pub warm_up: WarmUp<'a>,
+}
+
+/// When a task may move.
+#[derive(Clone, Copy, Debug)]
+pub enum WarmUp<'a> {
+    /// At once: nothing runs that it would interrupt.
+    No,
+    /// When its new owner answers and, of a task with stores, has a copy that is at most [`ACCEPTABLE_LAG`] behind.
+    By(&'a BTreeMap<Ordinal, WorkerStatus>),
+}
+
+/// An assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Who runs what.
+    pub owners: BTreeMap<TaskId, Owner>,
+    /// Who has copies of what.
+    pub standbys: Standbys,
+    /// Tasks that stay where they are until their new owner is ready, with that owner.
+    pub warming: BTreeMap<TaskId, Ordinal>,
+}
+
+impl WarmUp<'_> {
+    fn allows(self, task: &TaskId, to: Ordinal, stateful: bool) -> bool {
+        match self {
+            Self::No => true,
+            Self::By(statuses) => statuses.get(&to).is_some_and(|status| {
+                !stateful || status.copy_lag(task).is_some_and(|lag| lag <= ACCEPTABLE_LAG)
+            }),
+        }
+    }
+}
+
+impl Wanted<'_> {
+    /// Spreads tasks over workers: each has its share of every sub-topology, and as few tasks move as that allows. A task
+    /// keeps its positions partition for life.
+    #[must_use]
+    pub fn place(&self, world: &World) -> Placement {
+        let known = world.assignment.as_ref().map(|(_, owners)| owners);
+        let before = |task: &TaskId| known.and_then(|owners| owners.get(task)).copied();
+        let kept = |task: &TaskId| before(task).map(|owner| owner.positions_partition);
+        let taken: BTreeSet<i32> = self.tasks.iter().filter_map(kept).collect();
+        let mut free = (0..self.positions).filter(|partition| !taken.contains(partition));
+        let former = |task: &TaskId| before(task).map(|owner| owner.ordinal);
+        let goals = spread(self.tasks, self.workers.max(1), former, &world.standbys);
+        let mut owners = BTreeMap::new();
+        let mut warming = BTreeMap::new();
+        for (task, goal) in goals {
+            let Some(positions_partition) = kept(&task).or_else(|| free.next()) else {
+                continue;
+            };
+            let stateful = self.stateful.contains(&task.sub_topology);
+            let stays =
+                former(&task).filter(|from| *from != goal && !self.warm_up.allows(&task, goal, stateful));
+            if stays.is_some() {
+                warming.insert(task.clone(), goal);
+            }
+            let ordinal = stays.unwrap_or(goal);
+            owners.insert(
+                task,
                 Owner {
                     ordinal,
                     positions_partition,
                 },
-            ))
-        })
-        .collect()
+            );
+        }
+        let standbys = self.copies(&owners, &warming, former, &world.standbys);
+        Placement {
+            owners,
+            standbys,
+            warming,
+        }
+    }
+
+    /// Copies stay where they are, or come where the task was before, as long as no worker has more than its share.
+    fn copies(
+        &self,
+        owners: &BTreeMap<TaskId, Owner>,
+        warming: &BTreeMap<TaskId, Ordinal>,
+        former: impl Fn(&TaskId) -> Option<Ordinal>,
+        before: &Standbys,
+    ) -> Standbys {
+        let workers = self.workers.max(1);
+        let wanted = usize::try_from(self.standbys.min(workers - 1)).unwrap_or(usize::MAX);
+        let stateful = || {
+            owners
+                .iter()
+                .filter(|(task, _)| self.stateful.contains(&task.sub_topology))
+        };
+        let share = (stateful().count() * wanted).div_ceil(usize::try_from(workers).unwrap_or(1));
+        let mut loads: BTreeMap<Ordinal, usize> = (0..workers).map(|ordinal| (Ordinal(ordinal), 0)).collect();
+        let mut standbys = Standbys::new();
+        for (task, owner) in stateful() {
+            let has = |ordinal: &Ordinal| before.get(task).is_some_and(|copies| copies.contains(ordinal));
+            let mut candidates: Vec<(Ordinal, usize)> =
+                loads.iter().map(|(ordinal, load)| (*ordinal, *load)).collect();
+            candidates.retain(|(ordinal, _)| *ordinal != owner.ordinal);
+            candidates.sort_by_key(|(ordinal, load)| {
+                let room = *load < share;
+                let was_owner = former(task) == Some(*ordinal);
+                (!(room && has(ordinal)), !(room && was_owner), *load, *ordinal)
+            });
+            let mut copies: BTreeSet<_> = candidates
+                .iter()
+                .map(|(ordinal, _)| *ordinal)
+                .take(wanted)
+                .collect();
+            for ordinal in &copies {
+                *loads.entry(*ordinal).or_default() += 1;
+            }
+            copies.extend(warming.get(task));
+            if !copies.is_empty() {
+                standbys.insert(task.clone(), copies);
+            }
+        }
+        standbys
+    }
 }
 
 /// Of each sub-topology every worker gets `n / workers` tasks, and the rest go to those that had more of it, then to those
-/// that have the fewest of all.
-fn place(
+/// that have the fewest of all. A task that must move goes where it has a copy, if there is room.
+fn spread(
     tasks: &[TaskId],
     workers: u32,
     former: impl Fn(&TaskId) -> Option<Ordinal>,
+    standbys: &Standbys,
 ) -> BTreeMap<TaskId, Ordinal> {
     let mut by_sub_topology: BTreeMap<&str, BTreeSet<&TaskId>> = BTreeMap::new();
     for task in tasks {
@@ -71,6 +184,16 @@ fn place(
             room.extend(std::iter::repeat_n(ordinal, quota - kept));
             *totals.entry(ordinal).or_default() += quota;
         }
+        left.retain(|task| {
+            let copies = standbys.get(*task);
+            let place = room
+                .iter()
+                .position(|ordinal| copies.is_some_and(|copies| copies.contains(ordinal)));
+            place.is_none_or(|at| {
+                placed.insert((*task).clone(), room.swap_remove(at));
+                false
+            })
+        });
         // In turns, so that neighbours land on different workers.
         room.sort_by_key(|ordinal| *ordinal);
         for (task, ordinal) in left.into_iter().zip(interleave(&room)) {
@@ -96,89 +219,4 @@ fn interleave(ordinals: &[Ordinal]) -> Vec<Ordinal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Record;
-
-    fn tasks(names: &[&str]) -> Vec<TaskId> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn each_worker_gets_its_share_of_every_sub_topology() {
-        let tasks = tasks(&["a-0", "a-1", "b-0", "b-1"]);
-        let owners = assign(&tasks, 2, 4, &World::default());
-        let of = |ordinal| {
-            owners
-                .iter()
-                .filter(|(_, o)| o.ordinal == Ordinal(ordinal))
-                .map(|(t, _)| t.to_string())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(of(0), ["a-0", "b-0"]);
-        assert_eq!(of(1), ["a-1", "b-1"]);
-    }
-
-    fn assigned(owners: &BTreeMap<TaskId, Owner>) -> World {
-        let mut world = World::default();
-        let owners = owners.clone();
-        world.apply(0, &Record::Assignment { prev: None, owners });
-        world
-    }
-
-    fn moves(before: &BTreeMap<TaskId, Owner>, after: &BTreeMap<TaskId, Owner>) -> usize {
-        after
-            .iter()
-            .filter(|(task, owner)| before[*task].ordinal != owner.ordinal)
-            .count()
-    }
-
-    #[test]
-    fn workers_stay_balanced_and_nothing_moves_that_need_not() {
-        let names: Vec<_> = ["a", "b"]
-            .iter()
-            .flat_map(|sub| (0..7).map(move |partition| format!("{sub}-{partition}")))
-            .collect();
-        let tasks = tasks(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        for before in 1..=8 {
-            for after in 1..=8 {
-                let first = assign(&tasks, before, 14, &World::default());
-                let second = assign(&tasks, after, 14, &assigned(&first));
-                for sub in ["a", "b"] {
-                    let count = |ordinal| {
-                        let of = |(task, owner): &(&TaskId, &Owner)| {
-                            task.sub_topology == sub && owner.ordinal == Ordinal(ordinal)
-                        };
-                        second.iter().filter(of).count()
-                    };
-                    let counts: Vec<_> = (0..after).map(count).collect();
-                    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-                    assert!(most - least <= 1, "{before} → {after}: {counts:?}");
-                }
-                // Only what workers that go leave behind moves, or what workers that come get.
-                let share = |workers: u32| 7_usize.div_ceil(workers as usize);
-                let most = 2 * before.abs_diff(after) as usize * share(before.max(after));
-                assert!(moves(&first, &second) <= most, "{before} → {after}");
-                assert_eq!(assign(&tasks, after, 14, &assigned(&second)), second);
-            }
-        }
-    }
-
-    #[test]
-    fn a_task_keeps_its_positions_partition_when_others_come_and_workers_change() {
-        let first = assign(&tasks(&["b-0"]), 1, 2, &World::default());
-        let mut world = World::default();
-        world.apply(
-            0,
-            &Record::Assignment {
-                prev: None,
-                owners: first.clone(),
-            },
-        );
-        let second = assign(&tasks(&["a-0", "b-0"]), 3, 2, &world);
-        let b = "b-0".parse().unwrap();
-        assert_eq!(second[&b].positions_partition, first[&b].positions_partition);
-        let partitions: BTreeSet<_> = second.values().map(|owner| owner.positions_partition).collect();
-        assert_eq!(partitions.len(), 2);
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! offset of the operator record that they were decided on. The fold ignores one whose `prev` is not the
 //! latest, so that a deposed leader cannot act (compare-and-set).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ pub enum Record {
         prev: Option<i64>,
         /// Every task of the plan.
         owners: BTreeMap<TaskId, Owner>,
+        /// Who follows the changelogs of which task, ready to own it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        standbys: Standbys,
     },
     /// All producers of an ordinal are fenced: it can no longer commit what it owned before that assignment.
     Fenced {
@@ -93,6 +96,9 @@ pub enum Record {
         nonce: u64,
     },
 }
+
+/// Per task the ordinals that keep a copy of its stores.
+pub type Standbys = BTreeMap<TaskId, BTreeSet<Ordinal>>;
 
 /// Where a task lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

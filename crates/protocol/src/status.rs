@@ -30,8 +30,22 @@ pub struct WorkerStatus {
     pub lag: i64,
     /// Totals since the process started.
     pub totals: Totals,
-    /// The worker's tasks.
+    /// The worker's tasks, and those whose stores it has a copy of.
     pub tasks: Vec<TaskStatus>,
+}
+
+impl WorkerStatus {
+    /// Tasks that are the worker's own.
+    pub fn own_tasks(&self) -> impl Iterator<Item = &TaskStatus> {
+        self.tasks.iter().filter(|task| task.state != TaskState::Standby)
+    }
+
+    /// How far the worker's copy of a task's stores is behind, in changelog records; `None` without a copy.
+    #[must_use]
+    pub fn copy_lag(&self, task: &TaskId) -> Option<i64> {
+        let copies = self.tasks.iter().filter(|task| task.state == TaskState::Standby);
+        copies.clone().find(|copy| copy.id == *task).map(|copy| copy.lag)
+    }
 }
 
 /// Phase of a worker process.
@@ -79,6 +93,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Records read back from changelogs.
     pub restored_records: u64,
+    /// Records that copies of other workers' stores have read.
+    pub standby_records: u64,
     /// Stores set aside and rebuilt from the start of their changelog.
     pub store_wipes: u64,
 }
@@ -95,6 +111,7 @@ impl std::ops::AddAssign for Totals {
         self.skipped += other.skipped;
         self.dropped += other.dropped;
         self.restored_records += other.restored_records;
+        self.standby_records += other.standby_records;
         self.store_wipes += other.store_wipes;
     }
 }
@@ -107,7 +124,7 @@ pub struct TaskStatus {
     pub id: TaskId,
     /// State of the task.
     pub state: TaskState,
-    /// Records not yet read.
+    /// Records not yet read: of the input, or of the changelogs by a copy.
     pub lag: i64,
     /// Records and target of the restore, while it runs.
     pub restore: Option<Restore>,
@@ -124,8 +141,21 @@ pub enum TaskState {
     Restoring,
     /// Processing.
     Running,
+    /// Another worker runs it; a copy of its stores follows their changelogs.
+    Standby,
     /// Stopped at a record; the others go on.
     Failed,
+}
+
+impl TaskState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [
+        Self::Created,
+        Self::Restoring,
+        Self::Running,
+        Self::Standby,
+        Self::Failed,
+    ];
 }
 
 /// Progress of a restore.

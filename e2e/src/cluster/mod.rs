@@ -121,6 +121,7 @@ pub(crate) fn run_test(args: &Test) -> Result<bool> {
     let mut scenarios = Vec::from(scenarios());
     if let Some(only) = &args.only {
         scenarios.retain(|scenario| scenario.name.contains(only.as_str()));
+        anyhow::ensure!(!scenarios.is_empty(), "no scenario has `{only}` in its name");
     }
     if args.list {
         scenarios

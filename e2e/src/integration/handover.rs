@@ -55,7 +55,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
 }
 
 /// Asks a run for another number of workers, and waits until it has it.
-fn scale(scene: &Scene<'_>, app: &App, workers: u32) -> Result<()> {
+pub(super) fn scale(scene: &Scene<'_>, app: &App, workers: u32) -> Result<()> {
     let launch = scene.launch();
     let output = Command::new(&launch.program)
         .arg("scale")
@@ -80,12 +80,13 @@ fn tasks(app: &App, workers: u32) -> Result<Vec<usize>> {
         .map(|worker| {
             let status = app.status(worker)?;
             ensure!(status["phase"] == "Running", "worker {worker}: {status}");
-            Ok(status["tasks"].as_array().map_or(0, Vec::len))
+            let tasks = status["tasks"].as_array().cloned().unwrap_or_default();
+            Ok(tasks.iter().filter(|task| task["state"] != "Standby").count())
         })
         .collect()
 }
 
-fn wait_spread(app: &App, wanted: &[usize]) -> Result<()> {
+pub(super) fn wait_spread(app: &App, wanted: &[usize]) -> Result<()> {
     let workers = u32::try_from(wanted.len())?;
     wait::until(
         &format!("tasks spread as {wanted:?}"),
@@ -99,7 +100,7 @@ fn wait_spread(app: &App, wanted: &[usize]) -> Result<()> {
 }
 
 /// What a worker says of a count.
-fn total(app: &App, worker: u32, name: &str) -> Result<u64> {
+pub(super) fn total(app: &App, worker: u32, name: &str) -> Result<u64> {
     let status = app.status(worker)?;
     status["totals"][name]
         .as_u64()

@@ -6,13 +6,14 @@ mod crash;
 mod faults;
 mod handover;
 mod scene;
+mod standby;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use report::Report;
 use serde::Serialize;
 
@@ -82,9 +83,14 @@ struct Figures {
 pub(crate) fn run(args: &Integration) -> Result<bool> {
     let (mut crashes, mut faults) = (crash::tests(args), faults::tests(args));
     crashes.extend(handover::tests(args));
+    crashes.extend(standby::tests(args));
     if let Some(only) = &args.only {
         crashes.retain(|(name, _)| name.contains(only.as_str()));
         faults.retain(|(name, _)| name.contains(only.as_str()));
+        ensure!(
+            crashes.len() + faults.len() > 0,
+            "no test has `{only}` in its name"
+        );
     }
     if args.list {
         crashes

@@ -147,9 +147,14 @@ impl<'a> Rules<'a> {
     /// The first assignment is written, and nobody has read it.
     pub(crate) fn first(&mut self) -> State {
         let owners = owners(&self.scenario.assignments[0]);
-        let log = self
-            .logs
-            .append(Logs::EMPTY, Record::Assignment { prev: None, owners });
+        let log = self.logs.append(
+            Logs::EMPTY,
+            Record::Assignment {
+                prev: None,
+                owners,
+                standbys: protocol::Standbys::new(),
+            },
+        );
         let process = |index: usize| Process {
             read: Logs::EMPTY,
             latest: [false; IDS],
@@ -463,7 +468,14 @@ impl<'a> Rules<'a> {
             if self.assigned(state.log) == assigned {
                 let mut after = state.clone();
                 let owners = owners(wanted);
-                after.log = self.logs.append(state.log, Record::Assignment { prev, owners });
+                after.log = self.logs.append(
+                    state.log,
+                    Record::Assignment {
+                        prev,
+                        owners,
+                        standbys: protocol::Standbys::new(),
+                    },
+                );
                 next.push((Step::Assign(index), after));
             }
         }

@@ -1,0 +1,181 @@
+//! A store that reads its changelogs: up to a target when it is restored, for as long as it is wanted when it is a copy.
+
+use kafka::{Consumer, Event, PartitionQueue, Start, Wakeup};
+
+use crate::restore::RestoreError;
+use crate::store::{ChangelogPosition, FlushWait, TaskDb};
+
+/// Records applied to the store at once.
+const BATCH: usize = 2_000;
+
+/// A changelog to read.
+pub(crate) struct Tail {
+    /// Place of its store in the sub-topology.
+    pub(crate) store: usize,
+    /// Name of its store.
+    pub(crate) name: String,
+    /// The topic's id (KIP-516).
+    pub(crate) topic_id: String,
+    /// Where the store stands.
+    pub(crate) at: Start,
+    /// High watermark when the store was opened.
+    pub(crate) target: i64,
+}
+
+impl Tail {
+    pub(crate) fn is_behind(&self) -> bool {
+        self.at.offset < self.target
+    }
+
+    /// Writes where the store stands into the positions that lie with the data.
+    pub(crate) fn note(&self, db: &mut TaskDb) {
+        let position = ChangelogPosition {
+            topic_id: self.topic_id.clone(),
+            offset: self.at.offset,
+        };
+        db.positions.changelogs.insert(self.name.clone(), position);
+    }
+}
+
+/// A store and the changelogs that it reads.
+pub(crate) struct Follower {
+    db: TaskDb,
+    reads: Vec<Read>,
+    events: Vec<Event>,
+}
+
+struct Read {
+    tail: Tail,
+    queue: PartitionQueue,
+    /// Nothing was left to read when the last event came.
+    at_end: bool,
+}
+
+/// What one step has read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Step {
+    pub(crate) events: usize,
+    pub(crate) records: u64,
+}
+
+impl Follower {
+    /// Begins to read. `consumer` reads committed records; `wakeup` is woken when there are some, and lives longer.
+    pub(crate) fn new(
+        db: TaskDb,
+        tails: Vec<Tail>,
+        consumer: &Consumer,
+        wakeup: &Wakeup,
+    ) -> Result<Self, RestoreError> {
+        let mut follower = Self {
+            db,
+            reads: Vec::with_capacity(tails.len()),
+            events: Vec::with_capacity(BATCH),
+        };
+        for tail in tails {
+            let queue = consumer.partition_queue(&tail.at.topic, tail.at.partition)?;
+            queue.wake(wakeup);
+            consumer.add(&tail.at)?;
+            follower.reads.push(Read {
+                tail,
+                queue,
+                at_end: false,
+            });
+        }
+        Ok(follower)
+    }
+
+    /// Applies what has arrived.
+    pub(crate) fn step(&mut self) -> Result<Step, RestoreError> {
+        let mut step = Step::default();
+        for at in 0..self.reads.len() {
+            self.events.clear();
+            let taken = self.reads[at].queue.take(BATCH, &mut self.events)?;
+            if taken > 0 {
+                step.events += taken;
+                step.records += self.apply(at)?;
+            }
+        }
+        Ok(step)
+    }
+
+    fn apply(&mut self, at: usize) -> Result<u64, RestoreError> {
+        let Read { tail, at_end, .. } = &mut self.reads[at];
+        let mut records = 0;
+        let mut batch = self.db.batch();
+        for event in &self.events {
+            match event {
+                Event::Record(message) => {
+                    tail.at.offset = message.offset() + 1;
+                    *at_end = false;
+                    batch.change(tail.store, message.key().unwrap_or_default(), message.value());
+                    records += 1;
+                }
+                Event::EndOfPartition { offset, .. } => {
+                    tail.at.offset = *offset;
+                    *at_end = true;
+                }
+            }
+        }
+        let mut positions = self.db.positions.clone();
+        // The data is between two transactions: no task positions belong to it.
+        positions.task = None;
+        let position = ChangelogPosition {
+            topic_id: tail.topic_id.clone(),
+            offset: tail.at.offset,
+        };
+        positions.changelogs.insert(tail.name.clone(), position);
+        batch.apply(&positions)?;
+        self.db.positions = positions;
+        Ok(records)
+    }
+
+    /// A changelog that was not read to its target. Only an end at or after it counts: the end fires at the last stable
+    /// offset.
+    pub(crate) fn behind(&self) -> Option<&Tail> {
+        let mut reads = self.reads.iter();
+        let unread = |read: &&Read| !read.at_end || read.tail.is_behind();
+        reads.find(unread).map(|read| &read.tail)
+    }
+
+    /// Offsets up to the targets.
+    pub(crate) fn remaining(&self) -> i64 {
+        let tails = self.reads.iter().map(|read| &read.tail);
+        tails.map(|tail| (tail.target - tail.at.offset).max(0)).sum()
+    }
+
+    /// Offsets up to the ends that the last fetches told, or to the targets when these are later.
+    pub(crate) fn lag(&self, consumer: &Consumer) -> i64 {
+        let lag = |read: &Read| {
+            let Start {
+                topic,
+                partition,
+                offset,
+            } = &read.tail.at;
+            let end = std::ffi::CString::new(topic.as_str())
+                .ok()
+                .and_then(|topic| consumer.known_end(&topic, *partition));
+            (end.unwrap_or(0).max(read.tail.target) - offset).max(0)
+        };
+        self.reads.iter().map(lag).sum()
+    }
+
+    /// Writes to disk what was read. A store that lacks nothing has seen every tombstone up to now.
+    pub(crate) fn flush(&mut self, consumer: &Consumer, wait: FlushWait) -> Result<(), RestoreError> {
+        if self.lag(consumer) == 0 {
+            let mut positions = self.db.positions.clone();
+            positions.as_of_ms = kafka::now_ms();
+            self.db.batch().apply(&positions)?;
+            self.db.positions = positions;
+        }
+        Ok(self.db.flush(wait)?)
+    }
+
+    /// Stops reading; the store stays open.
+    pub(crate) fn close(self, consumer: &Consumer) -> Result<TaskDb, RestoreError> {
+        for Read { tail, queue, .. } in self.reads {
+            drop(queue);
+            consumer.remove(&tail.at.topic, tail.at.partition)?;
+        }
+        Ok(self.db)
+    }
+}
