@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
 
+mod offsets;
 mod prepare;
 mod run;
 mod scale;
@@ -34,6 +35,8 @@ enum Command {
     Run(run::RunArgs),
     /// Change the number of workers of a `streamapp run` that goes on.
     Scale(scale::ScaleArgs),
+    /// Show where the tasks stand and how the group's offsets compare; restore the offsets, or skip lost records.
+    Offsets(offsets::OffsetsArgs),
     /// Check a StreamApp file: every error with its line, column and a way out.
     Validate(validate::ValidateArgs),
     /// Print a completion script for a shell.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Scale(args) => scale::scale(&args),
+        Command::Offsets(args) => offsets::offsets(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());

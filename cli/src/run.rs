@@ -58,6 +58,9 @@ pub(crate) struct RunArgs {
     /// Keep consumed records in repartition topics, for a checker to read.
     #[arg(long, hide = true)]
     keep_repartition_records: bool,
+    /// Commit positions of idle tasks this often.
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    refresh_offsets: Option<u64>,
 }
 
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
@@ -115,6 +118,9 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         let mut arguments = vec!["--ordinal".to_owned(), ordinal.to_string()];
         if args.keep_repartition_records {
             arguments.push("--keep-repartition-records".to_owned());
+        }
+        if let Some(seconds) = args.refresh_offsets {
+            arguments.extend(["--refresh-offsets".to_owned(), seconds.to_string()]);
         }
         Ok(Supervised::new(binary.clone(), directory, &config, arguments)?)
     };
@@ -186,7 +192,7 @@ fn prepare(
 }
 
 /// A value that the file expects in a Secret, from a directory of the same shape.
-fn secret(directory: Option<&Path>, key: &SecretKey) -> anyhow::Result<String> {
+pub(crate) fn secret(directory: Option<&Path>, key: &SecretKey) -> anyhow::Result<String> {
     let directory = directory.with_context(|| {
         format!(
             "{} names Secret `{}`: put its value into DIR/{}/{} and run with --secrets DIR",

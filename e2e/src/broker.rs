@@ -195,6 +195,14 @@ impl Broker {
             .collect())
     }
 
+    /// Deletes the records of a partition before an offset.
+    pub(crate) fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::Offset(before))?;
+        self.admin(|admin, options| async move { admin.delete_records(&offsets, &options).await })
+            .map(|_| ())
+    }
+
     /// Deletes a consumer group; one that does not exist is no error.
     pub(crate) fn delete_group(&self, group: &str) -> Result<()> {
         use RDKafkaErrorCode as Code;

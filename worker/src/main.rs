@@ -63,6 +63,9 @@ struct Args {
     /// Keep consumed records in repartition topics, for a checker to read.
     #[arg(long)]
     keep_repartition_records: bool,
+    /// Commit positions of idle tasks this often, so that their offsets in the group do not expire.
+    #[arg(long, value_name = "SECONDS", default_value_t = 6 * 3600)]
+    refresh_offsets: u64,
 }
 
 fn main() -> ExitCode {
@@ -118,6 +121,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         state_dir,
         memory: StoreMemory::new(),
         shared,
+        refresh_offsets: Duration::from_secs(args.refresh_offsets),
         purge_repartitions: if args.keep_repartition_records {
             Purge::Never
         } else {

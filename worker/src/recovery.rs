@@ -2,22 +2,13 @@
 //! start vector of tasks that have never committed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
-use kafka::{Category, Consumer, Event, Start};
+use control::{OPEN_TRANSACTION, PositionsError, last_positions};
+use kafka::{Category, Consumer};
 use protocol::{InputPosition, Owner, Phase, Positions, TaskId, check_mirror};
 use topology::plan::{OffsetReset, Plan, TopicName};
 
 use crate::control::REQUEST_TIMEOUT;
-
-/// A first look at a positions partition goes back this far from its end; the last record of a task that runs is
-/// almost always the one before the last commit marker.
-const TAIL: i64 = 64;
-
-/// Why a partition stays unreadable although this worker's own transactions have ended, and what to do.
-const OPEN_TRANSACTION: &str = "another transaction holds them. It ends by itself within its time-out \
-    (transaction.timeout.ms), and the worker goes on. If this stays, the broker has lost the transaction's end (a hanging \
-    transaction): see docs/hanging-transactions.md, `kafka-transactions.sh find-hanging`";
 
 /// Why the positions of a task cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +18,7 @@ pub(crate) enum RecoveryError {
     Kafka(#[from] kafka::Error),
     /// The group's offsets differ from the positions; a person decides.
     #[error(
-        "{0}. Stop whoever changes them; to go on from the task's positions, set the group's offsets to them"
+        "{0}. Stop whoever changes them; `streamapp offsets FILE --restore` sets the group's offsets to the tasks' positions, and the worker goes on"
     )]
     Mirror(#[from] protocol::MirrorMismatch),
     /// The group has offsets though the task has never committed.
@@ -44,7 +35,7 @@ pub(crate) enum RecoveryError {
     },
     /// A position is not in the topic any more.
     #[error(
-        "{topic}/{partition}: the next record to read has offset {wanted}, but the topic holds {low}..{high}: records were deleted before they were processed. Restore them, or decide to skip them"
+        "{topic}/{partition}: the next record to read has offset {wanted}, but the topic holds {low}..{high}: records were deleted before they were processed. Restore them, or go on without them: `streamapp offsets FILE --skip-lost`"
     )]
     InputLost {
         /// Topic of the input.
@@ -58,20 +49,9 @@ pub(crate) enum RecoveryError {
         /// End of the topic.
         high: i64,
     },
-    /// A positions record is not readable.
-    #[error("partition {partition} of the positions topic is not readable: {reason}")]
-    Unreadable {
-        /// The partition.
-        partition: i32,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The broker did not let the positions be read to their end.
-    #[error("positions of task {task} could not be read to their end: {why}", why = OPEN_TRANSACTION)]
-    Blocked {
-        /// The task.
-        task: TaskId,
-    },
+    /// The positions cannot be read.
+    #[error(transparent)]
+    Positions(#[from] PositionsError),
     /// The group's offsets are part of an open transaction.
     #[error("the offsets of group {group} cannot be read: {why}", why = OPEN_TRANSACTION)]
     UnstableOffsets {
@@ -84,24 +64,26 @@ impl RecoveryError {
     /// A wait ends by itself; for the others a person is needed.
     pub(crate) fn phase(&self) -> Phase {
         match self {
-            Self::Blocked { .. } | Self::UnstableOffsets { .. } => Phase::Acquiring,
+            Self::Positions(PositionsError::Blocked { .. }) | Self::UnstableOffsets { .. } => {
+                Phase::Acquiring
+            }
             Self::Kafka(_)
             | Self::Mirror(_)
             | Self::GroupHasOffsets { .. }
             | Self::InputLost { .. }
-            | Self::Unreadable { .. } => Phase::Hold,
+            | Self::Positions(_) => Phase::Hold,
         }
     }
 
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Kafka(_) => "BrokerUnreachable",
+            Self::Kafka(_) | Self::Positions(PositionsError::Kafka(_)) => "BrokerUnreachable",
             Self::Mirror(protocol::MirrorMismatch::OffsetsLost { .. }) => "OffsetsLost",
             Self::Mirror(protocol::MirrorMismatch::OffsetsAltered { .. }) => "OffsetsAltered",
             Self::GroupHasOffsets { .. } => "GroupHasOffsets",
             Self::InputLost { .. } => "InputLost",
-            Self::Unreadable { .. } => "PositionsUnreadable",
-            Self::Blocked { .. } => "PositionsBlocked",
+            Self::Positions(PositionsError::Unreadable { .. }) => "PositionsUnreadable",
+            Self::Positions(PositionsError::Blocked { .. }) => "PositionsBlocked",
             Self::UnstableOffsets { .. } => "UnstableOffsets",
         }
     }
@@ -210,88 +192,4 @@ pub(crate) fn recover(
         recovered.insert((*task).clone(), found);
     }
     Ok(recovered)
-}
-
-/// Where to look in a task's positions partition.
-struct Look<'a> {
-    task: &'a TaskId,
-    partition: i32,
-    low: i64,
-    target: i64,
-}
-
-/// The last committed positions record of each task. Only its task writes a partition, so the record is near the end;
-/// where none is there (aborted transactions), the look goes back further. All partitions are read side by side.
-fn last_positions(
-    application: &protocol::ApplicationId,
-    tasks: &BTreeMap<TaskId, Owner>,
-    committed: &Consumer,
-    all: &Consumer,
-) -> Result<BTreeMap<TaskId, Positions>, RecoveryError> {
-    let topic = application.positions_topic();
-    let mut found = BTreeMap::new();
-    let mut open = Vec::new();
-    for (task, owner) in tasks {
-        let partition = owner.positions_partition;
-        let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
-        open.push(Look {
-            task,
-            partition,
-            low,
-            target,
-        });
-    }
-    let mut back = TAIL;
-    loop {
-        open.retain(|look| look.low < look.target && !found.contains_key(look.task));
-        if open.is_empty() {
-            return Ok(found);
-        }
-        read_tails(&topic, &open, back, committed, &mut found)?;
-        open.retain(|look| look.target - back > look.low);
-        back *= 16;
-    }
-}
-
-fn read_tails(
-    topic: &str,
-    looks: &[Look<'_>],
-    back: i64,
-    consumer: &Consumer,
-    found: &mut BTreeMap<TaskId, Positions>,
-) -> Result<(), RecoveryError> {
-    let start = |look: &Look<'_>| Start {
-        topic: topic.to_owned(),
-        partition: look.partition,
-        offset: look.low.max(look.target - back),
-    };
-    consumer.assign(&looks.iter().map(start).collect::<Vec<_>>())?;
-    let deadline = Instant::now() + REQUEST_TIMEOUT * 2;
-    let mut reading: BTreeMap<i32, &Look<'_>> = looks.iter().map(|look| (look.partition, look)).collect();
-    while let Some(look) = reading.values().next() {
-        if Instant::now() > deadline {
-            let task = look.task.clone();
-            return Err(RecoveryError::Blocked { task });
-        }
-        match consumer.poll(std::time::Duration::from_millis(100))? {
-            Some(Event::Record(message)) => {
-                let document: Result<Positions, _> =
-                    serde_json::from_slice(message.value().unwrap_or_default());
-                let position = document.map_err(|error| RecoveryError::Unreadable {
-                    partition: message.partition(),
-                    reason: format!("offset {}: {error}", message.offset()),
-                })?;
-                found.insert(position.task.clone(), position);
-            }
-            // The end fires at the last stable offset: only one at or after the high watermark counts.
-            Some(Event::EndOfPartition {
-                partition, offset, ..
-            }) if reading.get(&partition).is_some_and(|look| offset >= look.target) => {
-                reading.remove(&partition);
-            }
-            Some(Event::EndOfPartition { .. }) | None => {}
-        }
-    }
-    consumer.assign(&[])?;
-    Ok(())
 }

@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) admin: Admin,
     pub(crate) memory: StoreMemory,
     pub(crate) shared: Arc<Shared>,
+    /// Longest time that a task's offsets in the group are not written again.
+    pub(crate) refresh_offsets: Duration,
     pub(crate) purge_repartitions: Purge,
     pub(crate) control: Option<ControlLog>,
 }
@@ -121,6 +123,7 @@ impl Worker {
                 Ok(StreamThread {
                     application_id: self.config.application_id.0.clone(),
                     commit_interval: Duration::from_millis(self.config.commit_interval_ms),
+                    refresh_offsets: self.refresh_offsets,
                     consumer: self.consumer(Isolation::ReadCommitted, PREFETCH_KIB)?,
                     all: Arc::clone(&all),
                     positions_topic: producer.topic(&self.config.application_id.positions_topic())?,

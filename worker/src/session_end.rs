@@ -3,6 +3,8 @@
 use protocol::{Phase, Superseded};
 
 use crate::control::ControlError;
+use control::PositionsError;
+
 use crate::recovery::RecoveryError;
 use crate::restore::RestoreError;
 use crate::store::StoreError;
@@ -86,7 +88,7 @@ impl From<ControlError> for SessionEnd {
 
 impl From<RecoveryError> for SessionEnd {
     fn from(error: RecoveryError) -> Self {
-        if let RecoveryError::Kafka(error) = error {
+        if let RecoveryError::Kafka(error) | RecoveryError::Positions(PositionsError::Kafka(error)) = error {
             return error.into();
         }
         Self::Wait {

@@ -19,6 +19,8 @@ use crate::shared::{Counters, TaskShared, add};
 use crate::store::{FlushWait, StorePositions, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
+/// A position that only moved over commit markers is committed when the task has been idle this long.
+const MARKER_COMMIT: Duration = Duration::from_secs(1);
 /// librdkafka's `message.max.bytes`, less what a record's own framing may take.
 const MAX_RECORD_BYTES: usize = 1_000_000 - 512;
 
@@ -57,6 +59,8 @@ pub(crate) struct StreamTask {
     failed: bool,
     /// Since when only commit markers have moved the position.
     moved_over_markers: Option<Instant>,
+    /// When the task last committed, hence its offsets in the group.
+    mirrored: Instant,
     pending: Pending,
     /// The positions record of the transaction under way.
     next: Option<Positions>,
@@ -138,6 +142,7 @@ impl StreamTask {
             dirty: false,
             failed: false,
             moved_over_markers: None,
+            mirrored: Instant::now(),
             pending: Pending::default(),
             next: None,
         })
@@ -239,14 +244,18 @@ impl StreamTask {
         }
     }
 
-    /// Whether only markers moved the position, long enough ago that it should be committed.
-    pub(crate) fn moved_over_markers(&self, after: Duration) -> bool {
-        !self.failed && self.moved_over_markers.is_some_and(|at| at.elapsed() >= after)
+    /// Whether an idle task should commit: only markers moved its position, a while ago, or its offsets in the group grow
+    /// old and could expire.
+    pub(crate) fn should_commit_idle(&self, refresh: Duration) -> bool {
+        let moved = self
+            .moved_over_markers
+            .is_some_and(|at| at.elapsed() >= MARKER_COMMIT);
+        !self.failed && (moved || self.mirrored.elapsed() >= refresh)
     }
 
-    /// Puts moved positions of idle tasks into the transaction that is about to be committed.
-    pub(crate) fn join_transaction(&mut self) {
-        self.dirty |= self.moved_over_markers.is_some();
+    /// Puts positions of idle tasks that should be committed into the transaction that is about to be.
+    pub(crate) fn join_transaction(&mut self, refresh: Duration) {
+        self.dirty |= self.moved_over_markers.is_some() || self.should_commit_idle(refresh);
     }
 
     /// Makes the start vector part of the next transaction; `false` if the task has committed before.
@@ -333,6 +342,7 @@ impl StreamTask {
         self.parts.committed = next;
         self.dirty = false;
         self.moved_over_markers = None;
+        self.mirrored = Instant::now();
         let Pending {
             records_in,
             records_out,

@@ -26,8 +26,6 @@ use crate::stream_task::{SendTargets, StreamTask};
 const BATCH: usize = 512;
 /// Longest sleep without work; also how late a stop is seen.
 const IDLE: Duration = Duration::from_millis(100);
-/// A position that only moved over commit markers is committed when the task has been idle this long.
-const MARKER_COMMIT: Duration = Duration::from_secs(1);
 /// Memtables go to disk at least this often, so that a crash costs at most this much of the changelog.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// Staged bytes per thread after which a transaction is committed before its interval.
@@ -111,6 +109,7 @@ impl From<StoreError> for End {
 pub(crate) struct StreamThread {
     pub(crate) application_id: String,
     pub(crate) commit_interval: Duration,
+    pub(crate) refresh_offsets: Duration,
     pub(crate) consumer: Consumer,
     /// High watermarks, for the changelog positions of flushes.
     pub(crate) all: Arc<Consumer>,
@@ -222,7 +221,7 @@ impl StreamThread {
             None => self
                 .tasks
                 .iter()
-                .any(|task| task.moved_over_markers(MARKER_COMMIT)),
+                .any(|task| task.should_commit_idle(self.refresh_offsets)),
         }
     }
 
@@ -245,7 +244,9 @@ impl StreamThread {
         let started = Instant::now();
         failpoint::reach(Point::AfterOutput, || flush(&self.producer));
         let mut sent = 0;
-        self.tasks.iter_mut().for_each(StreamTask::join_transaction);
+        for task in &mut self.tasks {
+            task.join_transaction(self.refresh_offsets);
+        }
         for task in self.tasks.iter_mut().filter(|task| task.is_dirty()) {
             sent += task.send_changes(&self.producer, &self.positions_topic)?;
         }

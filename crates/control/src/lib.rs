@@ -3,10 +3,14 @@
 //!
 //! [`Application::settle`] is what comes before workers can start: claim, topics, assignment, fences.
 
+mod offsets;
 mod ownership;
+mod positions;
 mod topics;
 
+pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
 pub use ownership::{Application, Claiming, SettleError, Settled};
+pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
 pub use topics::TopicError;
 
 use std::time::{Duration, Instant};

@@ -197,6 +197,22 @@ impl Consumer {
             .collect()
     }
 
+    /// Sets the group's committed offsets, as one that is no member of it; the broker refuses while it has members.
+    ///
+    /// # Errors
+    /// The broker's refusal, or no answer.
+    pub fn commit(&self, offsets: &[(&str, i32, i64)]) -> Result<(), Error> {
+        let attempted = || "set the group's committed offsets".to_owned();
+        let list = PartitionList::new(offsets.iter().copied(), &attempted)?;
+        // SAFETY: handle and list are live; without `async` the call waits for the answer.
+        match unsafe { sys::rd_kafka_commit(self.client.raw(), list.raw, 0) } {
+            NO_ERROR => {}
+            code => return Err(Error::from_code(attempted(), code)),
+        }
+        let failed = list.entries().find(|entry| entry.err != NO_ERROR);
+        failed.map_or(Ok(()), |entry| Err(Error::from_code(attempted(), entry.err)))
+    }
+
     /// First offset and end of a partition, asked from its leader. The end is the last stable offset for a
     /// `ReadCommitted` consumer, the high watermark otherwise.
     ///

@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::brokers;
 use super::crash::eventually;
+use super::offsets;
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
@@ -20,7 +21,7 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     type Plot = fn(&Integration, &str) -> Result<Counted>;
-    let tests: [(&str, Plot); 16] = [
+    let tests: [(&str, Plot); 19] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -31,6 +32,9 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-malformed-record-skip", malformed_skip),
         ("fault-live-consumer-in-group", live_consumer),
         ("fault-hanging-transaction", hanging_transaction),
+        ("fault-offsets-lost", offsets::lost),
+        ("fault-offsets-of-an-idle-app", offsets::of_an_idle_app),
+        ("fault-input-lost", offsets::input_lost),
         ("fault-internal-topics-changed", topics_changed),
         ("fault-second-run-with-the-same-id", second_run),
         ("fault-full-disk", full_disk),
@@ -44,12 +48,12 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         .collect()
 }
 
-fn stateful<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
+pub(super) fn stateful<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
     Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)
 }
 
 /// Runs `streamapp` to its end.
-fn streamapp(args: &Integration, arguments: &[&str]) -> Result<(i32, String)> {
+pub(super) fn streamapp(args: &Integration, arguments: &[&str]) -> Result<(i32, String)> {
     let output = Command::new(&args.streamapp)
         .args(arguments)
         .output()
@@ -62,14 +66,14 @@ fn streamapp(args: &Integration, arguments: &[&str]) -> Result<(i32, String)> {
     Ok((output.status.code().unwrap_or(-1), text))
 }
 
-fn says(text: &str, parts: &[&str]) -> Result<()> {
+pub(super) fn says(text: &str, parts: &[&str]) -> Result<()> {
     for part in parts {
         ensure!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     Ok(())
 }
 
-fn status_says(app: &App, parts: &[&str]) -> Result<()> {
+pub(super) fn status_says(app: &App, parts: &[&str]) -> Result<()> {
     eventually(&format!("a status with {parts:?}"), || {
         let status = app.status(0)?.to_string();
         match parts.iter().find(|part| !status.contains(**part)) {

@@ -5,6 +5,7 @@ mod brokers;
 mod crash;
 mod faults;
 mod handover;
+mod offsets;
 mod scene;
 mod standby;
 

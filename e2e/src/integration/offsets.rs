@@ -1,0 +1,125 @@
+//! The group's offsets and the inputs are not what positions say: the worker holds, a person decides, and it goes on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::crash::eventually;
+use super::faults::{stateful, status_says, streamapp};
+use super::scene::Scene;
+use super::{Counted, Integration};
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+/// What `streamapp offsets` says with these options: exit code, state per input of the scene's topic, everything.
+fn offsets(scene: &Scene<'_>, options: &[&str]) -> Result<(i32, Vec<Value>, String)> {
+    let file = path(&scene.file)?;
+    let arguments = [&["offsets", file, "-o", "json"], options].concat();
+    let (code, said) = streamapp(scene.args, &arguments)?;
+    let (from, to) = (said.find('['), said.rfind(']'));
+    let list = from.zip(to).and_then(|(from, to)| said.get(from..=to));
+    let inputs: Vec<Value> = serde_json::from_str(list.with_context(|| format!("no list in: {said}"))?)?;
+    Ok((code, inputs, said))
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
+fn states<'a>(inputs: &'a [Value], state: &'a str) -> impl Iterator<Item = &'a Value> {
+    inputs.iter().filter(move |input| input["state"] == state)
+}
+
+/// The group's offsets are deleted while nothing runs: the worker holds until they are restored from the positions.
+pub(super) fn lost(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.process(0, 1_000)?;
+    scene.broker.delete_group(&scene.id)?;
+    let mut app = scene.launch().start()?;
+    scene.orders(1_000, 1_000, 0, None)?;
+    status_says(&app, &["OffsetsLost", &scene.input(), "--restore"])?;
+    let (code, inputs, said) = offsets(&scene, &[])?;
+    ensure!(
+        code == 1 && states(&inputs, "OffsetsLost").count() == 12,
+        "exit code {code}: {said}"
+    );
+    let (code, inputs, said) = offsets(&scene, &["--restore"])?;
+    ensure!(code == 0 && said.contains("restored"), "exit code {code}: {said}");
+    ensure!(states(&inputs, "OffsetsLost").count() == 0, "{said}");
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    // Of an application that runs nothing is restored.
+    let (code, _, said) = offsets(&scene, &["--restore"])?;
+    ensure!(
+        code == 0 && !said.contains("restored"),
+        "exit code {code}: {said}"
+    );
+    app.drain()?;
+    let counted = scene.check(2_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Offsets expire though the application runs, for it is idle: they are written again in time.
+pub(super) fn of_an_idle_app(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut launch = scene.launch();
+    launch.arguments = ["--refresh-offsets", "2"].map(str::to_owned).to_vec();
+    let mut app = launch.start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    scene.broker.delete_group(&scene.id)?;
+    eventually("the offsets to be written again", || {
+        let (_, inputs, _) = offsets(&scene, &[])?;
+        Ok(states(&inputs, "Good").count() == 12)
+    })?;
+    app.drain()?;
+    scene.process(1_000, 1_000)?;
+    let counted = scene.check(2_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Records are deleted before they were processed: their task waits, the others go on, until a person lets them go. What is
+/// missing then is what was deleted, so the checker has nothing to compare with.
+pub(super) fn input_lost(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.process(0, 1_000)?;
+    scene.orders(1_000, 1_000, 0, None)?;
+    let (_, inputs, _) = offsets(&scene, &[])?;
+    let lost = inputs
+        .iter()
+        .find(|input| input["topic"] == scene.input().as_str() && input["partition"] == 0)
+        .context("no partition 0")?;
+    let offset = |name: &str| lost[name].as_i64().with_context(|| format!("no {name}: {lost}"));
+    let (position, high) = (offset("position")?, offset("high")?);
+    ensure!(high > position + 10, "nothing to lose: {lost}");
+    scene.broker.delete_records(&scene.input(), 0, position + 10)?;
+    let mut app = scene.launch().start()?;
+    status_says(&app, &["InputLost", &scene.input(), "--skip-lost"])?;
+    let (code, inputs, said) = offsets(&scene, &[])?;
+    ensure!(
+        code == 1 && states(&inputs, "InputLost").count() == 1,
+        "exit code {code}: {said}"
+    );
+    let (code, _, said) = offsets(&scene, &["--skip-lost"])?;
+    let told = format!("goes on at {}, not at {position}", position + 10);
+    ensure!(code == 0 && said.contains(&told), "exit code {code}: {said}");
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    let last = app.drain()?;
+    ensure!(last["totals"]["storeWipes"] == 0, "{last}");
+    // The task that lost records reads all that is left, each once.
+    let (_, inputs, said) = offsets(&scene, &[])?;
+    ensure!(states(&inputs, "Good").count() == 12, "{said}");
+    let read = 2 * (1_000 - 10);
+    ensure!(
+        last["totals"]["recordsIn"] == read,
+        "990 orders, each of them repartitioned, were to be read: {last}"
+    );
+    scene.clean()?;
+    Ok(Counted::default())
+}
