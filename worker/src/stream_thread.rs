@@ -81,8 +81,7 @@ pub(crate) enum End {
     Dropped,
     /// The producer is lost or in doubt.
     Lost(kafka::Error),
-    /// A connection error or time-out happened in a transaction that did commit: the producer may still have
-    /// requests under way.
+    /// A request of a transaction that did commit was never answered: it may still be under way.
     Doubt,
     /// A store failed.
     Store(StoreError),

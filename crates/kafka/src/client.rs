@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::bindings as sys;
@@ -35,11 +35,18 @@ impl ConfigError {
     }
 }
 
-/// What callbacks note down. librdkafka calls them on the thread that polls.
+/// Kafka's numbers of the requests that change a transaction: Produce, AddPartitionsToTxn, AddOffsetsToTxn, EndTxn,
+/// TxnOffsetCommit.
+const TRANSACTIONAL: [i16; 5] = [0, 24, 25, 26, 28];
+/// The interceptors' name.
+const NAME: &CStr = c"streamapp";
+
+/// What callbacks note down. librdkafka calls them on the thread that polls; the interceptors on its own threads.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// A connection error or time-out since it was last cleared.
-    pub(crate) doubt: AtomicBool,
+    /// Requests that change a transaction, were sent, and have no answer. One whose connection broke, or whose answer was
+    /// too late, stays here for good: it may still reach the broker.
+    pub(crate) unanswered: AtomicI64,
     /// Records that the broker did not take, ever.
     pub(crate) failed_deliveries: AtomicU64,
     /// The last refusal of credentials or certificates: connections are tried again, so calls only time out.
@@ -82,6 +89,8 @@ impl Client {
                 Kind::Consumer => sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
                 Kind::Producer => {
                     sys::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery));
+                    let opaque = Arc::as_ptr(&notes).cast_mut().cast();
+                    sys::rd_kafka_conf_interceptor_add_on_new(conf, NAME.as_ptr(), Some(on_new), opaque);
                     sys::rd_kafka_type_t::RD_KAFKA_PRODUCER
                 }
             };
@@ -179,7 +188,6 @@ unsafe extern "C" fn on_error(
 ) {
     // SAFETY: the opaque is the Notes of a live Client; librdkafka passes a NUL-terminated reason.
     let (notes, reason) = unsafe { (&*opaque.cast::<Notes>(), CStr::from_ptr(reason)) };
-    notes.doubt.store(true, Ordering::Release);
     let refusals = [
         sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTHENTICATION,
         sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__SSL,
@@ -189,6 +197,68 @@ unsafe extern "C" fn on_error(
         *last = Some((refusal, reason.to_string_lossy().into_owned()));
     }
     tracing::debug!(code, reason = %reason.to_string_lossy(), "Kafka client error");
+}
+
+/// Requests and answers are counted where librdkafka sends and receives them: it tells nobody of a connection that broke.
+unsafe extern "C" fn on_new(
+    client: *mut sys::rd_kafka_t,
+    _conf: *const sys::rd_kafka_conf_t,
+    opaque: *mut c_void,
+    _error: *mut c_char,
+    _size: usize,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: the client is the one that is being made; the opaque is its Notes.
+    unsafe {
+        sys::rd_kafka_interceptor_add_on_request_sent(client, NAME.as_ptr(), Some(on_sent), opaque);
+        sys::rd_kafka_interceptor_add_on_response_received(client, NAME.as_ptr(), Some(on_received), opaque)
+    }
+}
+
+unsafe extern "C" fn on_sent(
+    _client: *mut sys::rd_kafka_t,
+    _socket: c_int,
+    _broker: *const c_char,
+    _id: i32,
+    api: i16,
+    _version: i16,
+    _correlation: i32,
+    _size: usize,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    if TRANSACTIONAL.contains(&api) {
+        // SAFETY: the opaque is the Notes of a live Client.
+        unsafe {
+            (*opaque.cast::<Notes>())
+                .unanswered
+                .fetch_add(1, Ordering::AcqRel)
+        };
+    }
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+unsafe extern "C" fn on_received(
+    _client: *mut sys::rd_kafka_t,
+    _socket: c_int,
+    _broker: *const c_char,
+    _id: i32,
+    api: i16,
+    _version: i16,
+    _correlation: i32,
+    size: usize,
+    _rtt: i64,
+    _error: sys::rd_kafka_resp_err_t,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    // It is called for requests that are given up, too: then there is no answer that has a size.
+    if size > 0 && TRANSACTIONAL.contains(&api) {
+        // SAFETY: the opaque is the Notes of a live Client.
+        unsafe {
+            (*opaque.cast::<Notes>())
+                .unanswered
+                .fetch_sub(1, Ordering::AcqRel)
+        };
+    }
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
 unsafe extern "C" fn on_delivery(

@@ -153,21 +153,25 @@ impl TransactionalProducer {
     /// Begins a transaction (local; nothing is sent yet).
     ///
     /// # Errors
-    /// When the producer is fenced or in a wrong state.
+    /// When the producer is fenced, [in doubt](Self::in_doubt), or in a wrong state.
     pub fn begin(&self) -> Result<(), Error> {
         self.client.poll(0);
-        self.client.notes.doubt.store(false, Ordering::Release);
         let attempted = || format!("begin a transaction as {}", self.transactional_id);
+        if self.in_doubt() {
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__STATE;
+            let why = "a request of an earlier transaction was never answered and may still arrive";
+            return Err(Error::new(attempted(), code, why));
+        }
         // SAFETY: the handle is live, and an error that is returned is ours.
         unsafe { Error::check(&attempted, sys::rd_kafka_begin_transaction(self.client.raw())) }
     }
 
-    /// Whether a connection error or a time-out happened since [`Self::begin`]: a request may still be retried
-    /// in the background, so this producer must not begin another transaction.
+    /// Whether a request that changes a transaction was sent and has no answer, between transactions: librdkafka repeats it
+    /// and goes on, but it may still arrive and change a later transaction of the same epoch (KIP-890). Such a producer
+    /// must not begin another one.
     #[must_use]
     pub fn in_doubt(&self) -> bool {
-        self.client.poll(0);
-        self.client.notes.doubt.load(Ordering::Acquire)
+        self.client.notes.unanswered.load(Ordering::Acquire) != 0
     }
 
     /// A topic to send to.

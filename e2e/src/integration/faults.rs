@@ -19,15 +19,15 @@ use crate::check::{Example, Guarantee};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
+type Plot = fn(&Integration, &str) -> Result<Counted>;
+
+/// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    type Plot = fn(&Integration, &str) -> Result<Counted>;
-    let tests: [(&str, Plot); 19] = [
+    let tests: [(&str, Plot); 17] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
         ("fault-wrong-bootstrap-address", wrong_address),
-        ("fault-broker-down-at-start-and-midstream", brokers::one_goes_away),
-        ("fault-brokers-killed-of-three", brokers::three_are_killed_in_turn),
         ("fault-malformed-record-fail", malformed_fail),
         ("fault-malformed-record-skip", malformed_skip),
         ("fault-live-consumer-in-group", live_consumer),
@@ -42,10 +42,23 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-lost-volume", lost_volume),
         ("fault-two-processes-of-one-ordinal", two_processes),
     ];
-    tests
-        .into_iter()
-        .map(|(name, plot)| -> Test<'_> { (name.to_owned(), Box::new(move || plot(args, name))) })
-        .collect()
+    named(args, &tests)
+}
+
+/// Faults with brokers of their own: they need the machine for themselves.
+pub(super) fn broker_tests(args: &Integration) -> Vec<Test<'_>> {
+    let tests: [(&str, Plot); 2] = [
+        ("fault-broker-down-at-start-and-midstream", brokers::one_goes_away),
+        ("fault-brokers-killed-of-three", brokers::three_are_killed_in_turn),
+    ];
+    named(args, &tests)
+}
+
+fn named<'a>(args: &'a Integration, tests: &[(&'static str, Plot)]) -> Vec<Test<'a>> {
+    let test = |&(name, plot): &(&'static str, Plot)| -> Test<'a> {
+        (name.to_owned(), Box::new(move || plot(args, name)))
+    };
+    tests.iter().map(test).collect()
 }
 
 pub(super) fn stateful<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {

@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod handover;
 mod offsets;
+mod proxy;
 mod scene;
 mod standby;
 
@@ -40,7 +41,7 @@ pub(crate) struct Integration {
     /// Orders of a crash test
     #[arg(long, default_value_t = 4_000)]
     pub(crate) orders: u64,
-    /// Crash tests at a time: they wait more than they work
+    /// Tests at a time: they wait more than they work
     #[arg(long, default_value_t = 3)]
     jobs: usize,
     /// Print the names of the tests
@@ -52,6 +53,8 @@ pub(crate) struct Integration {
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 pub(crate) struct Counted {
     pub(crate) kills: u64,
+    /// Requests and answers that were lost, delayed or repeated.
+    pub(crate) faults: u64,
     pub(crate) records: u64,
     pub(crate) duplicates: u64,
     pub(crate) missing: u64,
@@ -61,6 +64,7 @@ pub(crate) struct Counted {
 impl std::ops::AddAssign for Counted {
     fn add_assign(&mut self, other: Self) {
         self.kills += other.kills;
+        self.faults += other.faults;
         self.records += other.records;
         self.duplicates += other.duplicates;
         self.missing += other.missing;
@@ -80,23 +84,27 @@ struct Figures {
     failures: Vec<String>,
 }
 
-/// Runs crash tests side by side, then faults in turn; the last line has the totals.
+/// Runs tests side by side, then those with brokers of their own in turn; the last line has the totals.
 pub(crate) fn run(args: &Integration) -> Result<bool> {
-    let (mut crashes, mut faults) = (crash::tests(args), faults::tests(args));
-    crashes.extend(handover::tests(args));
-    crashes.extend(standby::tests(args));
+    // Long ones first.
+    let mut beside = proxy::tests(args);
+    beside.extend(standby::tests(args));
+    beside.extend(handover::tests(args));
+    beside.extend(crash::tests(args));
+    beside.extend(faults::tests(args));
+    let mut in_turn = faults::broker_tests(args);
     if let Some(only) = &args.only {
-        crashes.retain(|(name, _)| name.contains(only.as_str()));
-        faults.retain(|(name, _)| name.contains(only.as_str()));
+        beside.retain(|(name, _)| name.contains(only.as_str()));
+        in_turn.retain(|(name, _)| name.contains(only.as_str()));
         ensure!(
-            crashes.len() + faults.len() > 0,
+            beside.len() + in_turn.len() > 0,
             "no test has `{only}` in its name"
         );
     }
     if args.list {
-        crashes
+        beside
             .iter()
-            .chain(&faults)
+            .chain(&in_turn)
             .for_each(|(name, _)| println!("{name}"));
         return Ok(true);
     }
@@ -106,25 +114,26 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
-                while let Some(test) = crashes.get(next.fetch_add(1, Ordering::AcqRel)) {
+                while let Some(test) = beside.get(next.fetch_add(1, Ordering::AcqRel)) {
                     run_test(test, &figures);
                 }
             });
         }
     });
-    faults.iter().for_each(|test| run_test(test, &figures));
+    in_turn.iter().for_each(|test| run_test(test, &figures));
     let figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let passed = figures.failed == 0;
     report.end(passed, &figures)?;
     let Counted {
         kills,
+        faults,
         records,
         duplicates,
         missing,
         wrong,
     } = figures.counted;
     println!(
-        "crash-local: runs={} kills={kills} records={records} duplicates={duplicates} missing={missing} wrong={wrong}",
+        "crash-local: runs={} kills={kills} faults={faults} records={records} duplicates={duplicates} missing={missing} wrong={wrong}",
         figures.runs
     );
     println!(

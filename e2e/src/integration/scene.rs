@@ -188,6 +188,7 @@ impl<'a> Scene<'a> {
         let allowed = matches!(self.guarantee, Guarantee::AtLeastOnce);
         Ok(Counted {
             kills: 0,
+            faults: 0,
             records: verdict.orders,
             duplicates: if allowed {
                 0
