@@ -42,10 +42,17 @@ impl Orders {
         let _ = write!(key, "o-{index:010}");
     }
 
+    /// Whose order `index` is.
+    pub(crate) fn customer(&self, index: u64) -> u64 {
+        SplitMix::of(self.seed, index).below(self.customers)
+    }
+
     /// The JSON value of order `index`: about 220 bytes on average.
     pub(crate) fn write_value(&self, index: u64, value: &mut String) {
+        let customer = self.customer(index);
         let mut random = SplitMix::of(self.seed, index);
-        let customer = random.below(self.customers);
+        // The customer was drawn.
+        random.next();
         let amount = MIN_AMOUNT_CENTS
             + random.below(
                 self.max_amount_cents

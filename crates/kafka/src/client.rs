@@ -1,5 +1,6 @@
 //! Settings and the native handle that consumers, producers and admin share.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -199,6 +200,11 @@ unsafe extern "C" fn on_error(
     tracing::debug!(code, reason = %reason.to_string_lossy(), "Kafka client error");
 }
 
+thread_local! {
+    /// Whether this is one of librdkafka's broker threads: they send requests and receive answers, no others do.
+    static SENDS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Requests and answers are counted where librdkafka sends and receives them: it tells nobody of a connection that broke.
 unsafe extern "C" fn on_new(
     client: *mut sys::rd_kafka_t,
@@ -225,6 +231,7 @@ unsafe extern "C" fn on_sent(
     _size: usize,
     opaque: *mut c_void,
 ) -> sys::rd_kafka_resp_err_t {
+    SENDS.set(true);
     if TRANSACTIONAL.contains(&api) {
         // SAFETY: the opaque is the Notes of a live Client.
         unsafe {
@@ -249,8 +256,9 @@ unsafe extern "C" fn on_received(
     _error: sys::rd_kafka_resp_err_t,
     opaque: *mut c_void,
 ) -> sys::rd_kafka_resp_err_t {
-    // It is called for requests that are given up, too: then there is no answer that has a size.
-    if size > 0 && TRANSACTIONAL.contains(&api) {
+    // It is called for requests that are given up, too: then there is no answer that has a size. For an answer that another
+    // thread handles it is called again, there.
+    if size > 0 && SENDS.get() && TRANSACTIONAL.contains(&api) {
         // SAFETY: the opaque is the Notes of a live Client.
         unsafe {
             (*opaque.cast::<Notes>())

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Ordinal, Owner, Standbys, TaskId, WorkerStatus, World};
+use crate::{Ordinal, Owner, Phase, Standbys, TaskId, WorkerStatus, World};
 
 /// Changelog records that a copy may be behind to take its task over (Kafka Streams' `acceptable.recovery.lag`).
 pub const ACCEPTABLE_LAG: i64 = 10_000;
@@ -31,7 +31,7 @@ pub struct Wanted<'a> {
 pub enum WarmUp<'a> {
     /// At once: nothing runs that it would interrupt.
     No,
-    /// When its new owner answers and, of a task with stores, has a copy that is at most [`ACCEPTABLE_LAG`] behind.
+    /// When its new owner does not hold and, of a task with stores, has a copy that is at most [`ACCEPTABLE_LAG`] behind.
     By(&'a BTreeMap<Ordinal, WorkerStatus>),
 }
 
@@ -51,7 +51,9 @@ impl WarmUp<'_> {
         match self {
             Self::No => true,
             Self::By(statuses) => statuses.get(&to).is_some_and(|status| {
-                !stateful || status.copy_lag(task).is_some_and(|lag| lag <= ACCEPTABLE_LAG)
+                let works = matches!(status.phase, Phase::Running | Phase::Restoring);
+                let lag = status.copy_lag(task);
+                works && (!stateful || lag.is_some_and(|lag| lag <= ACCEPTABLE_LAG))
             }),
         }
     }

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
+use report::Report;
+use serde::Serialize;
 
 use super::brokers;
 use super::crash::eventually;
 use super::offsets;
+use super::recovery::{self, Moments};
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
@@ -23,7 +26,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 17] = [
+    let tests: [(&str, Plot); 16] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -40,14 +43,15 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-full-disk", full_disk),
         ("fault-store-of-another-application", foreign_store),
         ("fault-lost-volume", lost_volume),
-        ("fault-two-processes-of-one-ordinal", two_processes),
     ];
     named(args, &tests)
 }
 
-/// Faults with brokers of their own: they need the machine for themselves.
-pub(super) fn broker_tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 2] = [
+/// Faults with brokers of their own, or that are timed: they need the machine for themselves.
+pub(super) fn lone_tests(args: &Integration) -> Vec<Test<'_>> {
+    let tests: [(&str, Plot); 4] = [
+        ("fault-two-processes-of-one-ordinal", two_processes),
+        ("recovery-after-kill", recovery::after_kill),
         ("fault-broker-down-at-start-and-midstream", brokers::one_goes_away),
         ("fault-brokers-killed-of-three", brokers::three_are_killed_in_turn),
     ];
@@ -438,6 +442,26 @@ fn lost_volume(args: &Integration, name: &str) -> Result<Counted> {
 }
 
 /// A worker sleeps (SIGSTOP) while another process of its ordinal takes over; when it wakes, it must leave for good.
+/// The figures of `reports/identity.json`.
+#[derive(Debug, Serialize)]
+struct Identity {
+    /// Times that one of two processes of an ordinal was fenced.
+    two_pods_fences: usize,
+    /// From the awakening of the one that was replaced to its end.
+    zombie_seconds: f64,
+    /// From the first record of the control log to restoring, with the transaction of a stopped predecessor open.
+    acquire_seconds: f64,
+}
+
+/// Fences that a worker's log tells.
+fn fences(log: &Path) -> Result<usize> {
+    let text = std::fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
+    Ok(text
+        .lines()
+        .filter(|line| line.contains("producer lost") && line.contains("Fenced"))
+        .count())
+}
+
 fn two_processes(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
     let mut app = scene.launch().start()?;
@@ -463,13 +487,29 @@ fn two_processes(args: &Integration, name: &str) -> Result<Counted> {
         .spawn()?;
     scene.orders(args.orders, args.orders, 0, None)?;
     let drained = scene.wait_drained(SECONDS(60));
+    let woken = Instant::now();
     signal(sleeper, libc::SIGCONT)?;
     let code = app.wait_end(SECONDS(60));
+    let zombie_seconds = woken.elapsed().as_secs_f64();
     signal(successor.id(), libc::SIGTERM)?;
     successor.wait()?;
     drained?;
     ensure!(code? == 1, "streamapp must end when its worker was replaced");
     says(&app.words(), &["exit code 3", "taken over"])?;
+    let logs = [&directory, &successor_dir].map(|at| at.join("worker.log"));
+    let figures = Identity {
+        two_pods_fences: logs.iter().map(|log| fences(log)).sum::<Result<_>>()?,
+        zombie_seconds,
+        acquire_seconds: Moments::read(&logs[1])?.acquire_seconds(),
+    };
+    let line = format!(
+        "identity: two_pods_fences={} zombie_seconds={zombie_seconds:.2} acquire_seconds={:.2}",
+        figures.two_pods_fences, figures.acquire_seconds
+    );
+    println!("{line}");
+    let passed = figures.two_pods_fences <= 2 && zombie_seconds <= 5.0;
+    Report::begin("identity", 7).end(passed, &figures)?;
+    ensure!(passed, "{line}");
     let mut counted = scene.check(args.orders * 2, 0)?;
     counted.kills = 1;
     scene.clean()?;

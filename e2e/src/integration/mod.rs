@@ -7,6 +7,7 @@ mod faults;
 mod handover;
 mod offsets;
 mod proxy;
+mod recovery;
 mod scene;
 mod standby;
 
@@ -41,6 +42,9 @@ pub(crate) struct Integration {
     /// Orders of a crash test
     #[arg(long, default_value_t = 4_000)]
     pub(crate) orders: u64,
+    /// Keys in the store of the recovery test
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) recovery_keys: u64,
     /// Tests at a time: they wait more than they work
     #[arg(long, default_value_t = 3)]
     jobs: usize,
@@ -92,7 +96,7 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     beside.extend(handover::tests(args));
     beside.extend(crash::tests(args));
     beside.extend(faults::tests(args));
-    let mut in_turn = faults::broker_tests(args);
+    let mut in_turn = faults::lone_tests(args);
     if let Some(only) = &args.only {
         beside.retain(|(name, _)| name.contains(only.as_str()));
         in_turn.retain(|(name, _)| name.contains(only.as_str()));

@@ -285,13 +285,14 @@ fn faults(args: &Integration, name: &str, topology: Example, guarantee: Guarante
     let status = app.status(0)?;
     ensure!(status["totals"]["storeWipes"] == 0, "{status}");
     let rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
+    let fired = u64::try_from(proxy.fired())?;
     ensure!(
-        rebuilds >= doubts,
-        "{doubts} requests were never answered, and producers were made anew {rebuilds} times: {status}"
+        rebuilds >= doubts && rebuilds <= fired,
+        "{doubts} requests were never answered, {fired} faults happened, and producers were made anew {rebuilds} times: {status}"
     );
     app.drain()?;
     let mut counted = scene.check(written, 0)?;
-    counted.faults = u64::try_from(proxy.fired())?;
+    counted.faults = fired;
     scene.clean()?;
     Ok(counted)
 }

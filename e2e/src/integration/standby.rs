@@ -81,7 +81,7 @@ fn takes_over(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Co
     // What was written between the last look of the copy and the end of the old owner.
     let tail = total(&app, 0, "restoredRecords")? - restored;
     ensure!(
-        copied > 300 && tail < copied / 5,
+        copied > 0 && tail < copied / 5,
         "the copies had read {copied} records, and {tail} were read again: {}",
         app.status(0)?
     );

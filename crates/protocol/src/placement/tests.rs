@@ -189,14 +189,19 @@ fn a_task_with_stores_moves_when_its_new_owner_is_warm_and_each_task_moves_once(
 }
 
 #[test]
-fn a_worker_that_does_not_answer_gets_nothing() {
+fn a_worker_that_holds_or_does_not_answer_gets_nothing() {
     let tasks = fourteen();
     let first = at_once(&tasks, 1, &World::default());
-    let statuses = BTreeMap::from([worker(0, &[])]);
     let stateful = BTreeSet::from(["a".to_owned()]);
-    let next = wanted(&tasks, &stateful, 2, WarmUp::By(&statuses)).place(&owned(&first));
-    assert_eq!(next.owners, first);
-    assert_eq!(next.warming.len(), 6);
+    let silent = BTreeMap::from([worker(0, &[])]);
+    let (ordinal, mut status) = worker(1, &[]);
+    status.phase = Phase::Hold;
+    let holds = BTreeMap::from([worker(0, &[]), (ordinal, status)]);
+    for statuses in [silent, holds] {
+        let next = wanted(&tasks, &stateful, 2, WarmUp::By(&statuses)).place(&owned(&first));
+        assert_eq!(next.owners, first);
+        assert_eq!(next.warming.len(), 6);
+    }
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! What a kill -9 costs an application with much state, as readers of its output see it: the changelog's tail, whatever the
+//! number of keys.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use report::Report;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::faults::stateful;
+use super::handover::total;
+use super::scene::Scene;
+use super::{Counted, Integration};
+use crate::app::signal;
+use crate::broker::Isolation;
+use crate::generate::{Generate, run as generate};
+use crate::orders::Orders;
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+/// Orders a second around the kill.
+const RATE: u64 = 5_000;
+/// Of them this many seconds; the kill comes when a flush to disk is behind (they come every ten seconds).
+const LOAD: u64 = 36;
+const KILL_AFTER: Duration = Duration::from_secs(16);
+/// What may pass until the first output, beside the time to restore.
+const AIM: f64 = 2.0;
+
+/// The figures of `reports/recovery.json`.
+#[derive(Debug, Serialize)]
+struct Figures {
+    /// Distinct keys in the store.
+    keys: usize,
+    /// Changelog records that the successor read.
+    tail_records: u64,
+    /// Of them per second.
+    restore_rate: f64,
+    /// From the first record of the control log to restoring.
+    acquire_seconds: f64,
+    /// From the kill to the first output that readers of committed records see.
+    first_output_seconds: f64,
+    stores_deleted: u64,
+    aim_seconds: f64,
+}
+
+/// Moments of a worker's life, in seconds of the day.
+pub(super) struct Moments {
+    acquiring: f64,
+    restoring: f64,
+    running: f64,
+}
+
+pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let orders = Orders {
+        seed: 7,
+        customers: args.recovery_keys,
+        // Nearly each order gives an output at once, so that readers see every commit.
+        max_amount_cents: 100_000_000,
+    };
+    let write = |first, count, rate| {
+        generate(&Generate {
+            broker: scene.broker.clone(),
+            topic: scene.input(),
+            count,
+            first,
+            rate,
+            customers: orders.customers,
+            max_amount_cents: orders.max_amount_cents,
+            seed: orders.seed,
+            bad_at: None,
+            quiet: true,
+        })
+    };
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    let filled = orders.customers * 3;
+    write(0, filled, 0)?;
+    scene.wait_drained(SECONDS(300))?;
+    let reader = reader(&scene)?;
+    let pid = app.status(0)?["pid"]
+        .as_u64()
+        .context("the worker tells its pid")?;
+    let first_output = std::thread::scope(|scope| -> Result<f64> {
+        let load = scope.spawn(|| write(filled, RATE * LOAD, RATE));
+        let begun = Instant::now();
+        let mut killed = None;
+        let mut last = begun;
+        let mut gap = Duration::ZERO;
+        while begun.elapsed() < SECONDS(LOAD) {
+            let arrived = reader
+                .poll(Duration::from_millis(20))
+                .is_some_and(|record| record.is_ok());
+            if arrived && killed.is_some() {
+                gap = gap.max(last.elapsed());
+            }
+            if arrived {
+                last = Instant::now();
+            }
+            if killed.is_none() && begun.elapsed() >= KILL_AFTER {
+                signal(u32::try_from(pid)?, libc::SIGKILL)?;
+                killed = Some(Instant::now());
+                last = Instant::now();
+            }
+        }
+        load.join()
+            .map_err(|_| anyhow::anyhow!("the generator panicked"))??;
+        ensure!(!gap.is_zero(), "no output after the kill");
+        Ok(gap.as_secs_f64())
+    })?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(120))?;
+    let moments = Moments::read(&scene.launch().state_dir.join("worker-0/worker.log"))?;
+    let keys: BTreeSet<_> = (0..filled).map(|index| orders.customer(index)).collect();
+    let (tail_records, stores_deleted) = (total(&app, 0, "restoredRecords")?, total(&app, 0, "storeWipes")?);
+    let restoring = (moments.running - moments.restoring).max(0.001);
+    let figures = Figures {
+        keys: keys.len(),
+        tail_records,
+        restore_rate: tail_records as f64 / restoring,
+        acquire_seconds: moments.acquire_seconds(),
+        first_output_seconds: first_output,
+        stores_deleted,
+        aim_seconds: AIM + restoring,
+    };
+    app.drain()?;
+    let line = format!(
+        "recovery: keys={} tail_records={tail_records} restore_rate={:.0} acquire_seconds={:.2} first_output_seconds={first_output:.2} aim_seconds={:.2} stores_deleted={stores_deleted}",
+        figures.keys, figures.restore_rate, figures.acquire_seconds, figures.aim_seconds,
+    );
+    println!("{line}");
+    let passed = tail_records > 0 && stores_deleted == 0 && first_output <= figures.aim_seconds;
+    Report::begin("recovery", orders.seed).end(passed, &figures)?;
+    ensure!(passed, "{line}");
+    let written = filled + RATE * LOAD;
+    let mut counted = scene.check(written, 0)?;
+    counted.kills = 1;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Reads committed outputs from now on.
+fn reader(scene: &Scene<'_>) -> Result<BaseConsumer> {
+    let consumer = scene
+        .broker
+        .consumer(&format!("{}-reader", scene.id), Isolation::Committed)?;
+    let mut from = TopicPartitionList::new();
+    for (partition, end) in scene.broker.ends(&consumer, &scene.output())? {
+        from.add_partition_offset(&scene.output(), partition, Offset::Offset(end))?;
+    }
+    consumer.assign(&from)?;
+    Ok(consumer)
+}
+
+impl Moments {
+    pub(super) fn acquire_seconds(&self) -> f64 {
+        self.restoring - self.acquiring
+    }
+
+    /// The last life in a worker's log.
+    pub(super) fn read(log: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
+        let lines: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let last = |phase: &str| {
+            let entered =
+                |line: &&Value| line["fields"]["message"] == "worker" && line["fields"]["phase"] == phase;
+            let line = lines.iter().rev().find(entered);
+            line.and_then(|line| second_of_day(line["timestamp"].as_str()?))
+                .with_context(|| format!("{} tells no phase {phase}", log.display()))
+        };
+        Ok(Self {
+            acquiring: last("Acquiring")?,
+            restoring: last("Restoring")?,
+            running: last("Running")?,
+        })
+    }
+}
+
+/// Of `2026-11-27T17:37:36.426798Z`.
+fn second_of_day(timestamp: &str) -> Option<f64> {
+    let (_, time) = timestamp.trim_end_matches('Z').split_once('T')?;
+    let mut parts = time.split(':').map(str::parse::<f64>);
+    let mut next = || parts.next()?.ok();
+    Some(next()? * 3600.0 + next()? * 60.0 + next()?)
+}
