@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use kafka::{Admin, Consumer, Isolation, PlainProducer, Settings};
-use protocol::{ApplicationId, InputPosition, Owner, Positions, TaskId, World};
+use protocol::{ApplicationId, InputPosition, MirrorMismatch, Owner, Positions, TaskId, World, check_mirror};
 use serde::Serialize;
 
 use crate::{Error, PositionsError, REQUEST_TIMEOUT, Reader, last_positions};
@@ -89,10 +89,10 @@ impl InputOffsets {
         } else if position < low || position > high {
             OffsetsState::InputLost
         } else {
-            match group {
-                Some(group) if group == position => OffsetsState::Good,
-                Some(group) if group > position => OffsetsState::OffsetsAltered,
-                Some(_) | None => OffsetsState::OffsetsLost,
+            match check_mirror(input, group) {
+                Ok(()) => OffsetsState::Good,
+                Err(MirrorMismatch::OffsetsAltered { .. }) => OffsetsState::OffsetsAltered,
+                Err(MirrorMismatch::OffsetsLost { .. }) => OffsetsState::OffsetsLost,
             }
         };
         Self {

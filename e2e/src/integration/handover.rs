@@ -112,15 +112,11 @@ fn up_and_down(args: &Integration, name: &str, guarantee: Guarantee) -> Result<C
     let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
-    std::thread::scope(|scope| -> Result<()> {
-        let orders = scope.spawn(|| scene.orders(0, ORDERS, RATE, None));
+    scene.orders_beside(0, ORDERS, RATE, || {
         scale(&scene, &app, 3)?;
         wait_spread(&app, &[4, 4, 4])?;
         scale(&scene, &app, 2)?;
-        wait_spread(&app, &[6, 6])?;
-        orders
-            .join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        wait_spread(&app, &[6, 6])
     })?;
     scene.wait_drained(SECONDS(60))?;
     for worker in 0..2 {
@@ -164,14 +160,10 @@ fn crash(
     launch.environment = environment(&scene, &[point.to_owned()]);
     let mut app = launch.start()?;
     app.wait_running(before, SECONDS(60))?;
-    std::thread::scope(|scope| -> Result<()> {
-        let orders = scope.spawn(|| scene.orders(0, ORDERS, RATE, None));
+    scene.orders_beside(0, ORDERS, RATE, || {
         scale(&scene, &app, after)?;
         let share = 12 / usize::try_from(after)?;
-        wait_spread(&app, &vec![share; usize::try_from(after)?])?;
-        orders
-            .join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        wait_spread(&app, &vec![share; usize::try_from(after)?])
     })?;
     scene.wait_drained(SECONDS(60))?;
     // A worker that has given everything up may be on its way out: it is not started again.

@@ -24,6 +24,7 @@ use crate::orders::Orders;
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second around the kill.
 const RATE: u64 = 5_000;
+const SEED: u64 = 7;
 /// Of them this many seconds; the kill comes when a flush to disk is behind (they come every ten seconds).
 const LOAD: u64 = 36;
 const KILL_AFTER: Duration = Duration::from_secs(16);
@@ -58,9 +59,10 @@ pub(super) struct Moments {
 }
 
 pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
+    let report = Report::begin("recovery", SEED);
     let scene = stateful(args, name)?;
     let orders = Orders {
-        seed: 7,
+        seed: SEED,
         customers: args.recovery_keys,
         // Nearly each order gives an output at once, so that readers see every commit.
         max_amount_cents: 100_000_000,
@@ -138,7 +140,7 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
     );
     println!("{line}");
     let passed = tail_records > 0 && stores_deleted == 0 && first_output <= LIMIT;
-    Report::begin("recovery", orders.seed).end(passed, &figures)?;
+    report.end(passed, &figures)?;
     ensure!(passed, "{line}");
     let written = filled + RATE * LOAD;
     let mut counted = scene.check(written, 0)?;

@@ -135,6 +135,23 @@ impl<'a> Scene<'a> {
         .map(|_| ())
     }
 
+    /// Writes orders `first..first + count` while something happens.
+    pub(super) fn orders_beside(
+        &self,
+        first: u64,
+        count: u64,
+        rate: u64,
+        happens: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        std::thread::scope(|scope| {
+            let orders = scope.spawn(|| self.orders(first, count, rate, None));
+            happens()?;
+            orders
+                .join()
+                .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        })
+    }
+
     /// A run from its start to its end that processes orders `first..first + count`.
     pub(super) fn process(&self, first: u64, count: u64) -> Result<()> {
         let mut app = self.launch().start()?;

@@ -69,13 +69,9 @@ fn takes_over(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Co
         total(&app, 0, "standbyRecords")?,
         total(&app, 0, "restoredRecords")?,
     );
-    std::thread::scope(|scope| -> Result<()> {
-        let orders = scope.spawn(|| scene.orders(BEFORE, DURING, 1_000, None));
+    scene.orders_beside(BEFORE, DURING, 1_000, || {
         scale(&scene, &app, 1)?;
-        wait_spread(&app, &[12])?;
-        orders
-            .join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        wait_spread(&app, &[12])
     })?;
     scene.wait_drained(SECONDS(60))?;
     // What was written between the last look of the copy and the end of the old owner.
@@ -108,8 +104,7 @@ fn takes_over(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Co
 fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counted> {
     const ORDERS: u64 = 16_000;
     let (scene, mut app) = two_with_copies(args, name, guarantee)?;
-    std::thread::scope(|scope| -> Result<()> {
-        let orders = scope.spawn(|| scene.orders(0, ORDERS, 1_000, None));
+    scene.orders_beside(0, ORDERS, 1_000, || {
         for worker in [0, 1, 0] {
             wait_copies(&app, worker)?;
             let pid = app.status(worker)?["pid"]
@@ -127,10 +122,7 @@ fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counte
             app.wait_running(2, SECONDS(60))?;
         }
         scale(&scene, &app, 1)?;
-        wait_spread(&app, &[12])?;
-        orders
-            .join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        wait_spread(&app, &[12])
     })?;
     scene.wait_drained(SECONDS(60))?;
     ensure!(total(&app, 0, "storeWipes")? == 0, "{}", app.status(0)?);
