@@ -1,6 +1,8 @@
 //! Tests of the tools themselves on a real broker, the one that `STREAMAPP_TEST_KAFKA` names: `e2e/test broker` starts
 //! it. Each test has topics of its own.
 
+mod scenarios;
+
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;

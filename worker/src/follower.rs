@@ -2,8 +2,10 @@
 
 use kafka::{Consumer, Event, PartitionQueue, Start, Wakeup};
 
+use protocol::ChangelogPosition;
+
 use crate::restore::RestoreError;
-use crate::store::{ChangelogPosition, FlushWait, TaskDb};
+use crate::store::{FlushWait, TaskDb};
 
 /// Records applied to the store at once.
 const BATCH: usize = 2_000;

@@ -6,20 +6,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kafka::{Admin, Consumer, Isolation, Settings, Start};
-use protocol::{ApplicationId, Positions, TaskState};
+use protocol::{ApplicationId, CannotContinue, Positions, TaskState};
 use topology::plan::SubTopology;
 
 use crate::control::REQUEST_TIMEOUT;
 use crate::failpoint::{self, Point};
 use crate::follower::{Follower, Tail};
 use crate::shared::{Shared, TaskShared, add};
-use crate::store::{ChangelogPosition, FlushWait, Label, StoreError, StoreMemory, TaskDb, set_aside};
+use crate::store::{FlushWait, Label, StoreError, StoreMemory, TaskDb, set_aside};
 
 /// Prefetched bytes per changelog partition of a restore, in KiB.
 const PREFETCH_KIB: u32 = 16 * 1024;
-/// `delete.retention.ms` of changelogs: tombstones live this long, so a store that was caught up more than half
-/// of it ago may have missed some.
-pub(crate) const TOMBSTONE_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A restore that reads nothing for this long is given up (and begun again from where it came).
 const STALL: Duration = Duration::from_secs(60);
 
@@ -146,10 +143,10 @@ impl Restorer<'_> {
     fn tails(
         &self,
         sub_topology: &SubTopology,
-        db: TaskDb,
+        mut db: TaskDb,
         task: &TaskShared,
     ) -> Result<(TaskDb, Vec<Tail>), RestoreError> {
-        let why = match self.continued(sub_topology, &db, task.id.partition)? {
+        let why = match self.continued(sub_topology, &mut db, task.id.partition)? {
             Ok(tails) => return Ok((db, tails)),
             Err(why) => why,
         };
@@ -157,9 +154,9 @@ impl Restorer<'_> {
         let path = self.path(task);
         let aside = set_aside(&path, kafka::now_ms())?;
         add(&self.shared.counters.store_wipes, 1);
-        tracing::warn!(task = %task.id, why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
-        let db = self.open(sub_topology, task)?;
-        match self.continued(sub_topology, &db, task.id.partition)? {
+        tracing::warn!(task = %task.id, %why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
+        let mut db = self.open(sub_topology, task)?;
+        match self.continued(sub_topology, &mut db, task.id.partition)? {
             Ok(tails) => Ok((db, tails)),
             Err(_) => Err(RestoreError::Missing(path.display().to_string())),
         }
@@ -169,9 +166,9 @@ impl Restorer<'_> {
     fn continued(
         &self,
         sub_topology: &SubTopology,
-        db: &TaskDb,
+        db: &mut TaskDb,
         partition: i32,
-    ) -> Result<Result<Vec<Tail>, String>, RestoreError> {
+    ) -> Result<Result<Vec<Tail>, CannotContinue>, RestoreError> {
         let all = Consumer::new(self.settings, &self.application.0, Isolation::ReadUncommitted, 64)?;
         let mut tails = Vec::new();
         for (store, spec) in sub_topology.stores.iter().enumerate() {
@@ -179,12 +176,13 @@ impl Restorer<'_> {
             let found = self.admin.topic(&topic, REQUEST_TIMEOUT)?;
             let topic_id = found.ok_or_else(|| RestoreError::Missing(topic.clone()))?.id;
             let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
-            let known = db.positions.changelogs.get(&spec.name);
-            if let Some(why) =
-                known.and_then(|known| cannot_continue(known, &topic_id, target, db.positions.as_of_ms))
-            {
-                return Ok(Err(why));
-            }
+            let resumed = db
+                .positions
+                .resume(&spec.name, &topic_id, (low, target), kafka::now_ms());
+            let offset = match resumed {
+                Ok(offset) => offset,
+                Err(why) => return Ok(Err(why)),
+            };
             tails.push(Tail {
                 store,
                 name: spec.name.clone(),
@@ -193,7 +191,7 @@ impl Restorer<'_> {
                 at: Start {
                     topic,
                     partition,
-                    offset: known.map_or(low, |known| known.offset.max(low)),
+                    offset,
                 },
             });
         }
@@ -246,48 +244,5 @@ impl Restorer<'_> {
             failpoint::reach(Point::DuringRestore, || ());
         }
         follower.close(&consumer)
-    }
-}
-
-/// Why a store with this changelog position cannot be brought up to date by reading on.
-fn cannot_continue(known: &ChangelogPosition, topic_id: &str, high: i64, as_of_ms: i64) -> Option<String> {
-    if known.topic_id != topic_id {
-        Some("the changelog topic was re-created".to_owned())
-    } else if known.offset > high {
-        Some(format!(
-            "the store stands at changelog offset {}, the topic ends at {high}",
-            known.offset
-        ))
-    } else {
-        let age = kafka::now_ms() - as_of_ms;
-        let bound = i64::try_from(TOMBSTONE_RETENTION.as_millis() / 2).unwrap_or(i64::MAX);
-        (as_of_ms > 0 && age > bound).then(|| {
-            format!(
-                "the store was last caught up {} hours ago; tombstones may be gone",
-                age / 3_600_000
-            )
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn position(offset: i64) -> ChangelogPosition {
-        ChangelogPosition {
-            topic_id: "a".into(),
-            offset,
-        }
-    }
-
-    #[test]
-    fn a_store_goes_on_only_from_a_place_its_changelog_still_vouches_for() {
-        let now = kafka::now_ms();
-        assert_eq!(cannot_continue(&position(5), "a", 5, now), None);
-        assert!(cannot_continue(&position(5), "b", 5, now).is_some());
-        assert!(cannot_continue(&position(6), "a", 5, now).is_some());
-        let old = now - i64::try_from(TOMBSTONE_RETENTION.as_millis()).unwrap() / 2 - 1;
-        assert!(cannot_continue(&position(5), "a", 5, old).is_some());
     }
 }

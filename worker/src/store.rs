@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::{Positions, TaskId};
+use protocol::{StorePositions, TaskId};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, FlushOptions, Options, WriteBatch,
     WriteBufferManager, WriteOptions,
@@ -135,26 +135,6 @@ impl Label {
     }
 }
 
-/// Positions as a store keeps them: the task's, and where its changelogs are known to be contained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct StorePositions {
-    /// The task's positions as of the last applied transaction; absent while a first restore runs.
-    pub(crate) task: Option<Positions>,
-    /// Per store: everything below this offset of its changelog is in the store.
-    pub(crate) changelogs: BTreeMap<String, ChangelogPosition>,
-    /// When the store was last known to be caught up, in milliseconds since the Unix epoch.
-    pub(crate) as_of_ms: i64,
-}
-
-/// A lower bound of what a store contains of its changelog.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ChangelogPosition {
-    pub(crate) topic_id: String,
-    pub(crate) offset: i64,
-}
-
 /// Memory that all stores of the process share.
 pub(crate) struct StoreMemory {
     cache: Cache,
@@ -223,11 +203,7 @@ impl TaskDb {
                 })?
             }
             Some(Err(error)) => return Err(rocks(error)),
-            Some(Ok(None)) | None => StorePositions {
-                task: None,
-                changelogs: BTreeMap::new(),
-                as_of_ms: 0,
-            },
+            Some(Ok(None)) | None => StorePositions::default(),
         };
         Ok(Self {
             db: Arc::new(db),
@@ -427,6 +403,7 @@ pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError>
 mod tests {
     use super::*;
     use engine::Store as _;
+    use protocol::ChangelogPosition;
 
     fn label(application: &str) -> Label {
         let stores = BTreeMap::from([("s".to_owned(), "f".to_owned())]);

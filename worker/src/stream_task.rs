@@ -11,12 +11,12 @@ use kafka::{
     Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle,
     TransactionalProducer, Wakeup,
 };
-use protocol::Positions;
+use protocol::{Positions, StorePositions};
 
 use crate::control::REQUEST_TIMEOUT;
 use crate::seed::Seed;
 use crate::shared::{Counters, TaskShared, add};
-use crate::store::{FlushWait, StorePositions, StoreReader, TaskDb};
+use crate::store::{FlushWait, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
 /// A position that only moved over commit markers is committed when the task has been idle this long.

@@ -11,7 +11,7 @@ use topology::plan::TopicName;
 use crate::Application;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Tombstones of changelogs live a week: so long may a store be away before it is rebuilt.
+/// [`protocol::TOMBSTONE_RETENTION_MS`], as topics are configured.
 const TOMBSTONE_RETENTION_MS: &str = "604800000";
 
 /// Configuration of the topics that hold a compacted table per partition of their tasks.

@@ -10,6 +10,7 @@ mod placement;
 mod positions;
 mod record;
 mod status;
+mod store;
 
 pub use config::{Guarantee, KafkaConfig, WorkerConfig};
 pub use fold::{Claimant, Folded, Superseded, World};
@@ -18,3 +19,4 @@ pub use placement::{ACCEPTABLE_LAG, Placement, Wanted, WarmUp};
 pub use positions::{InputPosition, MirrorMismatch, Positions, check_mirror};
 pub use record::{Owner, Record, Standbys};
 pub use status::{Phase, Restore, TaskState, TaskStatus, Totals, WorkerStatus};
+pub use store::{CannotContinue, ChangelogPosition, StorePositions, TOMBSTONE_RETENTION_MS};

@@ -1,12 +1,6 @@
-//! Seeded simulation: a simulated broker, simulated processes of one ordinal, faults, and the real control-log fold
-//! and acquisition of [`protocol`]. A seed reproduces a run.
-//!
-//! Each step of a process is one request, so the scheduler can stop it, kill it or let another one run between
-//! any two of them. What must hold after every step is in [`world::Simulation::check`]; what a broken protocol
-//! would do is shown by [`process::Mutant`]s, each of which must be caught.
+//! Two ways to look for a schedule that breaks a promise of [`protocol`], without Kafka: [`model`] visits every interleaving of small
+//! scenarios, [`seeded`] runs whole workers through random schedules with faults.
 
-pub mod broker;
 pub mod model;
-pub mod process;
 pub mod random;
-pub mod world;
+pub mod seeded;

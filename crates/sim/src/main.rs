@@ -3,16 +3,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use report::Report;
 use serde::Serialize;
 use streamapp_sim::model::{Mutant, Scenario, explore, long_scenarios, scenarios, shortest};
-use streamapp_sim::process;
-use streamapp_sim::world::{Figures, Simulation};
+use streamapp_sim::seeded::{self, App, Figures, Simulation};
 
 /// Shows that the protocol keeps its promises, without Kafka: every interleaving of small scenarios, and random
 /// schedules with faults.
@@ -45,13 +44,16 @@ enum Command {
         /// The first seed; a seed reproduces its run
         #[arg(long, default_value_t = 0)]
         first: u64,
+        /// Schedules at a time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
 }
 
 fn main() -> ExitCode {
     let passed = match Cli::parse().command {
         Command::Model { only, long, jobs } => model(only.as_deref(), long, jobs),
-        Command::Schedules { seeds, first } => schedules(first..first.saturating_add(seeds)),
+        Command::Schedules { seeds, first, jobs } => schedules(first..first.saturating_add(seeds), jobs),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,
@@ -148,47 +150,52 @@ fn visit(scenario: &Scenario, figures: &Mutex<ModelFigures>) {
 #[derive(Debug, Default, Serialize)]
 struct ScheduleFigures {
     schedules: u64,
-    crashes: u64,
-    fences: u64,
-    outputs: u64,
+    faults: u64,
     violations: u64,
+    #[serde(flatten)]
+    totals: Figures,
 }
 
-fn schedules(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
+fn schedules(seeds: std::ops::Range<u64>, jobs: usize) -> anyhow::Result<bool> {
     let report = Report::begin("simulation", seeds.start);
-    let mut figures = ScheduleFigures::default();
-    for seed in seeds {
-        figures.schedules += 1;
-        match Simulation::new(seed, process::Mutant::Faithful).run() {
-            Ok(Figures {
-                crashes,
-                fences,
-                outputs,
-            }) => {
-                figures.crashes += crashes;
-                figures.fences += fences;
-                figures.outputs += outputs;
-            }
-            Err(violation) => {
-                figures.violations += 1;
-                println!(
-                    "simulation: seed {seed}, step {}: {}",
-                    violation.step, violation.what
-                );
-            }
+    let app = Arc::new(App::new()?);
+    let figures = Mutex::new(ScheduleFigures::default());
+    let next = AtomicU64::new(seeds.start);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                let seeds = std::iter::from_fn(|| {
+                    let seed = next.fetch_add(1, Ordering::AcqRel);
+                    (seed < seeds.end).then_some(seed)
+                });
+                for seed in seeds {
+                    let run = Simulation::new(&app, seed, seeded::Mutant::Faithful).run();
+                    let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+                    figures.schedules += 1;
+                    match run {
+                        Ok(run) => figures.totals += run,
+                        Err(seeded::Violation { step, what, .. }) => {
+                            figures.violations += 1;
+                            println!("simulation: seed {seed}, step {step}: {what}");
+                        }
+                    }
+                }
+            });
         }
-    }
-    let passed = figures.violations == 0 && figures.crashes > 0 && figures.fences > 0;
+    });
+    let mut figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    figures.faults = figures.totals.faults();
+    let passed = figures.violations == 0 && figures.totals.kills > 0 && figures.totals.handovers > 0;
     report.end(passed, &figures)?;
     let ScheduleFigures {
         schedules,
-        crashes,
-        fences,
-        outputs,
+        faults,
         violations,
+        totals,
     } = figures;
     println!(
-        "simulation: schedules={schedules} crashes={crashes} fences={fences} outputs={outputs} violations={violations}"
+        "simulation: schedules={schedules} steps={} faults={faults} kills={} handovers={} fences={} results={} violations={violations}",
+        totals.steps, totals.kills, totals.handovers, totals.fences, totals.results
     );
     println!(
         "{} passed, {} failed, 0 skipped",

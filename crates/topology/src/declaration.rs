@@ -291,7 +291,8 @@ pub struct Aggregate {
     /// Value of a key before its first record; reads no record.
     #[schemars(extend("format" = "cel"))]
     pub initial: String,
-    /// New value from `aggregate` (the value so far), `key` and `value`; has the type of `initial`.
+    /// New value from `aggregate` (the value so far), `key` and `value`; has the type of `initial`. `null` deletes the key, and
+    /// its next record begins with `initial` again.
     #[schemars(extend("format" = "cel"))]
     pub add: String,
 }

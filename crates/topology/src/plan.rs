@@ -62,7 +62,8 @@ pub enum Op {
     /// Replaces the value.
     MapValues(Expr),
     /// Updates the aggregate of the record's key and forwards (key, new aggregate). A null key or value drops
-    /// the record (counted). The result's timestamp is max(record, stored), as in Kafka Streams.
+    /// the record (counted). A null aggregate deletes the key and is forwarded as a tombstone. The result's timestamp is
+    /// max(record, stored), as in Kafka Streams.
     Aggregate {
         /// The store that holds the aggregates.
         store: StoreIndex,

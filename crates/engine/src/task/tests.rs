@@ -375,6 +375,34 @@ fn a_result_has_the_later_timestamp_of_record_and_aggregate() {
 }
 
 #[test]
+fn a_null_aggregate_deletes_the_key_and_goes_on_as_a_tombstone() {
+    let add = "aggregate + value.amount > 2 ? null : aggregate + value.amount";
+    let aggregate = json!({"store": "sums", "initial": "0", "add": add});
+    let plan = planned(
+        json!({}),
+        json!([{"groupByKey": {}}, {"aggregate": aggregate}, {"toStream": {}}]),
+        "Long",
+    );
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for offset in 0..2 {
+        task.process(&record(offset, Some("k"), Some(&order(2))), &mut output)
+            .unwrap();
+        task.commit_in_memory();
+    }
+    assert_eq!(task.stores()[0].values.len(), 0, "deleted");
+    task.process(&record(2, Some("k"), Some(&order(1))), &mut output)
+        .unwrap();
+    let key = || Some(b"k".to_vec());
+    let expected = [
+        (0, key(), long(2), 1000),
+        (0, key(), None, 1001),
+        (0, key(), long(1), 1002),
+    ];
+    assert_eq!(output.sent, expected, "the key begins anew");
+}
+
+#[test]
 fn stream_time_is_staged_and_committed_with_the_writes() {
     let mut task = task(&sums(), 0);
     let mut output = Collected::default();

@@ -112,7 +112,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         moving.scope(Value::Null, self.record, self.arena)
     }
 
-    /// Reads the key's aggregate, adds the record, stages and forwards the result. Its timestamp is the later
+    /// Reads the key's aggregate, adds the record, stages and forwards the result; a null one deletes the key. Its timestamp is the later
     /// of the two, as in Kafka Streams (KIP-258, `KStreamAggregate`).
     fn aggregate(
         &mut self,
@@ -142,12 +142,15 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             staging, key, next, ..
         } = &mut *self.state;
         next.clear();
-        row::encode_timestamped(&spec.value, timestamp, value, next).map_err(|error| {
-            let reason = format!("store `{}`: {error}", spec.name);
-            Failure::new(ErrorCategory::Serialization, node, reason)
-        })?;
+        let deleted = matches!(value, Value::Null);
+        if !deleted {
+            row::encode_timestamped(&spec.value, timestamp, value, next).map_err(|error| {
+                let reason = format!("store `{}`: {error}", spec.name);
+                Failure::new(ErrorCategory::Serialization, node, reason)
+            })?;
+        }
         if let Some(staging) = staging.get_mut(store) {
-            staging.put(location, key, Some(next), timestamp);
+            staging.put(location, key, (!deleted).then_some(next.as_slice()), timestamp);
         }
         Ok(Moving {
             key: moving.key,

@@ -82,7 +82,7 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
     }
 }
 
-/// `initial` and `add`. On errors: all of them.
+/// `initial` and `add`, which may be null (the key is deleted). On errors: all of them.
 pub(crate) fn compile_aggregate(
     aggregate: &Aggregate,
     env: &Env,
@@ -104,7 +104,8 @@ pub(crate) fn compile_aggregate(
     };
     let path = path.field("add");
     let add = compile(&aggregate.add, &env, &path).map_err(|error| vec![error])?;
-    if add.ty() == initial.ty() {
+    let deletes = matches!(add.ty(), Type::Optional(inner) if **inner == *initial.ty());
+    if add.ty() == initial.ty() || deletes {
         return Ok((initial, add));
     }
     let message = format!(

@@ -1,0 +1,138 @@
+//! The application that the simulation runs: orders → repartition by customer → sums, which are deleted when they exceed a
+//! limit → results. Two sub-topologies, one with a store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol::{ApplicationId, TaskId};
+use topology::Plan;
+
+use super::broker::Record;
+
+/// Partitions of every topic of the application; of the positions topic twice as many.
+pub(crate) const PARTITIONS: i32 = 2;
+const CUSTOMERS: i64 = 5;
+/// Orders of a customer in a row.
+const BLOCK: i64 = 6;
+/// A sum beyond it is deleted: the last order of a block does that.
+const LIMIT: i64 = 60;
+
+/// Topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Topic {
+    Control,
+    Positions,
+    Orders,
+    Repartition,
+    Changelog,
+    Sums,
+}
+
+/// The application.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) id: ApplicationId,
+    pub(crate) plan: Arc<Plan>,
+    /// Every task of the plan.
+    pub(crate) tasks: Vec<TaskId>,
+    topics: BTreeMap<String, Topic>,
+}
+
+impl App {
+    /// Plans it.
+    ///
+    /// # Errors
+    /// When the language has changed under it.
+    pub fn new() -> anyhow::Result<Self> {
+        let add = format!("aggregate + value.amount > {LIMIT} ? null : aggregate + value.amount");
+        let declaration = serde_json::json!({
+            "language": "v1",
+            "types": [{"name": "Order", "fields": {"customer": "string", "amount": "int"}}],
+            "streams": [{
+                "name": "orders", "topic": "orders", "key": {"serde": "String"},
+                "value": {"serde": "Json", "type": "Order"},
+            }],
+            "pipelines": [{
+                "name": "by-order", "from": "orders", "to": {"topic": "sums", "value": {"serde": "Long"}},
+                "steps": [
+                    {"selectKey": "value.customer"},
+                    {"groupByKey": {}},
+                    {"aggregate": {"store": "by-customer", "initial": "0", "add": add}},
+                    {"toStream": {}},
+                ],
+            }],
+        });
+        let plan = topology::plan(&serde_json::from_value(declaration)?)
+            .map_err(|errors| anyhow::anyhow!("the simulated application: {errors:?}"))?;
+        let id = ApplicationId("simulated".to_owned());
+        let mut topics = BTreeMap::from([
+            ("orders".to_owned(), Topic::Orders),
+            ("sums".to_owned(), Topic::Sums),
+        ]);
+        let mut tasks = Vec::new();
+        for sub in &plan.sub_topologies {
+            for store in &sub.stores {
+                topics.insert(store.changelog.resolve(&id.0), Topic::Changelog);
+            }
+            for sink in &sub.sinks {
+                topics
+                    .entry(sink.topic.resolve(&id.0))
+                    .or_insert(Topic::Repartition);
+            }
+            tasks.extend((0..PARTITIONS).map(|partition| TaskId {
+                sub_topology: sub.name.clone(),
+                partition,
+            }));
+        }
+        Ok(Self {
+            id,
+            plan: Arc::new(plan),
+            tasks,
+            topics,
+        })
+    }
+
+    /// Whether a task has a store.
+    pub(crate) fn has_store(&self, task: &TaskId) -> bool {
+        let mut subs = self.plan.sub_topologies.iter();
+        subs.any(|sub| sub.name == task.sub_topology && !sub.stores.is_empty())
+    }
+
+    /// The topic of a name in Kafka.
+    pub(crate) fn topic(&self, name: &str) -> Topic {
+        // The application's own topics are all in the list.
+        self.topics.get(name).copied().unwrap_or(Topic::Control)
+    }
+}
+
+/// The order of a number, and its partition.
+pub(crate) fn order(number: i64) -> (i32, Record) {
+    let value = format!(
+        r#"{{"customer":"{}","amount":{}}}"#,
+        customer(number),
+        amount(number)
+    );
+    let partition = i32::try_from(number % i64::from(PARTITIONS)).unwrap_or(0);
+    let record = Record {
+        key: Some(format!("o{number}").into_bytes()),
+        value: Some(value.into_bytes()),
+        timestamp: number,
+    };
+    (partition, record)
+}
+
+/// Whose order it is.
+pub(crate) fn customer(number: i64) -> String {
+    format!("c{}", number / BLOCK % CUSTOMERS)
+}
+
+/// What it adds.
+pub(crate) fn amount(number: i64) -> i64 {
+    10 + number % 3
+}
+
+/// The sum after an order; `None`: deleted. The simulation's own idea of it.
+pub(crate) fn added(sum: Option<i64>, number: i64) -> Option<i64> {
+    let next = sum.unwrap_or(0) + amount(number);
+    (next <= LIMIT).then_some(next)
+}

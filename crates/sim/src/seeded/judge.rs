@@ -1,0 +1,225 @@
+//! What must hold, from what committed readers see: G1 (each order's effects once, in order), G3 (nobody commits work of a
+//! task that somebody else has gone on with) after every step, stores and changelog at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bumpalo::Bump;
+use protocol::{Guarantee, InputPosition, Positions, TaskId};
+use topology::{Type, Value};
+
+use super::app::{PARTITIONS, Topic, added, customer};
+use super::broker::{Broker, Isolation, Place, Record};
+use super::volume::Image;
+
+/// A sum of a customer after an order; `None`: deleted.
+type Sum = (String, Option<i64>);
+
+/// Follows all topics of the application.
+pub(crate) struct Judge {
+    guarantee: Guarantee,
+    orders: i64,
+    next: BTreeMap<Place, i64>,
+    repartitioned: BTreeSet<i64>,
+    /// Last order of a source partition in a repartition partition.
+    last_from: BTreeMap<(i32, i64), i64>,
+    /// Per partition: sums of the customers, in the order of the repartition topic, and where they stand.
+    expected: BTreeMap<i32, Vec<Sum>>,
+    sums: BTreeMap<String, i64>,
+    written: BTreeMap<i32, Vec<Sum>>,
+    /// Last committed positions.
+    positions: BTreeMap<TaskId, Positions>,
+}
+
+impl Judge {
+    pub(crate) fn new(guarantee: Guarantee, orders: i64) -> Self {
+        Self {
+            guarantee,
+            orders,
+            next: BTreeMap::new(),
+            repartitioned: BTreeSet::new(),
+            last_from: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            sums: BTreeMap::new(),
+            written: BTreeMap::new(),
+            positions: BTreeMap::new(),
+        }
+    }
+
+    /// Looks at what has become visible.
+    pub(crate) fn look(&mut self, broker: &Broker) -> Result<(), String> {
+        for partition in 0..PARTITIONS {
+            for record in self.news(broker, (Topic::Repartition, partition)) {
+                self.repartitioned(partition, &record)?;
+            }
+        }
+        for partition in 0..PARTITIONS {
+            for record in self.news(broker, (Topic::Sums, partition)) {
+                self.written(partition, &record)?;
+            }
+        }
+        for partition in 0..2 * PARTITIONS {
+            for record in self.news(broker, (Topic::Positions, partition)) {
+                self.committed(&record)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn news(&mut self, broker: &Broker, place: Place) -> Vec<Record> {
+        let next = self.next.entry(place).or_default();
+        if broker.last_stable(place) == *next {
+            return Vec::new();
+        }
+        let fetched = broker.fetch(place, *next, usize::MAX, Isolation::Committed);
+        *next = fetched.next;
+        fetched.records.into_iter().map(|(_, record)| record).collect()
+    }
+
+    fn repartitioned(&mut self, partition: i32, record: &Record) -> Result<(), String> {
+        let number = record.timestamp;
+        let customer = customer(number);
+        if record.key.as_deref() != Some(customer.as_bytes()) {
+            return Err(format!(
+                "G1: order {number} was repartitioned as {:?}",
+                record.key
+            ));
+        }
+        if !self.repartitioned.insert(number) {
+            return Err(format!("G1: order {number} was repartitioned twice"));
+        }
+        let from = (partition, number % i64::from(PARTITIONS));
+        if let Some(before) = self.last_from.insert(from, number)
+            && before > number
+        {
+            return Err(format!("G1: order {number} was repartitioned after {before}"));
+        }
+        let sum = added(self.sums.get(&customer).copied(), number);
+        match sum {
+            Some(sum) => self.sums.insert(customer.clone(), sum),
+            None => self.sums.remove(&customer),
+        };
+        self.expected.entry(partition).or_default().push((customer, sum));
+        Ok(())
+    }
+
+    fn written(&mut self, partition: i32, record: &Record) -> Result<(), String> {
+        let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+        let value = record.value.as_deref().map(|value| {
+            let bytes = value.try_into().unwrap_or_default();
+            i64::from_be_bytes(bytes)
+        });
+        let found = (key, value);
+        let written = self.written.entry(partition).or_default();
+        let expected = self.expected.entry(partition).or_default();
+        let holds = match self.guarantee {
+            Guarantee::ExactlyOnceV2 => expected.get(written.len()) == Some(&found),
+            // They may repeat, not lie.
+            Guarantee::AtLeastOnce => expected.contains(&found),
+        };
+        if !holds {
+            let at = written.len();
+            return Err(format!(
+                "G1: result {at} of partition {partition} is {found:?}, wanted {:?}",
+                expected.get(at)
+            ));
+        }
+        written.push(found);
+        Ok(())
+    }
+
+    fn committed(&mut self, record: &Record) -> Result<(), String> {
+        let document = serde_json::from_slice(record.value.as_deref().unwrap_or_default());
+        let positions: Positions = document.map_err(|error| format!("positions: {error}"))?;
+        let last = self.transactions(&positions.task);
+        if positions.transaction != last + 1 {
+            return Err(format!(
+                "G3: transaction {} of {} came after {last}",
+                positions.transaction, positions.task
+            ));
+        }
+        self.positions.insert(positions.task.clone(), positions);
+        Ok(())
+    }
+
+    /// Whether every order has had all its effects.
+    pub(crate) fn is_complete(&self) -> bool {
+        let orders = usize::try_from(self.orders).unwrap_or(0);
+        self.repartitioned.len() == orders
+            && (0..PARTITIONS).all(|partition| {
+                let expected = self.expected.get(&partition).map_or(&[][..], Vec::as_slice);
+                let written = self.written.get(&partition).map_or(&[][..], Vec::as_slice);
+                match self.guarantee {
+                    Guarantee::ExactlyOnceV2 => expected.len() == written.len(),
+                    Guarantee::AtLeastOnce => expected.iter().all(|sum| written.contains(sum)),
+                }
+            })
+    }
+
+    /// The task's last transaction.
+    pub(crate) fn transactions(&self, task: &TaskId) -> u64 {
+        self.positions
+            .get(task)
+            .map_or(0, |positions| positions.transaction)
+    }
+
+    /// Next offset of a task's input.
+    pub(crate) fn position(&self, task: &TaskId) -> Option<&InputPosition> {
+        self.positions
+            .get(task)
+            .and_then(|positions| positions.inputs.first())
+    }
+
+    /// How far it has come, for people.
+    pub(crate) fn progress(&self) -> String {
+        let written: usize = self.written.values().map(Vec::len).sum();
+        format!(
+            "{} of {} orders repartitioned, {written} results",
+            self.repartitioned.len(),
+            self.orders
+        )
+    }
+
+    /// Results so far.
+    pub(crate) fn results(&self) -> u64 {
+        let written: usize = self.written.values().map(Vec::len).sum();
+        u64::try_from(written).unwrap_or(u64::MAX)
+    }
+
+    /// G1 and G2 for the state: the changelog holds the sums, and the owner's store holds the changelog.
+    pub(crate) fn state(&self, broker: &Broker, partition: i32, store: &Image) -> Result<(), String> {
+        let place = (Topic::Changelog, partition);
+        let mut changelog = BTreeMap::new();
+        for (_, record) in broker.fetch(place, 0, usize::MAX, Isolation::Committed).records {
+            let key = record.key.unwrap_or_default();
+            match record.value {
+                Some(value) => changelog.insert(key, value),
+                None => changelog.remove(&key),
+            };
+        }
+        if changelog != store.values {
+            return Err(format!(
+                "the store of partition {partition} is {:?}, its changelog {changelog:?}",
+                store.values
+            ));
+        }
+        let arena = Bump::new();
+        let mut found = BTreeMap::new();
+        for (key, value) in &changelog {
+            let decoded = engine::row::decode_timestamped(&Type::Int, value, &arena);
+            let (_, Value::Int(sum)) = decoded.map_err(|error| format!("changelog: {error}"))? else {
+                return Err("the changelog holds something that is no sum".to_owned());
+            };
+            found.insert(String::from_utf8_lossy(key).into_owned(), sum);
+        }
+        let customers: BTreeSet<_> = self.expected.get(&partition).into_iter().flatten().collect();
+        let mut wanted = self.sums.clone();
+        wanted.retain(|customer, _| customers.iter().any(|(of, _)| of == customer));
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!(
+                "the changelog of partition {partition} holds {found:?}, wanted {wanted:?}"
+            ))
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! An operator: claims the application, assigns its tasks to the wanted number of workers, and fences ordinals that do
+//! not give up what they owe. Several may run at a time.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use protocol::{
+    Ordinal, Phase, Record, TaskId, TaskState, TaskStatus, Totals, Uid, Wanted, WarmUp, WorkerStatus, World,
+};
+
+use super::Reports;
+use super::app::PARTITIONS;
+use super::client::{CONTROL, ControlLog, Lost, Producer, Sim, control, pause};
+
+/// What operators see of the world beside the control log.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// Workers that there should be.
+    pub(crate) replicas: Rc<Cell<u32>>,
+    pub(crate) standbys: u32,
+    /// Ordinals with a live pod.
+    pub(crate) alive: Rc<std::cell::RefCell<BTreeSet<Ordinal>>>,
+    /// Processes whose pod is gone.
+    pub(crate) gone: Rc<std::cell::RefCell<Vec<Uid>>>,
+    pub(crate) reports: Reports,
+}
+
+/// An operator process.
+pub(crate) struct Operator {
+    pub(crate) sim: Rc<Sim>,
+    pub(crate) cluster: Cluster,
+}
+
+/// An operator with the right to write.
+struct Log {
+    control: ControlLog,
+    producer: Producer,
+}
+
+impl Operator {
+    /// Runs for ever.
+    pub(crate) async fn run(self) {
+        loop {
+            let Ok(mut log) = self.open().await else {
+                pause().await;
+                continue;
+            };
+            while self.look(&mut log).await.is_ok() {
+                pause().await;
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Log, ()> {
+        let id = self.sim.app.id.operator_transactional_id();
+        let producer = Producer::init(&self.sim, id).await.map_err(drop)?;
+        let mut control = ControlLog::open(&self.sim).await;
+        let (_, end) = self.sim.call(|broker| broker.watermarks(CONTROL)).await;
+        while control.follow().await < end {}
+        Ok(Log { control, producer })
+    }
+
+    /// Does one thing that is to be done.
+    async fn look(&self, log: &mut Log) -> Result<(), Lost> {
+        log.control.follow().await;
+        let world = &log.control.world;
+        if world.claim.is_none() {
+            return log
+                .write(|prev| Record::Claim {
+                    prev,
+                    cluster: "simulated".to_owned(),
+                    uid: Uid("app".to_owned()),
+                    description: String::new(),
+                })
+                .await;
+        }
+        let placement = self.place(world);
+        let owners = world.assignment.as_ref().map(|(_, owners)| owners);
+        if owners != Some(&placement.owners) || world.standbys != placement.standbys {
+            return log
+                .write(|prev| Record::Assignment {
+                    prev,
+                    owners: placement.owners,
+                    standbys: placement.standbys,
+                })
+                .await;
+        }
+        // One that does not give up in time is fenced, too.
+        let dead = |ordinal: &Ordinal| !self.cluster.alive.borrow().contains(ordinal) || self.sim.once_in(60);
+        if let Some(ordinal) = world.unsettled_ordinals().into_iter().find(dead) {
+            return self.fence(log, ordinal).await;
+        }
+        let gone = self.cluster.gone.borrow_mut().pop();
+        if let Some(uid) = gone {
+            return log.write(|prev| Record::Retired { prev, uid }).await;
+        }
+        Ok(())
+    }
+
+    fn place(&self, world: &World) -> protocol::Placement {
+        let statuses = self.statuses();
+        let stateful = self
+            .sim
+            .app
+            .tasks
+            .iter()
+            .filter(|task| self.sim.app.has_store(task));
+        let wanted = Wanted {
+            tasks: &self.sim.app.tasks,
+            stateful: &stateful.map(|task| task.sub_topology.clone()).collect(),
+            workers: self.cluster.replicas.get(),
+            standbys: self.cluster.standbys,
+            positions: 2 * PARTITIONS,
+            warm_up: if self.cluster.standbys > 0 {
+                WarmUp::By(&statuses)
+            } else {
+                WarmUp::No
+            },
+        };
+        wanted.place(world)
+    }
+
+    fn statuses(&self) -> BTreeMap<Ordinal, WorkerStatus> {
+        let reports = self.cluster.reports.borrow();
+        let status = |(ordinal, lags): (&Ordinal, &BTreeMap<TaskId, i64>)| {
+            let copy = |(task, lag): (&TaskId, &i64)| TaskStatus {
+                id: task.clone(),
+                state: TaskState::Standby,
+                // What is nearly caught up in a store of five keys.
+                lag: if *lag > 4 { i64::MAX } else { *lag },
+                restore: None,
+                error: None,
+            };
+            let status = WorkerStatus {
+                application_id: self.sim.app.id.0.clone(),
+                ordinal: *ordinal,
+                uid: Uid(String::new()),
+                pid: 0,
+                nonce: 0,
+                phase: Phase::Running,
+                reason: None,
+                message: None,
+                open_transactions: 0,
+                lag: 0,
+                totals: Totals::default(),
+                tasks: lags.iter().map(copy).collect(),
+            };
+            (*ordinal, status)
+        };
+        reports.iter().map(status).collect()
+    }
+
+    /// Every id of the ordinal, then the record that says so.
+    async fn fence(&self, log: &mut Log, ordinal: Ordinal) -> Result<(), Lost> {
+        for thread in 0..log.control.world.threads(ordinal).max(1) {
+            let id = self.sim.app.id.transactional_id(ordinal, thread);
+            Producer::init(&self.sim, id).await.map_err(|_| Lost::Doubt)?;
+        }
+        self.sim.count(|figures| figures.fencings += 1);
+        let assignment = log.control.world.assignment.as_ref().map_or(-1, |(at, _)| *at);
+        log.write(|prev| Record::Fenced {
+            prev,
+            assignment,
+            ordinal,
+        })
+        .await
+    }
+}
+
+impl Log {
+    /// Writes a record that was decided on what was read; another operator's may come first, and it is ignored.
+    async fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record) -> Result<(), Lost> {
+        if self.producer.in_doubt() {
+            return Err(Lost::Doubt);
+        }
+        let before = self.control.world.operator_head;
+        let record = control(&decide(before));
+        self.producer.send(CONTROL, &[record]).await?;
+        self.producer.commit().await?;
+        while self.control.world.operator_head == before {
+            self.control.follow().await;
+        }
+        Ok(())
+    }
+}

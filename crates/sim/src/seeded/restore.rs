@@ -1,0 +1,273 @@
+//! From an assignment to a task that is ready: positions and their mirror are read, the store is brought up to them. Also
+//! copies, which follow a changelog for as long as they are wanted.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use protocol::{CannotContinue, ChangelogPosition, InputPosition, Owner, Positions, TaskId, check_mirror};
+
+use super::Mutant;
+use super::app::Topic;
+use super::broker::{Isolation, Place};
+use super::client::{Sim, pause};
+use super::thread::Seed;
+use super::volume::{Db, Volume};
+
+/// Id of the only changelog topic.
+const TOPIC_ID: &str = "changelog";
+
+/// A task on its way to a thread.
+pub(crate) struct Preparation {
+    pub(crate) given_up: Cell<bool>,
+    pub(crate) outcome: RefCell<Option<Outcome>>,
+}
+
+/// What became of it.
+pub(crate) enum Outcome {
+    Ready(Box<Seed>),
+    /// A person has to decide, or it was given up.
+    NotReady,
+}
+
+/// The last positions and the group's offset of a task's input.
+pub(crate) type Found = (Option<Positions>, Option<i64>);
+
+/// A task's sub-topology in the plan, and its input.
+fn outline(sim: &Sim, task: &TaskId) -> (usize, String, Place) {
+    let subs = &sim.app.plan.sub_topologies;
+    let sub = subs
+        .iter()
+        .position(|sub| sub.name == task.sub_topology)
+        .unwrap_or(0);
+    let name = subs[sub].source.topic.resolve(&sim.app.id.0);
+    let topic = sim.app.topic(&name);
+    (sub, name, (topic, task.partition))
+}
+
+/// The mirror, when no transaction holds it; then the last record of the task's positions partition.
+pub(crate) async fn find(sim: &Sim, task: &TaskId, owner: Owner) -> Found {
+    let (_, _, input) = outline(sim, task);
+    let mirror = loop {
+        if let Some(stable) = sim.call(|broker| broker.group_offset(input)).await {
+            break stable;
+        }
+    };
+    let place = (Topic::Positions, owner.positions_partition);
+    let (mut at, target) = sim.call(|broker| broker.watermarks(place)).await;
+    let mut last = None;
+    while at < target {
+        let fetched = sim
+            .call(|broker| broker.fetch(place, at, 32, Isolation::Committed))
+            .await;
+        if let Some((_, record)) = fetched.records.last() {
+            last = serde_json::from_slice(record.value.as_deref().unwrap_or_default()).ok();
+        }
+        at = fetched.next;
+        pause().await;
+    }
+    (last, mirror)
+}
+
+/// Where the task begins; `None`: a person has to decide.
+fn recovered(sim: &Sim, task: &TaskId, (last, mirror): Found) -> Option<Positions> {
+    let (_, topic, _) = outline(sim, task);
+    match (last, mirror) {
+        (Some(positions), mirror) => {
+            let mut inputs = positions.inputs.iter();
+            inputs
+                .all(|input| check_mirror(input, mirror).is_ok())
+                .then_some(positions)
+        }
+        (None, Some(_)) => None,
+        (None, None) => {
+            let start = vec![InputPosition {
+                topic,
+                partition: task.partition,
+                offset: 0,
+            }];
+            Some(Positions {
+                task: task.clone(),
+                transaction: 0,
+                inputs: start.clone(),
+                start,
+                stream_time: i64::MIN,
+            })
+        }
+    }
+}
+
+/// Prepares a task.
+pub(crate) async fn prepare(
+    sim: Rc<Sim>,
+    volume: Rc<RefCell<Volume>>,
+    (task, owner): (TaskId, Owner),
+    copy: Option<Copy>,
+    early: Option<Found>,
+    preparation: Rc<Preparation>,
+) {
+    let found = match early {
+        Some(found) => found,
+        None => find(&sim, &task, owner).await,
+    };
+    let outcome = match recovered(&sim, &task, found) {
+        None => {
+            sim.count(|figures| figures.holds += 1);
+            None
+        }
+        Some(positions) => {
+            let (sub_topology, ..) = outline(&sim, &task);
+            let has_store = !sim.app.plan.sub_topologies[sub_topology].stores.is_empty();
+            let restored = if has_store {
+                let copy = match copy {
+                    Some(copy) => copy,
+                    None => Copy::open(&sim, &volume, &task).await,
+                };
+                copy.restore(&positions, &preparation.given_up).await.map(Some)
+            } else {
+                Some(None)
+            };
+            restored.map(|db| Seed {
+                task,
+                sub_topology,
+                committed: positions,
+                positions_partition: owner.positions_partition,
+                db,
+            })
+        }
+    };
+    let outcome = outcome.map_or(Outcome::NotReady, |seed| Outcome::Ready(Box::new(seed)));
+    *preparation.outcome.borrow_mut() = Some(outcome);
+}
+
+/// A store that reads its changelog.
+pub(crate) struct Copy {
+    sim: Rc<Sim>,
+    db: Db,
+    store: String,
+    place: Place,
+    at: i64,
+    /// High watermark when it was opened.
+    target: i64,
+    /// Nothing was left to read at the last look.
+    at_end: bool,
+}
+
+impl Copy {
+    /// Opens a store. One that cannot be continued is set aside, and an empty one begins.
+    pub(crate) async fn open(sim: &Rc<Sim>, volume: &Rc<RefCell<Volume>>, task: &TaskId) -> Self {
+        let (sub, ..) = outline(sim, task);
+        let stores = &sim.app.plan.sub_topologies[sub].stores;
+        let store = stores.first().map(|store| store.name.clone()).unwrap_or_default();
+        let place = (Topic::Changelog, task.partition);
+        let (low, high) = sim.call(|broker| broker.watermarks(place)).await;
+        let mut db = volume.borrow_mut().open(task);
+        let resume = |db: &Db| {
+            let positions = &mut db.borrow_mut().memory.positions;
+            positions.resume(&store, TOPIC_ID, (low, high), sim.now_ms())
+        };
+        let at = match resume(&db) {
+            Err(CannotContinue::TooOld { .. }) if sim.mutant == Mutant::KeepsOldStores => {
+                let positions = &db.borrow().memory.positions;
+                positions.changelogs.get(&store).map_or(low, |known| known.offset)
+            }
+            Ok(at) => at,
+            Err(why) => {
+                if !matches!(why, CannotContinue::TooOld { .. }) {
+                    sim.break_promise(format!("G2: store of {task} set aside: {why}"));
+                }
+                sim.count(|figures| figures.store_wipes += 1);
+                volume.borrow_mut().set_aside(task);
+                db = volume.borrow_mut().open(task);
+                resume(&db).unwrap_or(low)
+            }
+        };
+        Self {
+            sim: Rc::clone(sim),
+            db,
+            store,
+            place,
+            at,
+            target: high,
+            at_end: false,
+        }
+    }
+
+    /// Reads what is there.
+    pub(crate) async fn follow(&mut self) {
+        let (place, at) = (self.place, self.at);
+        let fetched = self
+            .sim
+            .call(|broker| broker.fetch(place, at, 4, Isolation::Committed))
+            .await;
+        let mut store = self.db.borrow_mut();
+        for (_, record) in &fetched.records {
+            store.change(record.key.as_deref().unwrap_or_default(), record.value.as_deref());
+        }
+        // The data is between two transactions: no task positions belong to it.
+        store.memory.positions.task = None;
+        self.at = fetched.next;
+        self.at_end = fetched.at_end;
+        let count = u64::try_from(fetched.records.len()).unwrap_or(0);
+        self.sim.count(|figures| figures.restored += count);
+        let position = ChangelogPosition {
+            topic_id: TOPIC_ID.to_owned(),
+            offset: self.at,
+        };
+        let changelogs = &mut store.memory.positions.changelogs;
+        changelogs.insert(self.store.clone(), position);
+    }
+
+    /// Changelog offsets that it is behind.
+    pub(crate) fn lag(&self) -> i64 {
+        let (_, end) = self.sim.broker.borrow().watermarks(self.place);
+        end - self.at
+    }
+
+    /// Writes it to disk. A store that lacks nothing has seen every tombstone up to now.
+    pub(crate) fn flush(&self) {
+        let mut store = self.db.borrow_mut();
+        if self.at_end && self.lag() == 0 {
+            store.memory.positions.as_of_ms = self.sim.now_ms();
+        }
+        store.flush();
+    }
+
+    /// Reads up to a high watermark taken now; `None` when it is not wanted any more.
+    async fn restore(mut self, positions: &Positions, given_up: &Cell<bool>) -> Option<Db> {
+        let known = self
+            .db
+            .borrow()
+            .memory
+            .positions
+            .task
+            .as_ref()
+            .map_or(0, |p| p.transaction);
+        if known > positions.transaction {
+            self.sim.break_promise(format!(
+                "the store of {} has applied transaction {known}, the positions topic ends at {}",
+                positions.task, positions.transaction
+            ));
+        }
+        let place = self.place;
+        let (_, target) = self.sim.call(|broker| broker.watermarks(place)).await;
+        self.target = target;
+        loop {
+            self.follow().await;
+            if given_up.get() {
+                return None;
+            }
+            let there = self.at >= self.target || self.sim.mutant == Mutant::RestoresToWhatIsStable;
+            if self.at_end && there {
+                break;
+            }
+            pause().await;
+        }
+        {
+            let mut store = self.db.borrow_mut();
+            store.memory.positions.task = Some(positions.clone());
+            store.memory.positions.as_of_ms = self.sim.now_ms();
+            store.flush();
+        }
+        Some(self.db)
+    }
+}

@@ -1,0 +1,77 @@
+use super::*;
+
+fn app() -> Arc<App> {
+    Arc::new(App::new().unwrap())
+}
+
+fn first_violation(mutant: Mutant) -> Option<Violation> {
+    let app = app();
+    (0..3_000).find_map(|seed| Simulation::new(&app, seed, mutant).run().err())
+}
+
+/// `streamapp-sim schedules` runs many more.
+#[test]
+fn nothing_is_lost_repeated_or_reordered_under_any_schedule() {
+    let app = app();
+    for seed in 0..150 {
+        let run = Simulation::new(&app, seed, Mutant::Faithful).run();
+        assert!(run.is_ok(), "{run:?}");
+    }
+}
+
+#[test]
+fn a_run_is_reproduced_by_its_seed() {
+    let app = app();
+    let run = |seed| Simulation::new(&app, seed, Mutant::Faithful).run();
+    assert_eq!(run(42), run(42));
+}
+
+#[test]
+fn positions_read_before_init_are_caught() {
+    assert!(first_violation(Mutant::ReadsPositionsBeforeInit).is_some());
+}
+
+#[test]
+fn a_timeout_taken_for_an_abort_is_caught() {
+    assert!(first_violation(Mutant::TakesTimeoutForAbort).is_some());
+}
+
+#[test]
+fn a_producer_kept_in_doubt_is_caught() {
+    assert!(first_violation(Mutant::KeepsProducerInDoubt).is_some());
+}
+
+#[test]
+fn a_store_written_before_the_commit_is_caught() {
+    assert!(first_violation(Mutant::AppliesBeforeCommit).is_some());
+}
+
+#[test]
+fn a_process_that_ignores_its_successor_is_caught() {
+    assert!(first_violation(Mutant::NeverLeaves).is_some());
+}
+
+#[test]
+fn a_restore_that_ends_at_the_last_stable_offset_is_caught() {
+    assert!(first_violation(Mutant::RestoresToWhatIsStable).is_some());
+}
+
+#[test]
+fn a_store_that_has_missed_tombstones_is_caught() {
+    assert!(first_violation(Mutant::KeepsOldStores).is_some());
+}
+
+#[test]
+fn a_changelog_position_noted_before_the_commit_is_caught() {
+    assert!(first_violation(Mutant::NotesWhatIsSent).is_some());
+}
+
+#[test]
+fn tasks_given_up_only_in_word_are_caught() {
+    assert!(first_violation(Mutant::AdoptsWhileItRuns).is_some());
+}
+
+#[test]
+fn tasks_started_before_they_are_given_up_are_caught() {
+    assert!(first_violation(Mutant::StartsUnsettled).is_some());
+}

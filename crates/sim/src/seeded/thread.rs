@@ -1,0 +1,461 @@
+//! A stream thread: the loop of the worker over the real engine. Nothing reaches a store before the broker has said that
+//! the transaction is committed, and every error ends the session.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use engine::partition::partition_for;
+use engine::{Change, InputRecord, Output, OutputError, Task as Engine};
+use protocol::{Guarantee, Positions, TaskId};
+use topology::plan::TopicName;
+
+use super::Mutant;
+use super::app::{PARTITIONS, Topic};
+use super::broker::{Isolation, Place, Record};
+use super::client::{Lost, Producer, Sim, pause};
+use super::volume::{Db, Reader};
+
+/// What the session wants of its threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Run,
+    Drain,
+    Drop,
+}
+
+/// What it asks of one of them.
+pub(crate) enum Command {
+    Start(Box<Seed>),
+    /// Commit and close; then tell.
+    GiveUp(BTreeSet<TaskId>, Rc<Cell<bool>>),
+}
+
+/// What session and thread share.
+pub(crate) struct Post {
+    pub(crate) commands: RefCell<VecDeque<Command>>,
+    pub(crate) wanted: Cell<Wanted>,
+    pub(crate) ended: Cell<bool>,
+    /// Tasks given to the thread.
+    pub(crate) tasks: RefCell<BTreeSet<TaskId>>,
+}
+
+impl Post {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            commands: RefCell::default(),
+            wanted: Cell::new(Wanted::Run),
+            ended: Cell::new(false),
+            tasks: RefCell::default(),
+        })
+    }
+}
+
+/// A task, ready to run.
+pub(crate) struct Seed {
+    pub(crate) task: TaskId,
+    pub(crate) sub_topology: usize,
+    pub(crate) committed: Positions,
+    pub(crate) positions_partition: i32,
+    pub(crate) db: Option<Db>,
+}
+
+struct Task {
+    id: TaskId,
+    engine: Engine<Reader>,
+    db: Option<Db>,
+    store: Option<String>,
+    input: Place,
+    sinks: Vec<(Topic, bool)>,
+    position: i64,
+    committed: Positions,
+    positions_partition: i32,
+    dirty: bool,
+    moved_over_markers: bool,
+    next: Option<Positions>,
+}
+
+/// A result that waits to be sent.
+struct Sent {
+    place: Place,
+    external: bool,
+    record: Record,
+}
+
+/// Takes the results of one record.
+struct Collected<'a> {
+    sinks: &'a [(Topic, bool)],
+    sent: Vec<Sent>,
+}
+
+impl Output for Collected<'_> {
+    fn check(&self, _: usize, _: usize, _: usize) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        sink: usize,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+    ) -> Result<(), OutputError> {
+        let (topic, external) = self.sinks[sink];
+        let partition = partition_for(key.unwrap_or_default(), PARTITIONS);
+        self.sent.push(Sent {
+            place: (topic, partition),
+            external,
+            record: Record {
+                key: key.map(<[u8]>::to_vec),
+                value: value.map(<[u8]>::to_vec),
+                timestamp,
+            },
+        });
+        Ok(())
+    }
+}
+
+impl Task {
+    fn new(sim: &Sim, seed: Seed) -> Self {
+        let plan = &sim.app.plan;
+        let sub = &plan.sub_topologies[seed.sub_topology];
+        let topic = |name: &TopicName| sim.app.topic(&name.resolve(&sim.app.id.0));
+        let external = |name: &TopicName| matches!(name, TopicName::External(_));
+        let readers = seed.db.iter().map(|db| Reader(Rc::clone(db))).collect();
+        let mut engine = Engine::new(plan.clone(), seed.sub_topology, readers);
+        engine.restore_stream_time(seed.committed.stream_time);
+        let sinks = sub.sinks.iter();
+        Self {
+            engine,
+            db: seed.db,
+            store: sub.stores.first().map(|store| store.name.clone()),
+            input: (topic(&sub.source.topic), seed.task.partition),
+            sinks: sinks
+                .map(|sink| (topic(&sink.topic), external(&sink.topic)))
+                .collect(),
+            position: seed.committed.inputs.first().map_or(0, |input| input.offset),
+            id: seed.task,
+            committed: seed.committed,
+            positions_partition: seed.positions_partition,
+            dirty: false,
+            moved_over_markers: false,
+            next: None,
+        }
+    }
+
+    fn changes(&self) -> Vec<Record> {
+        let record = |change: Change<'_>| Record {
+            key: Some(change.key.to_vec()),
+            value: change.value.map(<[u8]>::to_vec),
+            timestamp: change.timestamp,
+        };
+        self.engine.changes(0).map(record).collect()
+    }
+
+    /// The positions record of the transaction under way.
+    fn next_positions(&mut self) -> Record {
+        let mut next = self.committed.clone();
+        next.transaction += 1;
+        next.stream_time = self.engine.stream_time();
+        for input in &mut next.inputs {
+            input.offset = self.position;
+        }
+        let record = Record {
+            key: Some(next.task.to_string().into_bytes()),
+            value: serde_json::to_vec(&next).ok(),
+            timestamp: 0,
+        };
+        self.next = Some(next);
+        record
+    }
+
+    fn apply(&mut self, now_ms: i64) {
+        let Some(next) = self.next.take() else {
+            return;
+        };
+        self.write_store(&next, now_ms);
+        self.engine.committed();
+        self.committed = next;
+        self.dirty = false;
+        self.moved_over_markers = false;
+    }
+
+    fn write_store(&self, next: &Positions, now_ms: i64) {
+        if let Some(db) = &self.db {
+            let mut store = db.borrow_mut();
+            for change in self.changes() {
+                store.change(&change.key.unwrap_or_default(), change.value.as_deref());
+            }
+            store.memory.positions.task = Some(next.clone());
+            store.memory.positions.as_of_ms = now_ms;
+        }
+    }
+
+    /// Back to the last commit; the next fetch begins there.
+    fn rewind(&mut self) {
+        self.engine.discard();
+        self.next = None;
+        self.dirty = false;
+        self.position = self.committed.inputs.first().map_or(0, |input| input.offset);
+    }
+}
+
+/// How a thread ended.
+enum End {
+    Drained,
+    /// With a producer that is not in doubt.
+    Dropped,
+    Lost,
+}
+
+impl From<Lost> for End {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+/// A stream thread.
+pub(crate) struct StreamThread {
+    pub(crate) sim: Rc<Sim>,
+    pub(crate) producer: Producer,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) post: Rc<Post>,
+    tasks: Vec<Task>,
+    began: bool,
+}
+
+impl StreamThread {
+    pub(crate) fn new(sim: &Rc<Sim>, producer: Producer, guarantee: Guarantee, post: &Rc<Post>) -> Self {
+        Self {
+            sim: Rc::clone(sim),
+            producer,
+            guarantee,
+            post: Rc::clone(post),
+            tasks: Vec::new(),
+            began: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let end = match self.process_until_told().await {
+            Ok(end) | Err(end) => end,
+        };
+        if matches!(end, End::Dropped) && self.began {
+            self.producer.abort().await;
+        }
+        self.post.ended.set(true);
+    }
+
+    async fn process_until_told(&mut self) -> Result<End, End> {
+        loop {
+            match self.post.wanted.get() {
+                Wanted::Run => {}
+                Wanted::Drain => {
+                    if self.began || self.tasks.iter().any(|task| task.dirty) {
+                        self.commit().await?;
+                    }
+                    self.flush().await;
+                    return Ok(End::Drained);
+                }
+                Wanted::Drop => return Ok(End::Dropped),
+            }
+            self.obey().await?;
+            for at in 0..self.tasks.len() {
+                self.step(at).await?;
+            }
+            let idle = || self.tasks.iter().any(|task| task.moved_over_markers);
+            if (self.began && self.sim.once_in(3)) || (!self.began && idle() && self.sim.once_in(8)) {
+                self.commit().await?;
+            }
+            if !self.began && self.sim.once_in(10) {
+                self.flush().await;
+            }
+            pause().await;
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), End> {
+        if self.producer.in_doubt() {
+            return Err(End::Lost);
+        }
+        self.began = true;
+        Ok(())
+    }
+
+    async fn step(&mut self, at: usize) -> Result<(), End> {
+        let (input, from) = (self.tasks[at].input, self.tasks[at].position);
+        let max = 1 + self.sim.random.borrow_mut().below(3);
+        let fetched = self
+            .sim
+            .call(|broker| broker.fetch(input, from, max, Isolation::Committed))
+            .await;
+        for (offset, record) in &fetched.records {
+            if !self.began {
+                self.begin()?;
+            }
+            for sent in self.process(at, *offset, record) {
+                if sent.external && self.guarantee == Guarantee::AtLeastOnce {
+                    let Sent { place, record, .. } = sent;
+                    self.sim.call(|broker| broker.append(place, record.clone())).await;
+                } else {
+                    self.producer.send(sent.place, &[sent.record]).await?;
+                }
+            }
+        }
+        let task = &mut self.tasks[at];
+        if fetched.at_end && fetched.next > task.position {
+            task.position = fetched.next;
+            task.moved_over_markers = true;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, at: usize, offset: i64, record: &Record) -> Vec<Sent> {
+        let task = &mut self.tasks[at];
+        let input = InputRecord {
+            topic: "input",
+            partition: task.input.1,
+            offset,
+            timestamp: record.timestamp,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+        };
+        let mut output = Collected {
+            sinks: &task.sinks,
+            sent: Vec::new(),
+        };
+        if let Err(error) = task.engine.process(&input, &mut output) {
+            self.sim.break_promise(error.to_string());
+        }
+        let sent = output.sent;
+        task.position = offset + 1;
+        task.dirty = true;
+        task.moved_over_markers = false;
+        sent
+    }
+
+    async fn commit(&mut self) -> Result<(), End> {
+        match self.transaction().await {
+            Err(End::Lost) if self.sim.mutant == Mutant::TakesTimeoutForAbort => {
+                self.tasks.iter_mut().for_each(Task::rewind);
+                self.began = false;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// One transaction: changelog, positions, offsets, commit; then the stores.
+    async fn transaction(&mut self) -> Result<(), End> {
+        if !self.began {
+            self.begin()?;
+        }
+        let mut offsets = BTreeMap::new();
+        for task in &mut self.tasks {
+            task.dirty |= task.moved_over_markers;
+            if !task.dirty {
+                continue;
+            }
+            let changes = task.changes();
+            if !changes.is_empty() {
+                let place = (Topic::Changelog, task.id.partition);
+                self.producer.send(place, &changes).await?;
+            }
+            if self.sim.mutant == Mutant::NotesWhatIsSent {
+                note_and_flush(&self.sim, task).await;
+            }
+            let place = (Topic::Positions, task.positions_partition);
+            let record = task.next_positions();
+            self.producer.send(place, &[record]).await?;
+            offsets.insert(task.input, task.position);
+            if self.sim.mutant == Mutant::AppliesBeforeCommit
+                && let Some(next) = &task.next
+            {
+                task.write_store(next, self.sim.now_ms());
+            }
+        }
+        self.producer.send_offsets(&offsets).await?;
+        self.producer.commit().await?;
+        self.began = false;
+        self.sim.count(|figures| figures.commits += 1);
+        for task in self.tasks.iter_mut().filter(|task| task.dirty) {
+            task.apply(self.sim.now_ms());
+            pause().await;
+        }
+        if self.producer.in_doubt() {
+            Err(End::Lost)
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn obey(&mut self) -> Result<(), End> {
+        let mut added = false;
+        loop {
+            let command = self.post.commands.borrow_mut().pop_front();
+            match command {
+                None => break,
+                Some(Command::Start(seed)) => {
+                    self.tasks.push(Task::new(&self.sim, *seed));
+                    added = true;
+                }
+                Some(Command::GiveUp(leaving, done)) => {
+                    if std::mem::take(&mut added) {
+                        self.begin_added().await?;
+                    }
+                    self.give_up(&leaving).await?;
+                    done.set(true);
+                }
+            }
+        }
+        if added { self.begin_added().await } else { Ok(()) }
+    }
+
+    /// The first transaction of a task holds its start vector and nothing else of it.
+    async fn begin_added(&mut self) -> Result<(), End> {
+        let mut any = false;
+        for task in self
+            .tasks
+            .iter_mut()
+            .filter(|task| task.committed.transaction == 0)
+        {
+            task.dirty = true;
+            any = true;
+        }
+        if any { self.commit().await } else { Ok(()) }
+    }
+
+    async fn give_up(&mut self, leaving: &BTreeSet<TaskId>) -> Result<(), End> {
+        if self.began {
+            self.commit().await?;
+        }
+        let (leave, stay) = std::mem::take(&mut self.tasks)
+            .into_iter()
+            .partition(|task| leaving.contains(&task.id));
+        self.tasks = stay;
+        for task in &leave {
+            note_and_flush(&self.sim, task).await;
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) {
+        for task in &self.tasks {
+            note_and_flush(&self.sim, task).await;
+        }
+    }
+}
+
+/// The changelog's end is noted as contained: every record of the task's transactions is applied, and nobody else writes it.
+async fn note_and_flush(sim: &Sim, task: &Task) {
+    let (Some(db), Some(store)) = (&task.db, &task.store) else {
+        return;
+    };
+    let place = (Topic::Changelog, task.id.partition);
+    let (_, end) = sim.call(|broker| broker.watermarks(place)).await;
+    if let Some(position) = db.borrow_mut().memory.positions.changelogs.get_mut(store) {
+        position.offset = end;
+    }
+    pause().await;
+    db.borrow_mut().flush();
+}

@@ -1,0 +1,95 @@
+//! Volumes: the stores of a worker, in memory and on disk. What is on disk is a prefix of what was applied, with the
+//! positions that belong to it; a crash leaves that.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use protocol::{StorePositions, TaskId};
+
+/// A store's content with its positions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) values: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) positions: StorePositions,
+}
+
+/// A task's store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) memory: Image,
+    disk: Image,
+}
+
+impl Store {
+    /// Puts or deletes a key.
+    pub(crate) fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.memory.values.insert(key.to_vec(), value.to_vec()),
+            None => self.memory.values.remove(key),
+        };
+    }
+
+    /// Writes what is in memory to disk.
+    pub(crate) fn flush(&mut self) {
+        self.disk.clone_from(&self.memory);
+    }
+
+    /// What a crash leaves.
+    fn crashed(&self) -> Self {
+        Self {
+            memory: self.disk.clone(),
+            disk: self.disk.clone(),
+        }
+    }
+}
+
+/// A store, open.
+pub(crate) type Db = Rc<RefCell<Store>>;
+
+/// The engine's view of it.
+pub(crate) struct Reader(pub(crate) Db);
+
+impl engine::Store for Reader {
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, engine::StoreError> {
+        into.clear();
+        let store = self.0.borrow();
+        let value = store.memory.values.get(key);
+        into.extend_from_slice(value.map_or(&[], Vec::as_slice));
+        Ok(value.is_some())
+    }
+}
+
+/// The stores of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Volume {
+    stores: BTreeMap<TaskId, Db>,
+}
+
+impl Volume {
+    /// Opens or creates a task's store.
+    pub(crate) fn open(&mut self, task: &TaskId) -> Db {
+        Rc::clone(self.stores.entry(task.clone()).or_default())
+    }
+
+    /// Sets a task's store aside.
+    pub(crate) fn set_aside(&mut self, task: &TaskId) {
+        self.stores.remove(task);
+    }
+
+    /// Every store that there is.
+    pub(crate) fn stores(&self) -> impl Iterator<Item = (&TaskId, &Db)> {
+        self.stores.iter()
+    }
+
+    /// What a crash leaves, also as a copy of the volume.
+    pub(crate) fn crashed(&self) -> Self {
+        let crashed = |(task, db): (&TaskId, &Db)| {
+            let store = db.borrow().crashed();
+            (task.clone(), Rc::new(RefCell::new(store)))
+        };
+        Self {
+            stores: self.stores.iter().map(crashed).collect(),
+        }
+    }
+}
