@@ -63,7 +63,9 @@ impl PrepareError {
             Self::Kafka(error) | Self::Control(control::Error::Kafka(error)) => {
                 error.recovery() != kafka::Recovery::Stop
             }
-            Self::Control(control::Error::Conflict | control::Error::Blocked { .. }) => true,
+            Self::Control(
+                control::Error::Conflict | control::Error::Blocked { .. } | control::Error::Behind { .. },
+            ) => true,
             Self::Control(_) | Self::TopicMissing(_) | Self::Topic(_) | Self::Claimed(_) => false,
         }
     }
@@ -82,6 +84,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) claiming: Claiming<'a>,
     pub(crate) uid: &'a Uid,
     pub(crate) state_dir: &'a Path,
+    /// So long may the control log get, in offsets.
+    pub(crate) snapshot_after: i64,
 }
 
 impl Preparation<'_> {
@@ -107,6 +111,7 @@ impl Preparation<'_> {
             replication_factor: self.replication_factor,
             create_external: self.create_topics,
             fences,
+            snapshot_after: self.snapshot_after,
         };
         Ok(application.settle(self.claiming)?)
     }

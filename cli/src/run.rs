@@ -61,6 +61,9 @@ pub(crate) struct RunArgs {
     /// Commit positions of idle tasks this often.
     #[arg(long, hide = true, value_name = "SECONDS")]
     refresh_offsets: Option<u64>,
+    /// Replace the control log by a snapshot when it has this many offsets.
+    #[arg(long, hide = true, value_name = "OFFSETS", default_value_t = control::SNAPSHOT_AFTER)]
+    snapshot_after: i64,
 }
 
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
@@ -103,6 +106,7 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         },
         uid: &uid,
         state_dir: &state_dir,
+        snapshot_after: args.snapshot_after,
     };
     if !prepare(args, &preparation, &view, &interrupts)? {
         return Ok(ExitCode::SUCCESS);

@@ -99,6 +99,8 @@ impl From<control::Error> for Problem {
             control::Error::Config(error) => Self::Config(error),
             control::Error::Missing(_)
             | control::Error::Blocked { .. }
+            | control::Error::Behind { .. }
+            | control::Error::Beheaded { .. }
             | control::Error::Unreadable { .. }
             | control::Error::Conflict => Self::Control(error),
         }
@@ -173,6 +175,7 @@ impl Application {
             create_external: None,
             // Assignments change only when nothing of the application runs.
             fences: &|_| true,
+            snapshot_after: control::SNAPSHOT_AFTER,
         }
         .settle(claiming)
         .map_err(|error| match error {

@@ -76,6 +76,8 @@ impl From<ControlError> for SessionEnd {
             ControlError::Log(Log::Blocked { .. } | Log::Conflict) => {
                 wait(Phase::Acquiring, "ControlLogBlocked")
             }
+            ControlError::Log(Log::Behind { .. }) => wait(Phase::Acquiring, "ControlLogBehind"),
+            ControlError::Log(Log::Beheaded { .. }) => wait(Phase::Hold, "ControlLogLost"),
             ControlError::Log(Log::Unreadable { .. }) => wait(Phase::Hold, "ControlLogUnreadable"),
             ControlError::Lost(_) => wait(Phase::Hold, "ControlLogLost"),
             ControlError::StateDir { .. } => Self::Failed {

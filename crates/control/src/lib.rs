@@ -9,14 +9,15 @@ mod positions;
 mod topics;
 
 pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
-pub use ownership::{Application, Claiming, SettleError, Settled};
+pub use ownership::{Application, Claiming, SNAPSHOT_AFTER, SettleError, Settled};
 pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
 pub use topics::TopicError;
 
 use std::time::{Duration, Instant};
 
 use kafka::{
-    Admin, Consumer, Event, Isolation, PlainProducer, Settings, Start, TopicHandle, TransactionalProducer,
+    Admin, Category, Consumer, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
+    TransactionalProducer,
 };
 use protocol::{ApplicationId, Folded, KafkaConfig, Ordinal, Record, World};
 
@@ -46,6 +47,24 @@ pub enum Error {
         offset: i64,
         /// Next offset.
         read: i64,
+    },
+    /// Records were deleted that this reader had not read: a snapshot holds them.
+    #[error(
+        "the beginning of control log {topic} was replaced by a snapshot while it was read; it is read again"
+    )]
+    Behind {
+        /// The topic.
+        topic: String,
+    },
+    /// Its beginning is gone, and there is no snapshot of it.
+    #[error(
+        "control log {topic} begins at offset {offset} with a record that is no snapshot: its beginning was deleted, so who owns which task is unknown. Restore the topic"
+    )]
+    Beheaded {
+        /// The topic.
+        topic: String,
+        /// Its first record.
+        offset: i64,
     },
     /// A record is not readable.
     #[error(
@@ -77,6 +96,19 @@ pub struct Reader {
     topic: String,
     topic_id: String,
     world: World,
+    /// First offset when it was opened.
+    low: i64,
+    /// Records read.
+    records: u64,
+    snapshot: Option<Snapshot>,
+}
+
+/// A snapshot that was read.
+#[derive(Clone, Copy)]
+struct Snapshot {
+    offset: i64,
+    /// Records read before it.
+    before: u64,
 }
 
 impl Reader {
@@ -101,7 +133,17 @@ impl Reader {
             topic,
             topic_id: found.id,
             world: World::default(),
+            low,
+            records: 0,
+            snapshot: None,
         })
+    }
+
+    /// Offsets since the log's first record, or since its last snapshot.
+    #[must_use]
+    pub fn length(&self) -> i64 {
+        let snapshot = self.snapshot.map_or(self.low, |snapshot| snapshot.offset);
+        self.world.next_offset - snapshot
     }
 
     /// The topic's id (KIP-516).
@@ -127,29 +169,54 @@ impl Reader {
     /// Applies what arrives within `timeout`; returns the offset up to which everything was read, if known.
     ///
     /// # Errors
-    /// Errors of fetching, unreadable records.
+    /// Errors of fetching, unreadable records, [`Error::Behind`] when the log was shortened beyond what was read.
     pub fn follow(&mut self, timeout: Duration) -> Result<Option<i64>, Error> {
         let mut wait = timeout;
         let mut read_to = None;
-        while let Some(event) = self.consumer.poll(wait)? {
+        while let Some(event) = self.consumer.poll(wait).map_err(|error| self.failed(error))? {
             wait = Duration::ZERO;
             match event {
                 Event::Record(message) => {
                     let offset = message.offset();
-                    let record: Record = serde_json::from_slice(message.value().unwrap_or_default())
-                        .map_err(|error| Error::Unreadable {
-                            offset,
-                            reason: error.to_string(),
-                        })?;
-                    if self.world.apply(offset, &record) == Folded::Stale {
-                        tracing::warn!(offset, ?record, "stale operator record ignored");
-                    }
+                    let record = serde_json::from_slice(message.value().unwrap_or_default());
+                    let record = record.map_err(|error| Error::Unreadable {
+                        offset,
+                        reason: error.to_string(),
+                    })?;
+                    self.apply(offset, &record)?;
                     read_to = Some(offset + 1);
                 }
                 Event::EndOfPartition { offset, .. } => read_to = Some(offset),
             }
         }
         Ok(read_to)
+    }
+
+    fn failed(&self, error: kafka::Error) -> Error {
+        if error.category() == Category::OffsetOutOfRange {
+            let topic = self.topic.clone();
+            Error::Behind { topic }
+        } else {
+            error.into()
+        }
+    }
+
+    fn apply(&mut self, offset: i64, record: &Record) -> Result<(), Error> {
+        let is_snapshot = matches!(record, Record::Snapshot { .. });
+        if self.low > 0 && self.records == 0 && !is_snapshot {
+            let topic = self.topic.clone();
+            return Err(Error::Beheaded { topic, offset });
+        }
+        match self.world.apply(offset, record) {
+            Folded::Stale => tracing::warn!(offset, ?record, "stale operator record ignored"),
+            Folded::Applied if is_snapshot => {
+                let before = self.records;
+                self.snapshot = Some(Snapshot { offset, before });
+            }
+            Folded::Applied => {}
+        }
+        self.records += 1;
+        Ok(())
     }
 
     /// Reads through the record at `offset`.
@@ -287,6 +354,27 @@ impl OperatorLog {
                 _ => {}
             }
         }
+    }
+
+    /// Writes what the log says into it, and deletes what came before; nothing when a record came in between, which the
+    /// snapshot would not hold.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another operator record came first.
+    pub fn shorten(&mut self, admin: &Admin) -> Result<(), Error> {
+        let (world, records) = (Box::new(self.world().clone()), self.reader.records);
+        self.write(|prev| Record::Snapshot { prev, world })?;
+        if let Some(Snapshot { offset, before }) = self.reader.snapshot
+            && before == records
+        {
+            let topic = self.topic.name();
+            match admin.delete_records(&[(topic, 0, offset)], REQUEST_TIMEOUT) {
+                Ok(()) => tracing::info!(topic, offset, "control log begins with a snapshot"),
+                // A long log costs time, nothing else; the next snapshot is an occasion to try again.
+                Err(error) => tracing::warn!(topic, %error, "control log not shortened"),
+            }
+        }
+        Ok(())
     }
 
     /// Fences every producer of an ordinal, then says so.

@@ -34,7 +34,12 @@ pub struct Application<'a> {
     pub create_external: Option<i32>,
     /// Whether an ordinal that owes tasks cannot give them up by itself, and is fenced.
     pub fences: &'a dyn Fn(Ordinal) -> bool,
+    /// Offsets after which the control log is replaced by a snapshot; see [`SNAPSHOT_AFTER`].
+    pub snapshot_after: i64,
 }
+
+/// So long may the control log get, in offsets: some hundred acquisitions, read in a few milliseconds.
+pub const SNAPSHOT_AFTER: i64 = 1_000;
 
 /// What is done about a claim of somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +107,9 @@ impl Application<'_> {
         let made = self.ensure_control_log()?;
         let mut reader = self.reader()?;
         let end = reader.end()?;
-        let world = reader.read_to(end)?;
+        reader.read_to(end)?;
+        let is_long = reader.length() >= self.snapshot_after;
+        let world = reader.world();
         let mut log = if owns(&self.claimant, world) {
             None
         } else {
@@ -125,6 +132,15 @@ impl Application<'_> {
             };
             placement = self.assign(log, &tasks, positions)?;
             owing = log.world().unsettled_ordinals();
+        }
+        if is_long {
+            let log = match &mut log {
+                Some(log) => log,
+                None => log.insert(self.log()?),
+            };
+            if owns(&self.claimant, log.world()) {
+                log.shorten(self.admin)?;
+            }
         }
         Ok(Settled {
             created: made.into_iter().chain(created).collect(),

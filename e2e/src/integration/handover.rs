@@ -5,11 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rdkafka::consumer::Consumer as _;
 
 use super::crash::environment;
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::App;
+use crate::broker::{Isolation, REQUEST};
 use crate::check::{Example, Guarantee};
 use crate::wait;
 
@@ -51,6 +53,8 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
             ));
         }
     }
+    let name = "handover-log-shortened";
+    tests.push((name.to_owned(), Box::new(move || shortened(args, name))));
     tests
 }
 
@@ -177,6 +181,43 @@ fn crash(
     app.drain()?;
     let mut counted = scene.check(ORDERS, 0)?;
     counted.kills = 1;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// The control log is replaced by a snapshot again and again, while workers follow it and tasks move; those who come later
+/// begin with the snapshot.
+fn shortened(args: &Integration, name: &str) -> Result<Counted> {
+    const ORDERS: u64 = 8_000;
+    let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let mut launch = scene.launch();
+    launch.arguments = ["--snapshot-after", "4"].map(str::to_owned).to_vec();
+    let mut lows = vec![0];
+    for (run, first) in [0, ORDERS / 2].into_iter().enumerate() {
+        let mut app = launch.start()?;
+        app.wait_running(1, SECONDS(60))?;
+        scene.orders_beside(first, ORDERS / 2, RATE, || {
+            scale(&scene, &app, 2)?;
+            wait_spread(&app, &[6, 6])
+        })?;
+        scene.wait_drained(SECONDS(60))?;
+        for worker in 0..2 {
+            let status = app.status(worker)?;
+            ensure!(
+                status["nonce"] == 1,
+                "run {run}, worker {worker} was disturbed: {status}"
+            );
+        }
+        app.drain()?;
+        let all = scene.broker.consumer(&scene.id, Isolation::Uncommitted)?;
+        let (low, high) = all.fetch_watermarks(&format!("{}-control", scene.id), 0, REQUEST)?;
+        ensure!(
+            lows.last().is_some_and(|before| *before < low) && low < high,
+            "run {run}: the control log has the offsets {low}..{high}, after {lows:?}"
+        );
+        lows.push(low);
+    }
+    let counted = scene.check(ORDERS, 0)?;
     scene.clean()?;
     Ok(counted)
 }

@@ -215,6 +215,11 @@ pub(crate) struct ControlLog {
     sim: Rc<Sim>,
     pub(crate) world: World,
     next: i64,
+    /// Records that it had not read were replaced by a snapshot: it must be opened again.
+    pub(crate) is_behind: bool,
+    records: u64,
+    /// The last snapshot, and how many records were read before it.
+    snapshot: Option<(i64, u64)>,
 }
 
 /// Where the control log lies.
@@ -237,22 +242,51 @@ impl ControlLog {
             sim: Rc::clone(sim),
             world: World::default(),
             next: low,
+            is_behind: false,
+            records: 0,
+            snapshot: None,
         }
+    }
+
+    /// Offsets since the first record, or since the last snapshot.
+    pub(crate) fn length(&self) -> i64 {
+        self.next - self.snapshot.map_or(0, |(offset, _)| offset)
+    }
+
+    /// Records read.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The snapshot, when it holds all of the first `records` records and nothing came in between.
+    pub(crate) fn replaces(&self, records: u64) -> Option<i64> {
+        let tolerant = self.sim.mutant == Mutant::ShortensWithoutLooking;
+        self.snapshot
+            .filter(|(_, before)| *before == records || tolerant)
+            .map(|(offset, _)| offset)
     }
 
     /// Reads what is there; the offset up to which everything was read.
     pub(crate) async fn follow(&mut self) -> i64 {
         let from = self.next;
-        let fetched = self
-            .sim
-            .call(|broker| broker.fetch(CONTROL, from, 16, Isolation::Committed))
-            .await;
+        let fetch = |broker: &mut Broker| {
+            let there = from >= broker.watermarks(CONTROL).0;
+            there.then(|| broker.fetch(CONTROL, from, 16, Isolation::Committed))
+        };
+        let Some(fetched) = self.sim.call(fetch).await else {
+            self.is_behind = true;
+            return from;
+        };
         for (offset, record) in fetched.records {
             match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
                 Ok(record) => {
-                    if self.world.apply(offset, &record) == Folded::Stale {
+                    let folded = self.world.apply(offset, &record);
+                    if folded == Folded::Stale {
                         self.sim.count(|figures| figures.stale_records += 1);
+                    } else if matches!(record, Control::Snapshot { .. }) {
+                        self.snapshot = Some((offset, self.records));
                     }
+                    self.records += 1;
                 }
                 Err(error) => self
                     .sim
@@ -265,7 +299,7 @@ impl ControlLog {
 
     /// Reads through the record at `offset`.
     pub(crate) async fn read_through(&mut self, offset: i64) {
-        while self.world.next_offset <= offset {
+        while self.world.next_offset <= offset && !self.is_behind {
             self.follow().await;
         }
     }

@@ -1,14 +1,16 @@
 //! What must hold, from what committed readers see: G1 (each order's effects once, in order), G3 (nobody commits work of a
-//! task that somebody else has gone on with) after every step, stores and changelog at the end.
+//! task that somebody else has gone on with) and that a shortened control log says what the whole one said after every
+//! step, stores and changelog at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
-use protocol::{Guarantee, InputPosition, Positions, TaskId};
+use protocol::{Guarantee, InputPosition, Positions, TaskId, World};
 use topology::{Type, Value};
 
 use super::app::{PARTITIONS, Topic, added, customer};
 use super::broker::{Broker, Isolation, Place, Record};
+use super::client::CONTROL;
 use super::volume::Image;
 
 /// A sum of a customer after an order; `None`: deleted.
@@ -28,6 +30,10 @@ pub(crate) struct Judge {
     written: BTreeMap<i32, Vec<Sum>>,
     /// Last committed positions.
     positions: BTreeMap<TaskId, Positions>,
+    /// What every record of the control log says, those that were deleted since, too.
+    world: World,
+    /// First offset of the control log when it was last looked at.
+    control_low: i64,
 }
 
 impl Judge {
@@ -42,6 +48,8 @@ impl Judge {
             sums: BTreeMap::new(),
             written: BTreeMap::new(),
             positions: BTreeMap::new(),
+            world: World::default(),
+            control_low: 0,
         }
     }
 
@@ -60,6 +68,35 @@ impl Judge {
         for partition in 0..2 * PARTITIONS {
             for record in self.news(broker, (Topic::Positions, partition)) {
                 self.committed(&record)?;
+            }
+        }
+        self.control_log(broker)
+    }
+
+    fn control_log(&mut self, broker: &Broker) -> Result<(), String> {
+        let fold = |world: &mut World, from| {
+            let fetched = broker.fetch(CONTROL, from, usize::MAX, Isolation::Committed);
+            for (offset, record) in &fetched.records {
+                let record = serde_json::from_slice(record.value.as_deref().unwrap_or_default());
+                let record = record.map_err(|error| format!("control log: {error}"))?;
+                world.apply(*offset, &record);
+            }
+            Ok::<_, String>(fetched.next)
+        };
+        let next = self.next.entry(CONTROL).or_default();
+        if broker.last_stable(CONTROL) > *next {
+            *next = fold(&mut self.world, *next)?;
+        }
+        let (low, _) = broker.watermarks(CONTROL);
+        if low > self.control_low {
+            self.control_low = low;
+            let mut left = World::default();
+            fold(&mut left, low)?;
+            if left != self.world {
+                return Err(format!(
+                    "G4: from offset {low} the control log says {left:?}, all of it {:?}",
+                    self.world
+                ));
             }
         }
         Ok(())

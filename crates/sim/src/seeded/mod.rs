@@ -81,6 +81,8 @@ pub enum Mutant {
     AdoptsWhileItRuns,
     /// Tasks are started before their earlier owners have given them up.
     StartsUnsettled,
+    /// Records that a snapshot does not hold are deleted with those before it.
+    ShortensWithoutLooking,
 }
 
 /// A broken promise, with what is needed to see it again.
@@ -115,6 +117,8 @@ pub struct Figures {
     pub fences: u64,
     /// Operator records that were ignored since another came first.
     pub stale_records: u64,
+    /// Times that the control log was replaced by a snapshot.
+    pub snapshots: u64,
     /// Records read back from changelogs.
     pub restored: u64,
     /// Stores rebuilt because tombstones may have been gone.
@@ -174,6 +178,7 @@ impl AddAssign for Figures {
         self.fencings += other.fencings;
         self.fences += other.fences;
         self.stale_records += other.stale_records;
+        self.snapshots += other.snapshots;
         self.restored += other.restored;
         self.store_wipes += other.store_wipes;
         self.holds += other.holds;

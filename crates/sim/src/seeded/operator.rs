@@ -13,6 +13,9 @@ use super::Reports;
 use super::app::PARTITIONS;
 use super::client::{CONTROL, ControlLog, Lost, Producer, Sim, control, pause};
 
+/// Offsets after which the control log is replaced by a snapshot.
+const LONG: i64 = 40;
+
 /// What operators see of the world beside the control log.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -57,13 +60,20 @@ impl Operator {
         let producer = Producer::init(&self.sim, id).await.map_err(drop)?;
         let mut control = ControlLog::open(&self.sim).await;
         let (_, end) = self.sim.call(|broker| broker.watermarks(CONTROL)).await;
-        while control.follow().await < end {}
+        while control.follow().await < end {
+            if control.is_behind {
+                return Err(());
+            }
+        }
         Ok(Log { control, producer })
     }
 
     /// Does one thing that is to be done.
     async fn look(&self, log: &mut Log) -> Result<(), Lost> {
         log.control.follow().await;
+        if log.control.is_behind {
+            return Err(Lost::Doubt);
+        }
         let world = &log.control.world;
         if world.claim.is_none() {
             return log
@@ -94,6 +104,9 @@ impl Operator {
         let gone = self.cluster.gone.borrow_mut().pop();
         if let Some(uid) = gone {
             return log.write(|prev| Record::Retired { prev, uid }).await;
+        }
+        if log.control.length() > LONG {
+            log.shorten(&self.sim).await?;
         }
         Ok(())
     }
@@ -169,6 +182,17 @@ impl Operator {
 }
 
 impl Log {
+    /// Writes what the log says into it, and deletes what came before, unless a record came in between.
+    async fn shorten(&mut self, sim: &Sim) -> Result<(), Lost> {
+        let (world, records) = (Box::new(self.control.world.clone()), self.control.records());
+        self.write(|prev| Record::Snapshot { prev, world }).await?;
+        if let Some(offset) = self.control.replaces(records) {
+            sim.count(|figures| figures.snapshots += 1);
+            sim.call(|broker| broker.delete_records(CONTROL, offset)).await;
+        }
+        Ok(())
+    }
+
     /// Writes a record that was decided on what was read; another operator's may come first, and it is ignored.
     async fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record) -> Result<(), Lost> {
         if self.producer.in_doubt() {
@@ -180,6 +204,9 @@ impl Log {
         self.producer.commit().await?;
         while self.control.world.operator_head == before {
             self.control.follow().await;
+            if self.control.is_behind {
+                return Err(Lost::Doubt);
+            }
         }
         Ok(())
     }

@@ -75,3 +75,8 @@ fn tasks_given_up_only_in_word_are_caught() {
 fn tasks_started_before_they_are_given_up_are_caught() {
     assert!(first_violation(Mutant::StartsUnsettled).is_some());
 }
+
+#[test]
+fn a_snapshot_that_replaces_what_it_does_not_hold_is_caught() {
+    assert!(first_violation(Mutant::ShortensWithoutLooking).is_some());
+}

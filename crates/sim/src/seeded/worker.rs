@@ -105,6 +105,9 @@ impl Worker {
                 }
                 Action::ReadThrough(offset) => {
                     control.read_through(offset).await;
+                    if control.is_behind {
+                        return Err(End::Again);
+                    }
                     Done::Read(&control.world)
                 }
                 Action::InitTransactions(ids) => {
@@ -149,6 +152,9 @@ impl Session<'_> {
             self.control.follow().await;
             if self.worker.terminated.get() {
                 return self.end(Wanted::Drain, End::Gone).await;
+            }
+            if self.control.is_behind {
+                return self.end(Wanted::Drain, End::Again).await;
             }
             if self.crew.iter().any(|post| post.ended.get()) {
                 return self.end(Wanted::Drop, End::Again).await;
@@ -195,11 +201,14 @@ impl Session<'_> {
                     }
                     self.worker.sim.count(|figures| figures.handovers += 1);
                 }
-                Some(Duty::Append(record)) => match self.control.append(&record).await {
-                    Ok(offset) => self.control.read_through(offset).await,
-                    // Repeated at the next turn.
-                    Err(_) => return None,
-                },
+                Some(Duty::Append(record)) => {
+                    // Without an answer it is repeated at the next turn.
+                    let offset = self.control.append(&record).await.ok()?;
+                    self.control.read_through(offset).await;
+                    if self.control.is_behind {
+                        return None;
+                    }
+                }
             }
         }
     }
