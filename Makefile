@@ -21,7 +21,7 @@ PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e streamap
 REFERENCE := docs/reference/streamapp.md
 CRD := charts/streamapp-crds/templates/streamapps.yaml
 
-.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-sim test-integration test-e2e footprint bench figures verify clean broker-up broker-down cluster-up cluster-down
+.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-broker test-sim test-integration test-e2e soak footprint bench figures verify clean broker-up broker-down cluster-up cluster-down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ deny: ## licences, bans and sources of the dependencies
 test-unit: setup ## unit and property tests
 	cargo test --release --workspace
 
+# By make, as every other build: only it knows where RocksDB is kept once it is compiled.
+test-broker: setup ## the test environment itself, on the broker that STREAMAPP_TEST_KAFKA names
+	cargo test --release --workspace --bins --features streamapp-e2e/broker-tests broker_tests:: -- --test-threads 1
+
 test-sim: build ## every interleaving of small scenarios, and seeded schedules with faults
 	bin/streamapp-sim model
 	bin/streamapp-sim schedules
@@ -82,6 +86,9 @@ test-integration: build ## real Kafka, real RocksDB, kill -9
 
 test-e2e: build image ## the operator on a real cluster, real pods, Helm
 	@e2e/test cluster e2e
+
+soak: build ## faults of every kind at random for SOAK_MINUTES (30), and 100,000 schedules
+	@e2e/test soak
 
 footprint: build image ## CPU and memory of operator and workers, sizes of images and definition
 	@e2e/cluster-demo footprint

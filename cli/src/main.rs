@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
 
+mod control_log;
 mod offsets;
 mod prepare;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Scale(scale::ScaleArgs),
     /// Show where the tasks stand and how the group's offsets compare; restore the offsets, or skip lost records.
     Offsets(offsets::OffsetsArgs),
+    /// Show who owns the application and its tasks; begin a new control log when it was lost.
+    ControlLog(control_log::ControlLogArgs),
     /// Check a StreamApp file: every error with its line, column and a way out.
     Validate(validate::ValidateArgs),
     /// Print a completion script for a shell.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Scale(args) => scale::scale(&args),
         Command::Offsets(args) => offsets::offsets(&args),
+        Command::ControlLog(args) => control_log::control_log(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());

@@ -19,7 +19,8 @@ pub(crate) struct OffsetsArgs {
     /// repeated. Workers that hold for it go on.
     #[arg(long, conflicts_with = "skip_lost")]
     restore: bool,
-    /// Go on where the topic goes on for tasks whose next records were deleted: those records are never processed.
+    /// Go on where the topic goes on for tasks whose next records, or whose topic, were deleted: those records are never
+    /// processed. A topic that was made again is read from its beginning.
     #[arg(long)]
     skip_lost: bool,
     /// What to print.
@@ -89,6 +90,7 @@ fn look(args: &OffsetsArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
         Some(input) => {
             let way_out = match input.state {
                 OffsetsState::InputLost => "--skip-lost goes on where the topic goes on",
+                OffsetsState::TopicRecreated => "--skip-lost goes on at the beginning of the new topic",
                 OffsetsState::Good
                 | OffsetsState::Moving
                 | OffsetsState::OffsetsLost

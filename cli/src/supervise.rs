@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use protocol::{WorkerConfig, WorkerStatus};
 
-/// First and longest wait before a worker that died is started again.
+/// First and longest wait before a worker that died soon after its start is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-/// A worker that ran this long starts with the shortest wait again.
-const HEALTHY: Duration = Duration::from_secs(30);
+/// A worker that ran this long is started again at once.
+const HEALTHY: Duration = Duration::from_secs(5);
 /// How long a status request may take.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -98,9 +98,6 @@ impl Supervised {
             if self.started.elapsed() < self.backoff {
                 return Ok(Change::None);
             }
-            if !self.backoff.is_zero() {
-                self.restarts += 1;
-            }
             return Ok(Change::Started(self.start()?));
         };
         let Some(status) = child.try_wait()? else {
@@ -110,11 +107,11 @@ impl Supervised {
         if let Some(code @ (1..=3)) = status.code() {
             return Ok(Change::Ended(code, last_error(&self.log())));
         }
-        let longest = BACKOFF.1;
-        self.backoff = if self.started.elapsed() > HEALTHY || self.backoff.is_zero() {
-            BACKOFF.0
+        self.restarts += 1;
+        self.backoff = if self.started.elapsed() > HEALTHY {
+            Duration::ZERO
         } else {
-            (self.backoff * 2).min(longest)
+            (self.backoff * 2).clamp(BACKOFF.0, BACKOFF.1)
         };
         self.started = Instant::now();
         Ok(Change::Died(describe(status)))

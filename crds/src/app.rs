@@ -264,7 +264,7 @@ pub struct Resources {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("additionalProperties" = {"type": "string", "format": "quantity"}))]
     pub requests: BTreeMap<String, String>,
-    /// What the container may use.
+    /// What the container may use. A worker shares `memory` out among its stores, queues and caches; without a limit it uses up to 1 GiB.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("additionalProperties" = {"type": "string", "format": "quantity"}))]
     pub limits: BTreeMap<String, String>,

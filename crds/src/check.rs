@@ -1,9 +1,11 @@
 //! Checks of values that the schema cannot say.
 
+use protocol::MemoryBudget;
 use topology::Path;
 
 use crate::app::{Mechanism, REFUSED_CLIENT_PROPERTIES, StreamApp};
 use crate::duration::Duration;
+use crate::quantity;
 
 /// A message and what to write instead.
 type Problem = (String, Option<String>);
@@ -46,23 +48,14 @@ fn application_id(text: &str) -> Result<(), Problem> {
     }
 }
 
-/// The quantities that people write for CPU and memory; Kubernetes knows exponents, too.
 fn quantity(text: &str) -> Result<(), Problem> {
-    const UNITS: [&str; 15] = [
-        "", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "u",
-    ];
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = &text[digits.len()..];
-    let number = !digits.is_empty()
-        && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
-        && digits.parse::<f64>().is_ok_and(|value| value > 0.0);
-    if number && UNITS.contains(&unit) {
-        return Ok(());
+    match quantity::parse(text) {
+        Some(_) => Ok(()),
+        None => Err((
+            format!("`{text}` is no quantity"),
+            Some("e.g. `500m` of CPU, `1Gi` of memory".to_owned()),
+        )),
     }
-    Err((
-        format!("`{text}` is no quantity"),
-        Some("e.g. `500m` of CPU, `1Gi` of memory".to_owned()),
-    ))
 }
 
 fn bootstrap_servers(text: &str) -> Result<(), Problem> {
@@ -132,6 +125,12 @@ pub(crate) fn check(app: &StreamApp) -> Vec<(Path, Problem)> {
             path,
             (message, Some("set `tls`, or use `scram-sha-512`".to_owned())),
         ));
+    }
+    if let Some(limit) = app.memory_bytes()
+        && let Err(too_small) = MemoryBudget::of(limit, app.spec.threads)
+    {
+        let limits = root.field("spec").field("resources").field("limits");
+        problems.push((limits.field("memory"), (too_small.to_string(), None)));
     }
     let client_config = root.field("spec").field("kafka").field("clientConfig");
     for property in app.spec.kafka.client_config.keys() {

@@ -9,6 +9,7 @@ mod crd;
 mod diagnostic;
 mod duration;
 mod load;
+mod quantity;
 pub mod reasons;
 mod shape;
 mod source;

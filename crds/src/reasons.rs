@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 44] = [
+pub const REASONS: [Reason; 45] = [
     (
         "Running",
         Kind::Ready,
@@ -137,6 +137,11 @@ pub const REASONS: [Reason; 44] = [
         "InputLost",
         Kind::Stalled,
         "Records that were not yet processed are not in the topic any more.",
+    ),
+    (
+        "TopicRecreated",
+        Kind::Stalled,
+        "An input topic was deleted and made again under its name; `streamapp offsets` tells the way out.",
     ),
     (
         "PositionsLost",

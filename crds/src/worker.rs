@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use protocol::{ApplicationId, KafkaConfig, WorkerConfig};
 
 use crate::app::{Authentication, Guarantee, Mechanism, StreamApp};
+use crate::quantity;
 
 /// A value in a Secret that the spec refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +97,13 @@ impl StreamApp {
         })
     }
 
+    /// The memory limit of a worker, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Option<u64> {
+        let limit = self.spec.resources.as_ref()?.limits.get("memory")?;
+        quantity::parse(limit).map(|bytes| bytes as u64)
+    }
+
     /// The configuration of every worker.
     #[must_use]
     pub fn worker_config(&self, kafka: KafkaConfig, place: Place) -> WorkerConfig {
@@ -111,6 +119,7 @@ impl StreamApp {
             transaction_timeout_ms: spec.processing.transaction_timeout.as_millis(),
             kafka,
             topology: spec.topology.clone(),
+            memory_bytes: self.memory_bytes(),
             state_dir: place.state_dir,
             http_listen: place.http_listen,
         }

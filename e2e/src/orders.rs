@@ -86,10 +86,10 @@ fn write_note(random: &mut SplitMix, value: &mut String) {
 }
 
 /// Sebastiano Vigna's splitmix64, started anew for each order.
-struct SplitMix(u64);
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
-    fn of(seed: u64, index: u64) -> Self {
+    pub(crate) fn of(seed: u64, index: u64) -> Self {
         let mut mixed = SplitMix(seed);
         let start = mixed.next() ^ index.wrapping_mul(0xd129_0ea7_8d3c_4b61);
         SplitMix(start)
@@ -104,7 +104,7 @@ impl SplitMix {
     }
 
     /// A number from 0 up to, not including, `bound`; the bias of the modulo is of no concern here.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 }

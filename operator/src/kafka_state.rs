@@ -100,7 +100,7 @@ impl From<control::Error> for Problem {
             control::Error::Missing(_)
             | control::Error::Blocked { .. }
             | control::Error::Behind { .. }
-            | control::Error::Beheaded { .. }
+            | control::Error::Lost { .. }
             | control::Error::Unreadable { .. }
             | control::Error::Conflict => Self::Control(error),
         }
@@ -134,6 +134,7 @@ impl Problem {
             Self::Config(_) => Verdict::stalled("InvalidConfiguration", message),
             Self::Topic(TopicError::Missing(_)) => Verdict::stalled("TopicMissing", message),
             Self::Topic(_) => Verdict::stalled("PartitionCountChanged", message),
+            Self::Control(control::Error::Lost { .. }) => Verdict::stalled("ControlLogLost", message),
             Self::Control(_) => Verdict::progressing("ControlLogBusy", message),
             Self::Claimed { here, .. } => match here {
                 Neighbour::SameCluster => Verdict::stalled("ApplicationIdConflict", message),

@@ -17,11 +17,6 @@ pub(crate) enum ControlError {
     /// Reading or writing it failed.
     #[error(transparent)]
     Log(#[from] control::Error),
-    /// The log is not the one that this worker has followed before.
-    #[error(
-        "the control log was lost: {0}; nothing is processed, because who owns which task is unknown. Restore the topic, or remove worker.json from the state directory once every worker is stopped"
-    )]
-    Lost(String),
     /// The state directory cannot be used.
     #[error("state directory: {} {reason}", .path.display())]
     StateDir {
@@ -67,8 +62,13 @@ impl ControlLog {
         state_dir: &Path,
     ) -> Result<Self, ControlError> {
         let cluster_id = admin.cluster_id(REQUEST_TIMEOUT)?;
-        let reader = Reader::open(settings, admin, application)?;
         let file = state_dir.join("worker.json");
+        let mut reader = match Reader::open(settings, admin, application) {
+            Err(control::Error::Missing(topic)) if file.exists() => {
+                return Err(lost(&topic, "it does not exist"));
+            }
+            opened => opened?,
+        };
         let fresh = Memory {
             application_id: application.0.clone(),
             ordinal,
@@ -76,7 +76,9 @@ impl ControlLog {
             control_topic_id: reader.topic_id().to_owned(),
             applied_offset: 0,
         };
-        let memory = remembered(&file, fresh, reader.end()?)?;
+        let end = reader.end()?;
+        let topic = reader.topic().to_owned();
+        let memory = remembered(&file, fresh, &topic, end, reader.read_to(end)?)?;
         Ok(Self {
             reader,
             appender: Appender::new(settings, application)?,
@@ -88,6 +90,18 @@ impl ControlLog {
     /// The cluster's id.
     pub(crate) fn cluster_id(&self) -> &str {
         &self.memory.cluster_id
+    }
+
+    /// The log must be there, and the one that is followed: nobody tells a reader of a topic that was deleted.
+    pub(crate) fn is_there(&self, admin: &Admin, timeout: Duration) -> Result<(), ControlError> {
+        let topic = self.reader.topic();
+        match admin.topic(topic, timeout)? {
+            None => Err(lost(topic, "it does not exist")),
+            Some(found) if found.id != self.reader.topic_id() => {
+                Err(lost(topic, "it was deleted and made again"))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// What the log says so far.
@@ -118,8 +132,19 @@ impl ControlLog {
     }
 }
 
+fn lost(topic: &str, why: &str) -> ControlError {
+    let (topic, why) = (topic.to_owned(), why.to_owned());
+    ControlError::Log(control::Error::Lost { topic, why })
+}
+
 /// Compares the log with what this worker followed before.
-fn remembered(file: &Path, fresh: Memory, end: i64) -> Result<Memory, ControlError> {
+fn remembered(
+    file: &Path,
+    fresh: Memory,
+    topic: &str,
+    end: i64,
+    world: &World,
+) -> Result<Memory, ControlError> {
     let wrong = |reason: String| ControlError::StateDir {
         path: file.to_owned(),
         reason,
@@ -143,13 +168,16 @@ fn remembered(file: &Path, fresh: Memory, end: i64) -> Result<Memory, ControlErr
         )));
     }
     if found.control_topic_id != fresh.control_topic_id {
-        return Err(ControlError::Lost("the topic was re-created".to_owned()));
+        return if world.started_over {
+            Ok(fresh)
+        } else {
+            Err(lost(topic, "it was deleted and made again"))
+        };
     }
     if end < found.applied_offset {
-        return Err(ControlError::Lost(format!(
-            "it ends at offset {end}, this worker has applied it up to {}",
-            found.applied_offset
-        )));
+        let applied = found.applied_offset;
+        let why = format!("it ends at offset {end}, this worker has applied it up to {applied}");
+        return Err(lost(topic, &why));
     }
     Ok(found)
 }
@@ -173,15 +201,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("worker.json");
         write_atomically(&file, &memory("t", 9)).unwrap();
-        assert!(remembered(&file, memory("t", 0), 9).is_ok());
-        assert!(matches!(
-            remembered(&file, memory("t", 0), 8),
-            Err(ControlError::Lost(_))
-        ));
-        assert!(matches!(
-            remembered(&file, memory("u", 0), 20),
-            Err(ControlError::Lost(_))
-        ));
+        let mut world = World::default();
+        let is_lost = |topic, end, world: &World| {
+            let found = remembered(&file, memory(topic, 0), "log", end, world);
+            match found {
+                Ok(_) => false,
+                Err(ControlError::Log(control::Error::Lost { .. })) => true,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(!is_lost("t", 9, &world));
+        assert!(is_lost("t", 8, &world));
+        assert!(is_lost("u", 20, &world));
+        // A person has said that the new one counts.
+        let threads = std::collections::BTreeMap::new();
+        world.apply(0, &Record::StartedOver { prev: None, threads });
+        assert!(!is_lost("u", 20, &world));
+        assert!(is_lost("t", 8, &world));
     }
 
     #[test]
@@ -193,7 +229,9 @@ mod tests {
             application_id: "b".into(),
             ..memory("t", 0)
         };
-        let error = remembered(&file, other, 20).unwrap_err().to_string();
+        let error = remembered(&file, other, "log", 20, &World::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("belongs to application `a`"), "{error}");
     }
 }

@@ -87,7 +87,11 @@ impl Follower {
     }
 
     /// Applies what has arrived.
+    ///
+    /// # Errors
+    /// Also when it has stood still so long that tombstones may be gone: the store is begun again, then.
     pub(crate) fn step(&mut self) -> Result<Step, RestoreError> {
+        self.db.positions.check_age(kafka::now_ms())?;
         let mut step = Step::default();
         for at in 0..self.reads.len() {
             self.events.clear();
@@ -163,9 +167,11 @@ impl Follower {
 
     /// Writes to disk what was read. A store that lacks nothing has seen every tombstone up to now.
     pub(crate) fn flush(&mut self, consumer: &Consumer, wait: FlushWait) -> Result<(), RestoreError> {
+        let now_ms = kafka::now_ms();
+        self.db.positions.check_age(now_ms)?;
         if self.lag(consumer) == 0 {
             let mut positions = self.db.positions.clone();
-            positions.as_of_ms = kafka::now_ms();
+            positions.as_of_ms = now_ms;
             self.db.batch().apply(&positions)?;
             self.db.positions = positions;
         }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser;
 use kafka::{Admin, Wakeup};
-use protocol::{Ordinal, Phase, Uid, WorkerConfig};
+use protocol::{DEFAULT_MEMORY_BYTES, MemoryBudget, Ordinal, Phase, Uid, WorkerConfig};
 
 use crate::session::{Purge, Worker};
 use crate::session_end::SessionEnd;
@@ -98,6 +98,8 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
     let _lock = lock_directory(&state_dir)?;
     let settings = ::control::settings(&config.kafka);
+    let limit = config.memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES);
+    let budget = MemoryBudget::of(limit, config.threads)?;
     let ordinal = Ordinal(args.ordinal);
     let shared = Arc::new(Shared::new(
         &config.application_id.0,
@@ -119,7 +121,8 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         plan: Arc::new(plan),
         settings,
         state_dir,
-        memory: StoreMemory::new(),
+        memory: StoreMemory::new(&budget),
+        budget,
         shared,
         refresh_offsets: Duration::from_secs(args.refresh_offsets),
         purge_repartitions: if args.keep_repartition_records {

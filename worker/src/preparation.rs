@@ -10,7 +10,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use kafka::{Admin, Consumer, Isolation, Settings, Wakeup};
-use protocol::{Owner, Phase, Positions, TaskId, TaskState};
+use protocol::{Fetched, MemoryBudget, Owner, Phase, Positions, TaskId, TaskState};
 
 use crate::follower::Follower;
 use crate::recovery::{Recovered, recover};
@@ -32,6 +32,7 @@ pub(crate) struct Preparer<'a> {
     pub(crate) admin: &'a Admin,
     pub(crate) state_dir: &'a Path,
     pub(crate) memory: &'a StoreMemory,
+    pub(crate) budget: &'a MemoryBudget,
     pub(crate) shared: &'a Shared,
     /// Tasks restored side by side.
     pub(crate) threads: usize,
@@ -75,6 +76,12 @@ impl Preparer<'_> {
         Follower::new(db, tails, consumer, wakeup)
     }
 
+    /// What a copy may fetch ahead per changelog partition.
+    pub(crate) fn copy_prefetch_kib(&self) -> u32 {
+        self.budget
+            .prefetch_kib(Fetched::Copies, self.outline.changelogs())
+    }
+
     fn restorer(&self) -> Restorer<'_> {
         Restorer {
             application: &self.outline.application,
@@ -83,6 +90,7 @@ impl Preparer<'_> {
             admin: self.admin,
             state_dir: self.state_dir,
             memory: self.memory,
+            prefetch_kib: self.budget.prefetch_kib(Fetched::Restores, self.threads),
             shared: self.shared,
         }
     }
@@ -149,8 +157,7 @@ impl Preparer<'_> {
             .map(|(id, order)| (id.clone(), order.owner))
             .collect();
         Ok(recover(
-            application,
-            &self.outline.plan,
+            self.outline,
             &owners,
             &consumer(Isolation::ReadCommitted, 1024)?,
             &consumer(Isolation::ReadUncommitted, 64)?,

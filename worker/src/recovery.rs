@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use control::{OPEN_TRANSACTION, PositionsError, last_positions};
 use kafka::{Category, Consumer};
 use protocol::{InputPosition, Owner, Phase, Positions, TaskId, check_mirror};
-use topology::plan::{OffsetReset, Plan, TopicName};
+use topology::plan::{OffsetReset, TopicName};
 
 use crate::control::REQUEST_TIMEOUT;
+use crate::seed::Outline;
 
 /// Why the positions of a task cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,14 @@ pub(crate) enum RecoveryError {
         /// End of the topic.
         high: i64,
     },
+    /// The position belongs to a topic that is gone.
+    #[error(
+        "{topic} was deleted and made again: what this application had not read of it is gone. `streamapp offsets FILE --skip-lost` reads the new topic from its beginning; the state stays"
+    )]
+    TopicRecreated {
+        /// The topic.
+        topic: String,
+    },
     /// The positions cannot be read.
     #[error(transparent)]
     Positions(#[from] PositionsError),
@@ -71,6 +80,7 @@ impl RecoveryError {
             | Self::Mirror(_)
             | Self::GroupHasOffsets { .. }
             | Self::InputLost { .. }
+            | Self::TopicRecreated { .. }
             | Self::Positions(_) => Phase::Hold,
         }
     }
@@ -82,6 +92,7 @@ impl RecoveryError {
             Self::Mirror(protocol::MirrorMismatch::OffsetsAltered { .. }) => "OffsetsAltered",
             Self::GroupHasOffsets { .. } => "GroupHasOffsets",
             Self::InputLost { .. } => "InputLost",
+            Self::TopicRecreated { .. } => "TopicRecreated",
             Self::Positions(PositionsError::Unreadable { .. }) => "PositionsUnreadable",
             Self::Positions(PositionsError::Blocked { .. }) => "PositionsBlocked",
             Self::UnstableOffsets { .. } => "UnstableOffsets",
@@ -108,12 +119,14 @@ impl Recovered {
 
 /// Reads positions and mirror of the tasks. `committed` reads committed records, `all` sees high watermarks.
 pub(crate) fn recover(
-    application: &protocol::ApplicationId,
-    plan: &Plan,
+    outline: &Outline,
     tasks: &BTreeMap<TaskId, Owner>,
     committed: &Consumer,
     all: &Consumer,
 ) -> Result<BTreeMap<TaskId, Recovered>, RecoveryError> {
+    let Outline {
+        application, plan, ..
+    } = outline;
     let planned: Vec<_> = tasks
         .keys()
         .filter_map(|task| {
@@ -141,9 +154,14 @@ pub(crate) fn recover(
     let mut recovered = BTreeMap::new();
     for ((task, sub, topic), mirror) in planned.iter().zip(mirror) {
         let (low, high) = all.watermarks(topic, task.partition, REQUEST_TIMEOUT)?;
+        let topic_id = outline.topics.get(topic).map_or("", |found| found.id.as_str());
         let found = match last.remove(*task) {
             Some(positions) => {
                 for input in &positions.inputs {
+                    if input.topic_id != topic_id {
+                        let topic = topic.clone();
+                        return Err(RecoveryError::TopicRecreated { topic });
+                    }
                     check_mirror(input, mirror)?;
                     if input.offset < low || input.offset > high {
                         let (topic, partition, wanted) = (input.topic.clone(), input.partition, input.offset);
@@ -175,6 +193,7 @@ pub(crate) fn recover(
                 };
                 let start = vec![InputPosition {
                     topic,
+                    topic_id: topic_id.to_owned(),
                     partition,
                     offset,
                 }];

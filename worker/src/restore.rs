@@ -15,8 +15,6 @@ use crate::follower::{Follower, Tail};
 use crate::shared::{Shared, TaskShared, add};
 use crate::store::{FlushWait, Label, StoreError, StoreMemory, TaskDb, set_aside};
 
-/// Prefetched bytes per changelog partition of a restore, in KiB.
-const PREFETCH_KIB: u32 = 16 * 1024;
 /// A restore that reads nothing for this long is given up (and begun again from where it came).
 const STALL: Duration = Duration::from_secs(60);
 
@@ -61,6 +59,9 @@ pub(crate) enum RestoreError {
         /// Offset wanted.
         target: i64,
     },
+    /// It stood still for so long that what it reads does not suffice; it is begun again.
+    #[error(transparent)]
+    CannotContinue(#[from] CannotContinue),
     /// The worker was asked to end, or the task was given to somebody else.
     #[error("not wanted any more")]
     GivenUp,
@@ -74,6 +75,8 @@ pub(crate) struct Restorer<'a> {
     pub(crate) admin: &'a Admin,
     pub(crate) state_dir: &'a Path,
     pub(crate) memory: &'a StoreMemory,
+    /// What is fetched ahead per changelog partition.
+    pub(crate) prefetch_kib: u32,
     pub(crate) shared: &'a Shared,
 }
 
@@ -105,10 +108,12 @@ impl Restorer<'_> {
                 topic,
             });
         }
+        // What is below the targets is contained then, whenever it was read.
+        let as_of_ms = kafka::now_ms();
         let (db, tails) = self.tails(sub_topology, db, task)?;
         let mut db = self.read(db, tails, task)?;
         db.positions.task = Some(positions.clone());
-        db.positions.as_of_ms = kafka::now_ms();
+        db.positions.as_of_ms = as_of_ms;
         db.batch().apply(&db.positions)?;
         // The restored state is on disk before the task runs: a crash now costs no second restore.
         db.flush(FlushWait::UntilDone)?;
@@ -208,7 +213,7 @@ impl Restorer<'_> {
             self.settings,
             &self.application.0,
             Isolation::ReadCommitted,
-            PREFETCH_KIB,
+            self.prefetch_kib,
         )?;
         let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io {
             path: self.state_dir.into(),

@@ -16,7 +16,9 @@ use crate::control::{ControlError, ControlLog, REQUEST_TIMEOUT};
 use crate::crew::{Crew, Ended};
 use crate::failpoint::{self, Point};
 use crate::preparation::Preparation;
-use crate::session::{Purge, Worker};
+use crate::recovery::RecoveryError;
+use crate::seed::Outline;
+use crate::session::{Purge, Worker, missing};
 use crate::session_end::SessionEnd;
 use crate::shared::TaskShared;
 use crate::standby::Standbys;
@@ -26,8 +28,8 @@ use crate::stream_thread::{End, Wanted};
 const LOOK: Duration = Duration::from_millis(50);
 /// The same while tasks are prepared.
 const SOON: Duration = Duration::from_millis(5);
-/// How often a running worker looks for members in its group.
-const GROUP_CHECK: Duration = Duration::from_secs(5);
+/// How often a running worker looks for members in its group, and at its inputs.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// How long that look may take: the loop that follows the control log waits for it.
 const GLANCE: Duration = Duration::from_secs(2);
 /// How often consumed records of repartition topics are deleted.
@@ -38,11 +40,12 @@ pub(crate) struct Running<'a, 'scope, 'env> {
     pub(crate) worker: &'a Worker,
     pub(crate) control: &'a mut ControlLog,
     pub(crate) token: Token,
+    pub(crate) outline: &'a Outline,
     pub(crate) crew: Crew,
     pub(crate) preparation: Preparation<'scope, 'env>,
     pub(crate) standbys: Standbys<'scope, 'env>,
-    /// What the last look at the group found, if it was not answered.
-    pub(crate) group: Option<(&'static str, String)>,
+    /// What the last look around found, if it was not answered.
+    pub(crate) unanswered: Option<(&'static str, String)>,
     pub(crate) checked: Instant,
     pub(crate) purged: Instant,
     /// Every task that could be started has been, once.
@@ -94,7 +97,7 @@ impl Running<'_, '_, '_> {
             followed.retain(|task| !self.preparation.occupies(task));
             self.standbys.keep(&followed)?;
         }
-        self.look_at_group()?;
+        self.look_around()?;
         self.tell();
         if self.worker.purge_repartitions == Purge::Regularly && self.purged.elapsed() >= PURGE_INTERVAL {
             self.purged = Instant::now();
@@ -151,21 +154,47 @@ impl Running<'_, '_, '_> {
         unless_away(appended.and_then(|offset| self.control.read_through(offset).map(|_| ())))
     }
 
-    fn look_at_group(&mut self) -> Result<(), SessionEnd> {
-        if self.checked.elapsed() < GROUP_CHECK {
+    /// Nobody else may be in the group, the inputs must be the topics that the positions are about, and the control log the
+    /// one that is followed.
+    fn look_around(&mut self) -> Result<(), SessionEnd> {
+        if self.checked.elapsed() < LOOK_AROUND {
             return Ok(());
         }
         self.checked = Instant::now();
-        self.group = match self.worker.refuse_live_group(GLANCE) {
+        let looked = self
+            .worker
+            .refuse_live_group(GLANCE)
+            .and_then(|()| self.refuse_other_inputs())
+            .and_then(|()| Ok(self.control.is_there(&self.worker.admin, GLANCE)?));
+        self.unanswered = match looked {
             Err(
                 end @ SessionEnd::Wait {
-                    reason: "GroupInUse", ..
+                    reason: "GroupInUse" | "TopicRecreated" | "TopicMissing" | "ControlLogLost",
+                    ..
                 },
             ) => return Err(end),
             // Not by itself a reason to stop: without records nothing is at stake, and with records a commit will tell.
             Err(SessionEnd::Wait { reason, message, .. }) => Some((reason, message)),
             Ok(()) | Err(_) => None,
         };
+        Ok(())
+    }
+
+    fn refuse_other_inputs(&self) -> Result<(), SessionEnd> {
+        let Outline {
+            application, plan, ..
+        } = self.outline;
+        for sub in &plan.sub_topologies {
+            let topic = sub.source.topic.resolve(&application.0);
+            let known = self.outline.topics.get(&topic).map(|topic| &topic.id);
+            match self.worker.admin.topic(&topic, GLANCE)? {
+                None => return Err(missing(&topic)),
+                Some(found) if known.is_some_and(|known| *known != found.id) => {
+                    return Err(RecoveryError::TopicRecreated { topic }.into());
+                }
+                Some(_) => {}
+            }
+        }
         Ok(())
     }
 
@@ -188,7 +217,7 @@ impl Running<'_, '_, '_> {
             if self.preparation.restores() {
                 shared.enter(Phase::Restoring);
             }
-        } else if let Some((reason, message)) = &self.group {
+        } else if let Some((reason, message)) = &self.unanswered {
             shared.explain(Phase::Running, reason, message.clone());
         } else if nothing_to_run {
             let ordinal = self.worker.ordinal;

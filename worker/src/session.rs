@@ -1,29 +1,30 @@
 //! A session: from `acquire()` to the end of the stream threads. Whatever goes wrong ends the session, and the next
 //! one begins at the beginning; there is no other way to go on.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, Consumer, GroupState, Isolation, PlainProducer, Settings, TransactionalProducer};
+use kafka::{
+    Admin, Capacity, Category, Consumer, GroupState, Isolation, PlainProducer, Settings,
+    TransactionalProducer,
+};
 use protocol::acquire::{Acquire, Action, Identity, Outcome, Progress, Token};
-use protocol::{Guarantee, Ordinal, Phase, Superseded, WorkerConfig};
+use protocol::{Fetched, Guarantee, MemoryBudget, Ordinal, Phase, Superseded, WorkerConfig};
 use topology::Plan;
 
 use crate::control::{ControlLog, REQUEST_TIMEOUT};
 use crate::crew::Crew;
 use crate::preparation::{Preparation, Preparer, panicked};
 use crate::running::Running;
-use crate::seed::{Outline, Partitions};
+use crate::seed::{KnownTopic, Outline, Topics};
 use crate::session_end::SessionEnd;
 use crate::shared::{Shared, add};
 use crate::standby::Standbys;
 use crate::store::StoreMemory;
 use crate::stream_thread::StreamThread;
-
-/// Prefetched bytes per input partition, in KiB: about 20,000 small records.
-const PREFETCH_KIB: u32 = 4 * 1024;
 
 /// The worker process between sessions.
 pub(crate) struct Worker {
@@ -34,6 +35,7 @@ pub(crate) struct Worker {
     pub(crate) state_dir: PathBuf,
     pub(crate) admin: Admin,
     pub(crate) memory: StoreMemory,
+    pub(crate) budget: MemoryBudget,
     pub(crate) shared: Arc<Shared>,
     /// Longest time that a task's offsets in the group are not written again.
     pub(crate) refresh_offsets: Duration,
@@ -76,9 +78,10 @@ impl Worker {
         let outline = Outline {
             application: self.config.application_id.clone(),
             plan: Arc::clone(&self.plan),
-            partitions: self.topics()?,
+            topics: self.topics()?,
         };
-        let (token, producers) = match self.acquire(control)? {
+        let capacity = outline.capacity(self.queue_kib());
+        let (token, producers) = match self.acquire(control, capacity)? {
             Ok(granted) => granted,
             Err(superseded) => return Ok(SessionEnd::Superseded(superseded)),
         };
@@ -90,6 +93,7 @@ impl Worker {
             admin: &self.admin,
             state_dir: &self.state_dir,
             memory: &self.memory,
+            budget: &self.budget,
             shared: &self.shared,
             threads: usize::try_from(self.config.threads).unwrap_or(1),
         };
@@ -98,10 +102,11 @@ impl Worker {
                 worker: self,
                 control,
                 token,
-                crew: self.crew(producers)?,
+                outline: &outline,
+                crew: self.crew(producers, &outline)?,
                 preparation: Preparation::new(scope, &preparer),
                 standbys: Standbys::new(scope, &preparer),
-                group: None,
+                unanswered: None,
                 checked: Instant::now(),
                 purged: Instant::now(),
                 complete: false,
@@ -111,20 +116,25 @@ impl Worker {
         })
     }
 
-    fn crew(&self, producers: Vec<TransactionalProducer>) -> Result<Crew, SessionEnd> {
+    fn crew(&self, producers: Vec<TransactionalProducer>, outline: &Outline) -> Result<Crew, SessionEnd> {
+        let prefetch_kib = self.budget.prefetch_kib(Fetched::Inputs, outline.inputs());
         let all = Arc::new(self.consumer(Isolation::ReadUncommitted, 64)?);
         let mut crew = Crew::new();
         for producer in producers {
             crew.hire(|post| {
                 let plain = match self.config.guarantee {
                     Guarantee::ExactlyOnceV2 => None,
-                    Guarantee::AtLeastOnce => Some(PlainProducer::new(&self.settings)?),
+                    Guarantee::AtLeastOnce => Some(PlainProducer::new(
+                        &self.settings,
+                        outline.capacity(self.queue_kib()),
+                    )?),
                 };
                 Ok(StreamThread {
                     application_id: self.config.application_id.0.clone(),
+                    staged_bytes: usize::try_from(self.budget.staged).unwrap_or(usize::MAX),
                     commit_interval: Duration::from_millis(self.config.commit_interval_ms),
                     refresh_offsets: self.refresh_offsets,
-                    consumer: self.consumer(Isolation::ReadCommitted, PREFETCH_KIB)?,
+                    consumer: self.consumer(Isolation::ReadCommitted, prefetch_kib)?,
                     all: Arc::clone(&all),
                     positions_topic: producer.topic(&self.config.application_id.positions_topic())?,
                     producer,
@@ -158,37 +168,51 @@ impl Worker {
         }
     }
 
-    /// Every topic of the plan must exist; returns their partition counts.
-    fn topics(&self) -> Result<Partitions, SessionEnd> {
+    /// Every topic of the plan must exist.
+    fn topics(&self) -> Result<Topics, SessionEnd> {
         let application = &self.config.application_id.0;
-        let mut partitions = Partitions::new();
-        for sub_topology in &self.plan.sub_topologies {
-            let changelogs = sub_topology.stores.iter().map(|store| &store.changelog);
-            let sinks = sub_topology.sinks.iter().map(|sink| &sink.topic);
-            for topic in changelogs.chain(sinks).chain([&sub_topology.source.topic]) {
-                let name = topic.resolve(application);
-                match self.admin.topic(&name, REQUEST_TIMEOUT)? {
-                    Some(found) => partitions.insert(name, found.partitions),
-                    None => {
-                        return Err(SessionEnd::Wait {
-                            phase: Phase::Hold,
-                            reason: "TopicMissing",
-                            message: format!(
-                                "topic {name} does not exist; create it, or correct its name in spec.topology. \
-                                 The worker goes on when it is there"
-                            ),
-                        });
-                    }
-                };
+        let subs = &self.plan.sub_topologies;
+        let changelogs = subs
+            .iter()
+            .flat_map(|sub| &sub.stores)
+            .map(|store| &store.changelog);
+        let sinks = subs.iter().flat_map(|sub| &sub.sinks).map(|sink| &sink.topic);
+        let written: BTreeSet<_> = changelogs.chain(sinks).collect();
+        let read = subs.iter().map(|sub| &sub.source.topic);
+        let mut topics = Topics::new();
+        for topic in written.iter().copied().chain(read) {
+            let name = topic.resolve(application);
+            if topics.contains_key(&name) {
+                continue;
             }
+            let found = self.admin.topic(&name, REQUEST_TIMEOUT)?;
+            let found = found.ok_or_else(|| missing(&name))?;
+            let limit = if written.contains(topic) {
+                self.max_message_bytes(&name)?
+            } else {
+                None
+            };
+            topics.insert(name, KnownTopic::new(found, limit));
         }
-        Ok(partitions)
+        Ok(topics)
+    }
+
+    /// Largest batch that the topic takes (`max.message.bytes`); `None` when nobody lets us see it.
+    fn max_message_bytes(&self, topic: &str) -> Result<Option<usize>, SessionEnd> {
+        match self.admin.topic_config(topic, REQUEST_TIMEOUT) {
+            Ok(config) => Ok(config
+                .get("max.message.bytes")
+                .and_then(|bytes| bytes.parse().ok())),
+            Err(error) if error.category() == Category::Authorization => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The only way to a producer; see [`protocol::acquire`].
     fn acquire(
         &self,
         control: &mut ControlLog,
+        capacity: Capacity,
     ) -> Result<Result<(Token, Vec<TransactionalProducer>), Superseded>, SessionEnd> {
         self.shared.enter(Phase::Acquiring);
         let nonce = self.shared.nonce.fetch_add(1, Ordering::AcqRel) + 1;
@@ -208,7 +232,7 @@ impl Worker {
                 Action::Append(record) => Outcome::Appended(control.append(&record)?),
                 Action::ReadThrough(offset) => Outcome::Read(control.read_through(offset)?),
                 Action::InitTransactions(ids) => {
-                    producers = self.init_transactions(ids)?;
+                    producers = self.init_transactions(ids, capacity)?;
                     Outcome::Initialised
                 }
             };
@@ -230,11 +254,15 @@ impl Worker {
 
     /// Producers of threads `0..ids`, initialised side by side: each may wait for its predecessor's open
     /// transaction to end.
-    fn init_transactions(&self, ids: u32) -> Result<Vec<TransactionalProducer>, SessionEnd> {
+    fn init_transactions(
+        &self,
+        ids: u32,
+        capacity: Capacity,
+    ) -> Result<Vec<TransactionalProducer>, SessionEnd> {
         let timeout = Duration::from_millis(self.config.transaction_timeout_ms);
         let init = |thread: u32| -> Result<TransactionalProducer, SessionEnd> {
             let id = self.config.application_id.transactional_id(self.ordinal, thread);
-            let producer = TransactionalProducer::new(&self.settings, &id, timeout)?;
+            let producer = TransactionalProducer::new(&self.settings, &id, timeout, capacity)?;
             producer.init_transactions(REQUEST_TIMEOUT + timeout)?;
             Ok(producer)
         };
@@ -247,8 +275,28 @@ impl Worker {
         })
     }
 
+    fn queue_kib(&self) -> u32 {
+        // Sinks of `at_least_once` have a producer of their own.
+        let producers = match self.config.guarantee {
+            Guarantee::ExactlyOnceV2 => 1,
+            Guarantee::AtLeastOnce => 2,
+        };
+        u32::try_from(self.budget.sent / 1024 / producers).unwrap_or(u32::MAX)
+    }
+
     fn consumer(&self, isolation: Isolation, prefetch_kib: u32) -> Result<Consumer, SessionEnd> {
         let group = &self.config.application_id.0;
         Ok(Consumer::new(&self.settings, group, isolation, prefetch_kib)?)
+    }
+}
+
+/// A topic of the plan that does not exist.
+pub(crate) fn missing(name: &str) -> SessionEnd {
+    SessionEnd::Wait {
+        phase: Phase::Hold,
+        reason: "TopicMissing",
+        message: format!(
+            "topic {name} does not exist; create it, or correct its name in spec.topology. The worker goes on when it is there"
+        ),
     }
 }

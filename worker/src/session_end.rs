@@ -77,9 +77,8 @@ impl From<ControlError> for SessionEnd {
                 wait(Phase::Acquiring, "ControlLogBlocked")
             }
             ControlError::Log(Log::Behind { .. }) => wait(Phase::Acquiring, "ControlLogBehind"),
-            ControlError::Log(Log::Beheaded { .. }) => wait(Phase::Hold, "ControlLogLost"),
+            ControlError::Log(Log::Lost { .. }) => wait(Phase::Hold, "ControlLogLost"),
             ControlError::Log(Log::Unreadable { .. }) => wait(Phase::Hold, "ControlLogUnreadable"),
-            ControlError::Lost(_) => wait(Phase::Hold, "ControlLogLost"),
             ControlError::StateDir { .. } => Self::Failed {
                 reason: "StateDirectory",
                 message,
@@ -146,6 +145,11 @@ impl From<RestoreError> for SessionEnd {
             RestoreError::Stalled { .. } => Self::Wait {
                 phase: Phase::Restoring,
                 reason: "RestoreStalled",
+                message,
+            },
+            RestoreError::CannotContinue(_) => Self::Wait {
+                phase: Phase::Restoring,
+                reason: "RestoreBegunAnew",
                 message,
             },
             RestoreError::GivenUp => Self::Drained,

@@ -18,8 +18,6 @@ use crate::session_end::SessionEnd;
 use crate::shared::{TaskShared, add};
 use crate::store::{FlushWait, TaskDb};
 
-/// Prefetched bytes per changelog partition, in KiB.
-const PREFETCH_KIB: u32 = 1024;
 /// Longest sleep without work.
 const IDLE: Duration = Duration::from_millis(100);
 /// How often copies go to disk.
@@ -116,7 +114,12 @@ impl<'scope, 'env> Standbys<'scope, 'env> {
                 preparer,
                 commands,
                 wakeup: Arc::clone(&wakeup),
-                consumer: Consumer::new(preparer.settings, group, Isolation::ReadCommitted, PREFETCH_KIB)?,
+                consumer: Consumer::new(
+                    preparer.settings,
+                    group,
+                    Isolation::ReadCommitted,
+                    preparer.copy_prefetch_kib(),
+                )?,
                 copies: Vec::new(),
                 flushed: Instant::now(),
             };

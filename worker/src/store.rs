@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::{StorePositions, TaskId};
+use protocol::{MemoryBudget, StorePositions, TaskId};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, FlushOptions, Options, WriteBatch,
     WriteBufferManager, WriteOptions,
@@ -20,10 +20,6 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u32 = 1;
 /// The column family and key that hold [`StorePositions`].
 const POSITIONS: &str = "positions";
-/// Block cache shared by all stores of the process.
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
-/// Memtables of all stores of the process together.
-const MEMTABLE_BYTES: usize = 64 << 20;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -142,15 +138,21 @@ pub(crate) struct StoreMemory {
 }
 
 impl StoreMemory {
-    pub(crate) fn new() -> Self {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let memtables = WriteBufferManager::new_write_buffer_manager(MEMTABLE_BYTES, false);
+    /// What is written and not yet on disk takes its room from the cache.
+    pub(crate) fn new(budget: &MemoryBudget) -> Self {
+        let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let cache = Cache::new_lru_cache(bytes(budget.stores));
+        let memtables = bytes(budget.memtables());
+        let memtables =
+            WriteBufferManager::new_write_buffer_manager_with_cache(memtables, false, cache.clone());
         Self { cache, memtables }
     }
 
     fn options(&self) -> Options {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         table.set_bloom_filter(10.0, false);
         table.set_format_version(5);
         let mut options = Options::default();
@@ -214,15 +216,13 @@ impl TaskDb {
         })
     }
 
-    /// Read access for the engine, by store index.
-    pub(crate) fn readers(&self) -> Vec<StoreReader> {
-        self.stores
-            .iter()
-            .map(|name| StoreReader {
-                db: Arc::clone(&self.db),
-                name: name.clone(),
-            })
-            .collect()
+    /// Read access for the engine to a store, whose changelog takes so much as one record.
+    pub(crate) fn reader(&self, store: &str, max_record_bytes: usize) -> StoreReader {
+        StoreReader {
+            db: Arc::clone(&self.db),
+            name: store.to_owned(),
+            max_record_bytes,
+        }
     }
 
     /// A batch for [`Self::apply`].
@@ -323,6 +323,7 @@ impl Batch<'_> {
 pub(crate) struct StoreReader {
     db: Arc<DB>,
     name: String,
+    max_record_bytes: usize,
 }
 
 impl engine::Store for StoreReader {
@@ -338,6 +339,10 @@ impl engine::Store for StoreReader {
             Ok(None) => Ok(false),
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+
+    fn max_record_bytes(&self) -> usize {
+        self.max_record_bytes
     }
 }
 
@@ -403,7 +408,7 @@ pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError>
 mod tests {
     use super::*;
     use engine::Store as _;
-    use protocol::ChangelogPosition;
+    use protocol::{ChangelogPosition, DEFAULT_MEMORY_BYTES};
 
     fn label(application: &str) -> Label {
         let stores = BTreeMap::from([("s".to_owned(), "f".to_owned())]);
@@ -415,7 +420,7 @@ mod tests {
             path,
             &label(application),
             vec!["s".to_owned()],
-            &StoreMemory::new(),
+            &StoreMemory::new(&MemoryBudget::of(DEFAULT_MEMORY_BYTES, 1).unwrap()),
         )
     }
 
@@ -445,9 +450,9 @@ mod tests {
         let db = open(&path, "a").unwrap();
         assert_eq!(db.positions, positions(7));
         let mut value = Vec::new();
-        assert!(db.readers()[0].get(b"k", &mut value).unwrap());
+        assert!(db.reader("s", 100).get(b"k", &mut value).unwrap());
         assert_eq!(value, b"v");
-        assert!(!db.readers()[0].get(b"absent", &mut value).unwrap());
+        assert!(!db.reader("s", 100).get(b"absent", &mut value).unwrap());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One task of a stream thread: its input queue, its engine, its store, its positions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +21,6 @@ use crate::stream_thread::End;
 
 /// A position that only moved over commit markers is committed when the task has been idle this long.
 const MARKER_COMMIT: Duration = Duration::from_secs(1);
-/// librdkafka's `message.max.bytes`, less what a record's own framing may take.
-const MAX_RECORD_BYTES: usize = 1_000_000 - 512;
 
 /// A topic that the task writes.
 struct SinkTopic {
@@ -64,6 +62,10 @@ pub(crate) struct StreamTask {
     pending: Pending,
     /// The positions record of the transaction under way.
     next: Option<Positions>,
+    /// Changes were committed since the changelogs' ends were noted.
+    unnoted: bool,
+    /// The changelogs' ends before the transaction under way, by store.
+    asked: BTreeMap<String, i64>,
 }
 
 /// Counts of the transaction under way.
@@ -104,10 +106,15 @@ impl StreamTask {
                 topic,
                 partitions: sink.partitions,
                 external: sink.external,
-                max_record_bytes: MAX_RECORD_BYTES,
+                max_record_bytes: sink.max_record_bytes,
             })
         });
         let sinks = sinks.collect::<Result<_, kafka::Error>>()?;
+        let readers = seed.db.iter().flat_map(|db| {
+            let limits = seed.changelogs.iter();
+            limits.map(|changelog| db.reader(&changelog.store, changelog.max_record_bytes))
+        });
+        let readers = readers.collect();
         let changelogs = seed.changelogs.into_iter().map(|changelog| {
             Ok(Changelog {
                 topic: producer.topic(&changelog.name)?,
@@ -117,7 +124,6 @@ impl StreamTask {
         });
         let changelogs = changelogs.collect::<Result<_, kafka::Error>>()?;
         let queue = consumer.partition_queue(&seed.input, seed.shared.id.partition)?;
-        let readers = seed.db.as_ref().map(TaskDb::readers).unwrap_or_default();
         let mut engine = Task::new(seed.plan, seed.sub_topology, readers);
         engine.restore_stream_time(seed.committed.stream_time);
         let position = seed.committed.inputs.first().map_or(0, |input| input.offset);
@@ -145,6 +151,8 @@ impl StreamTask {
             mirrored: Instant::now(),
             pending: Pending::default(),
             next: None,
+            unnoted: false,
+            asked: BTreeMap::new(),
         })
     }
 
@@ -318,18 +326,19 @@ impl StreamTask {
         (&self.parts.topic, self.parts.shared.id.partition, self.position)
     }
 
-    /// After Kafka has committed: changes and positions go to the store together.
-    pub(crate) fn apply(&mut self, counters: &Counters) -> Result<(), End> {
+    /// After Kafka has committed: changes and positions go to the store together. `as_of_ms`: before the commit.
+    pub(crate) fn apply(&mut self, as_of_ms: i64, counters: &Counters) -> Result<(), End> {
         let Some(next) = self.next.take() else {
             return Ok(());
         };
         if let Some(db) = &mut self.parts.db {
             db.positions.task = Some(next.clone());
-            db.positions.as_of_ms = kafka::now_ms();
+            db.positions.as_of_ms = as_of_ms;
             let mut batch = db.batch();
             for store in 0..self.parts.changelogs.len() {
                 for change in self.parts.engine.changes(store) {
                     batch.change(store, change.key, change.value);
+                    self.unnoted = true;
                 }
             }
             batch.apply(&db.positions)?;
@@ -352,24 +361,37 @@ impl StreamTask {
         Ok(())
     }
 
-    /// Notes the current end of each changelog as contained in the store.
-    pub(crate) fn note_changelog_positions(&mut self, all: &Consumer) -> Result<(), End> {
-        let Some(db) = &mut self.parts.db else {
+    /// Asks where the changelogs end, if something was committed since that was noted, and makes the task part of the next
+    /// transaction: when that is committed, nobody had replaced this process before, so nobody else had written what lies
+    /// below. Returns whether there was something to ask for.
+    pub(crate) fn ask_changelog_ends(&mut self, all: &Consumer) -> Result<bool, End> {
+        if !self.unnoted {
+            return Ok(false);
+        }
+        let partition = self.parts.shared.id.partition;
+        for changelog in &self.parts.changelogs {
+            let (_, end) = all.watermarks(&changelog.name, partition, REQUEST_TIMEOUT)?;
+            self.asked.insert(changelog.store.clone(), end);
+        }
+        self.dirty = true;
+        Ok(true)
+    }
+
+    /// After that commit: what was asked is contained in the stores.
+    pub(crate) fn note_changelog_ends(&mut self) -> Result<(), End> {
+        let asked = std::mem::take(&mut self.asked);
+        let Some(db) = self.parts.db.as_mut().filter(|_| !asked.is_empty()) else {
             return Ok(());
         };
-        let before: &StorePositions = &db.positions;
-        let mut positions = before.clone();
-        for changelog in &self.parts.changelogs {
-            let (_, end) =
-                all.watermarks(&changelog.name, self.parts.shared.id.partition, REQUEST_TIMEOUT)?;
-            if let Some(position) = positions.changelogs.get_mut(&changelog.store) {
+        let mut positions: StorePositions = db.positions.clone();
+        for (store, end) in asked {
+            if let Some(position) = positions.changelogs.get_mut(&store) {
                 position.offset = end;
             }
         }
-        if positions != *before {
-            db.batch().apply(&positions)?;
-            db.positions = positions;
-        }
+        db.batch().apply(&positions)?;
+        db.positions = positions;
+        self.unnoted = false;
         Ok(())
     }
 

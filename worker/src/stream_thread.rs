@@ -28,8 +28,6 @@ const BATCH: usize = 512;
 const IDLE: Duration = Duration::from_millis(100);
 /// Memtables go to disk at least this often, so that a crash costs at most this much of the changelog.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
-/// Staged bytes per thread after which a transaction is committed before its interval.
-const STAGED_BYTES: usize = 64 << 20;
 
 /// What the session wants from its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +105,8 @@ impl From<StoreError> for End {
 /// One stream thread of a session.
 pub(crate) struct StreamThread {
     pub(crate) application_id: String,
+    /// Staged bytes after which a transaction is committed before its interval.
+    pub(crate) staged_bytes: usize,
     pub(crate) commit_interval: Duration,
     pub(crate) refresh_offsets: Duration,
     pub(crate) consumer: Consumer,
@@ -163,7 +163,7 @@ impl StreamThread {
             if self.commit_is_due() {
                 self.commit()?;
             }
-            if self.flushed.elapsed() >= FLUSH_INTERVAL && self.began.is_none() {
+            if self.flushed.elapsed() >= FLUSH_INTERVAL {
                 self.flush(FlushWait::No)?;
             }
             if events == 0 {
@@ -215,7 +215,7 @@ impl StreamThread {
         match self.began {
             Some(_) => {
                 let staged: usize = self.tasks.iter().map(StreamTask::staged_bytes).sum();
-                self.time_to_commit().is_zero() || staged >= STAGED_BYTES
+                self.time_to_commit().is_zero() || staged >= self.staged_bytes
             }
             None => self
                 .tasks
@@ -239,6 +239,7 @@ impl StreamThread {
         let flush = |producer: &TransactionalProducer| {
             let _ = producer.flush(REQUEST_TIMEOUT);
         };
+        let as_of_ms = kafka::now_ms();
         let open = self.began.map(|began| began.elapsed());
         let started = Instant::now();
         failpoint::reach(Point::AfterOutput, || flush(&self.producer));
@@ -274,7 +275,7 @@ impl StreamThread {
         add(&self.shared.counters.commits, 1);
         add(&self.shared.counters.changelog_records, sent);
         for task in self.tasks.iter_mut().filter(|task| task.is_dirty()) {
-            task.apply(&self.shared.counters)?;
+            task.apply(as_of_ms, &self.shared.counters)?;
             failpoint::reach(Point::DuringApply, || ());
         }
         let applied = started.elapsed();
@@ -350,13 +351,13 @@ impl StreamThread {
         if self.began.is_some() {
             self.commit()?;
         }
+        self.note_changelog_ends(|task| leaving.contains(task))?;
         failpoint::reach(Point::HandoverCommitted, || ());
-        let (leave, stay) = std::mem::take(&mut self.tasks)
+        let (leave, stay): (Vec<_>, _) = std::mem::take(&mut self.tasks)
             .into_iter()
             .partition(|task| leaving.contains(&task.shared().id));
         self.tasks = stay;
-        for mut task in leave {
-            task.note_changelog_positions(&self.all)?;
+        for task in leave {
             task.flush(FlushWait::UntilDone)?;
             let start = task.start();
             self.consumer.remove(&start.topic, start.partition)?;
@@ -374,15 +375,28 @@ impl StreamThread {
         Ok(End::Drained)
     }
 
-    /// Writes memtables to disk together with a changelog position: every record of this task's transactions was
-    /// acknowledged before they were committed and applied, so the high watermark now bounds them from above, and
-    /// nobody else writes the partition.
+    /// Writes memtables to disk, with the changelogs' ends as contained. Without them a crash costs more of the changelog.
     fn flush(&mut self, wait: FlushWait) -> Result<(), End> {
         self.flushed = Instant::now();
-        for task in &mut self.tasks {
-            task.note_changelog_positions(&self.all)?;
+        self.note_changelog_ends(|_| true)?;
+        for task in &self.tasks {
             failpoint::reach(Point::DuringFlush, || ());
             task.flush(wait)?;
+        }
+        Ok(())
+    }
+
+    /// Asks where changelogs end, commits, and notes those ends; see [`StreamTask::ask_changelog_ends`].
+    fn note_changelog_ends(&mut self, of: impl Fn(&TaskId) -> bool) -> Result<(), End> {
+        let mut any = false;
+        for task in self.tasks.iter_mut().filter(|task| of(&task.shared().id)) {
+            any |= task.ask_changelog_ends(&self.all)?;
+        }
+        if any {
+            self.commit()?;
+        }
+        for task in self.tasks.iter_mut().filter(|task| of(&task.shared().id)) {
+            task.note_changelog_ends()?;
         }
         Ok(())
     }

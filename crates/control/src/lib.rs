@@ -6,17 +6,19 @@
 mod offsets;
 mod ownership;
 mod positions;
+mod start_over;
 mod topics;
 
 pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
 pub use ownership::{Application, Claiming, SNAPSHOT_AFTER, SettleError, Settled};
 pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
+pub use start_over::{StartOver, StartOverError};
 pub use topics::TopicError;
 
 use std::time::{Duration, Instant};
 
 use kafka::{
-    Admin, Category, Consumer, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
+    Admin, Capacity, Category, Consumer, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
     TransactionalProducer,
 };
 use protocol::{ApplicationId, Folded, KafkaConfig, Ordinal, Record, World};
@@ -56,15 +58,15 @@ pub enum Error {
         /// The topic.
         topic: String,
     },
-    /// Its beginning is gone, and there is no snapshot of it.
+    /// What it said is gone, or a part of it.
     #[error(
-        "control log {topic} begins at offset {offset} with a record that is no snapshot: its beginning was deleted, so who owns which task is unknown. Restore the topic"
+        "control log {topic} was lost: {why}. Who owns which task is unknown, so nothing goes on; `streamapp control-log FILE --start-over` fences everybody and begins a new one"
     )]
-    Beheaded {
+    Lost {
         /// The topic.
         topic: String,
-        /// Its first record.
-        offset: i64,
+        /// How that shows.
+        why: String,
     },
     /// A record is not readable.
     #[error(
@@ -139,11 +141,31 @@ impl Reader {
         })
     }
 
+    /// As [`Self::open`] for a log that was made: a broker that has not heard of it yet will.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_made(settings: &Settings, admin: &Admin, application: &ApplicationId) -> Result<Self, Error> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            match Self::open(settings, admin, application) {
+                Err(Error::Missing(_)) if Instant::now() < deadline => {}
+                opened => return opened,
+            }
+        }
+    }
+
     /// Offsets since the log's first record, or since its last snapshot.
     #[must_use]
     pub fn length(&self) -> i64 {
         let snapshot = self.snapshot.map_or(self.low, |snapshot| snapshot.offset);
         self.world.next_offset - snapshot
+    }
+
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
     }
 
     /// The topic's id (KIP-516).
@@ -204,8 +226,10 @@ impl Reader {
     fn apply(&mut self, offset: i64, record: &Record) -> Result<(), Error> {
         let is_snapshot = matches!(record, Record::Snapshot { .. });
         if self.low > 0 && self.records == 0 && !is_snapshot {
-            let topic = self.topic.clone();
-            return Err(Error::Beheaded { topic, offset });
+            return Err(Error::Lost {
+                topic: self.topic.clone(),
+                why: format!("it begins at offset {offset} with a record that is no snapshot"),
+            });
         }
         match self.world.apply(offset, record) {
             Folded::Stale => tracing::warn!(offset, ?record, "stale operator record ignored"),
@@ -273,7 +297,7 @@ impl Appender {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(settings: &Settings, application: &ApplicationId) -> Result<Self, Error> {
-        let producer = PlainProducer::new(settings)?;
+        let producer = PlainProducer::new(settings, Capacity::default())?;
         let topic = producer.topic(&application.control_topic())?;
         Ok(Self { producer, topic })
     }
@@ -310,7 +334,7 @@ impl OperatorLog {
     /// When the log cannot be read, or the id not be initialised.
     pub fn open(settings: &Settings, application: &ApplicationId, mut reader: Reader) -> Result<Self, Error> {
         let id = application.operator_transactional_id();
-        let producer = TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?;
+        let producer = TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT, Capacity::default())?;
         producer.init_transactions(REQUEST_TIMEOUT * 2)?;
         let end = reader.end()?;
         reader.read_to(end)?;
@@ -389,7 +413,7 @@ impl OperatorLog {
     ) -> Result<(), Error> {
         for thread in 0..self.world().threads(ordinal).max(1) {
             let id = application.transactional_id(ordinal, thread);
-            TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT)?
+            TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT, Capacity::default())?
                 .init_transactions(REQUEST_TIMEOUT * 2)?;
         }
         let assignment = self.world().assignment.as_ref().map_or(-1, |(offset, _)| *offset);

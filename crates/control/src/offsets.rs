@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kafka::{Admin, Consumer, Isolation, PlainProducer, Settings};
+use kafka::{Admin, Capacity, Consumer, Isolation, PlainProducer, Settings};
 use protocol::{ApplicationId, InputPosition, MirrorMismatch, Owner, Positions, TaskId, World, check_mirror};
 use serde::Serialize;
 
@@ -31,6 +31,7 @@ pub struct Offsets<'a> {
     settings: &'a Settings,
     application: &'a ApplicationId,
     owners: BTreeMap<TaskId, Owner>,
+    admin: Admin,
     /// Reads committed records, and the group.
     committed: Consumer,
     /// Sees high watermarks.
@@ -55,6 +56,8 @@ pub struct InputOffsets {
     pub low: i64,
     /// End of the topic.
     pub high: i64,
+    /// The topic's id.
+    pub topic_id: String,
     /// What that means.
     pub state: OffsetsState,
 }
@@ -72,6 +75,8 @@ pub enum OffsetsState {
     OffsetsAltered,
     /// The next record is not in the topic any more.
     InputLost,
+    /// The topic was deleted, and there is another one of its name.
+    TopicRecreated,
 }
 
 impl InputOffsets {
@@ -80,12 +85,13 @@ impl InputOffsets {
         input: &InputPosition,
         again: Option<i64>,
         group: Option<i64>,
-        ends: (i64, i64),
+        (topic_id, (low, high)): (&str, (i64, i64)),
     ) -> Self {
-        let (low, high) = ends;
         let position = input.offset;
         let state = if again != Some(position) {
             OffsetsState::Moving
+        } else if topic_id != input.topic_id {
+            OffsetsState::TopicRecreated
         } else if position < low || position > high {
             OffsetsState::InputLost
         } else {
@@ -103,6 +109,7 @@ impl InputOffsets {
             group,
             low,
             high,
+            topic_id: topic_id.to_owned(),
             state,
         }
     }
@@ -110,7 +117,11 @@ impl InputOffsets {
     /// Where the topic goes on when the position is not in it.
     #[must_use]
     pub fn nearest(&self) -> i64 {
-        self.position.clamp(self.low, self.high)
+        if self.state == OffsetsState::TopicRecreated {
+            self.low
+        } else {
+            self.position.clamp(self.low, self.high)
+        }
     }
 }
 
@@ -120,7 +131,8 @@ impl<'a> Offsets<'a> {
     /// # Errors
     /// [`OffsetsError`], also when the application was never started.
     pub fn open(settings: &'a Settings, application: &'a ApplicationId) -> Result<Self, OffsetsError> {
-        let mut reader = Reader::open(settings, &Admin::new(settings)?, application)?;
+        let admin = Admin::new(settings)?;
+        let mut reader = Reader::open(settings, &admin, application)?;
         let end = reader.end()?;
         let World { assignment, .. } = reader.read_to(end)?;
         let owners = assignment.as_ref().map(|(_, owners)| owners.clone());
@@ -128,6 +140,7 @@ impl<'a> Offsets<'a> {
             settings,
             application,
             owners: owners.unwrap_or_default(),
+            admin,
             committed: Consumer::new(settings, &application.0, Isolation::ReadCommitted, 1024)?,
             all: Consumer::new(settings, &application.0, Isolation::ReadUncommitted, 64)?,
         })
@@ -151,6 +164,13 @@ impl<'a> Offsets<'a> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
+        let mut ids = BTreeMap::new();
+        for (topic, _) in &partitions {
+            if !ids.contains_key(topic) {
+                let found = self.admin.topic(topic, REQUEST_TIMEOUT)?;
+                ids.insert(*topic, found.map_or_else(String::new, |found| found.id));
+            }
+        }
         let group = self.committed.committed(&partitions, REQUEST_TIMEOUT)?;
         let after = self.positions()?;
         let again = |task: &TaskId, input: &InputPosition| {
@@ -168,7 +188,9 @@ impl<'a> Offsets<'a> {
                 let ends = self
                     .all
                     .watermarks(&input.topic, input.partition, REQUEST_TIMEOUT)?;
-                Ok(InputOffsets::of(task, input, again(task, input), group, ends))
+                let topic_id = &ids[input.topic.as_str()];
+                let again = again(task, input);
+                Ok(InputOffsets::of(task, input, again, group, (topic_id, ends)))
             })
             .collect()
     }
@@ -189,16 +211,21 @@ impl<'a> Offsets<'a> {
         Ok(differing)
     }
 
-    /// Moves positions whose next record is gone to where their topic goes on, and the group's offsets with them; returns
+    /// Moves positions whose next record, or topic, is gone to where their topic goes on, and the group's offsets with them; returns
     /// what was moved. Their tasks stand still, so nobody else writes their positions.
     ///
     /// # Errors
     /// [`OffsetsError`]; what was done before is complete, and can be repeated.
     pub fn skip_lost(&self) -> Result<Vec<InputOffsets>, OffsetsError> {
         let mut lost = self.look()?;
-        lost.retain(|input| input.state == OffsetsState::InputLost);
+        lost.retain(|input| {
+            matches!(
+                input.state,
+                OffsetsState::InputLost | OffsetsState::TopicRecreated
+            )
+        });
         let mut positions = self.positions()?;
-        let producer = PlainProducer::new(self.settings)?;
+        let producer = PlainProducer::new(self.settings, Capacity::default())?;
         let topic = producer.topic(&self.application.positions_topic())?;
         for input in &lost {
             let (Some(owner), Some(next)) = (self.owners.get(&input.task), positions.get_mut(&input.task))
@@ -209,6 +236,7 @@ impl<'a> Offsets<'a> {
             for position in &mut next.inputs {
                 if (&position.topic, position.partition) == (&input.topic, input.partition) {
                     position.offset = input.nearest();
+                    position.topic_id.clone_from(&input.topic_id);
                 }
             }
             let value = serde_json::to_vec(next).map_err(|error| PositionsError::Unreadable {
@@ -261,11 +289,12 @@ mod tests {
     fn a_position_is_judged_only_when_it_stands_still() {
         let input = InputPosition {
             topic: "t".into(),
+            topic_id: "id".into(),
             partition: 0,
             offset: 5,
         };
         let task = "a-0".parse().unwrap();
-        let judge = |again, group, ends| InputOffsets::of(&task, &input, again, group, ends);
+        let judge = |again, group, ends| InputOffsets::of(&task, &input, again, group, ("id", ends));
         let state = |again, group| judge(again, group, (0, 9)).state;
         assert_eq!(state(Some(5), Some(5)), OffsetsState::Good);
         assert_eq!(state(Some(5), Some(4)), OffsetsState::OffsetsLost);
@@ -278,6 +307,11 @@ mod tests {
         assert_eq!(
             (truncated.state, truncated.nearest()),
             (OffsetsState::InputLost, 3)
+        );
+        let another = InputOffsets::of(&task, &input, Some(5), None, ("other", (0, 9)));
+        assert_eq!(
+            (another.state, another.nearest()),
+            (OffsetsState::TopicRecreated, 0)
         );
     }
 }

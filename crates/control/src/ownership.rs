@@ -1,14 +1,13 @@
 //! What comes before workers can start: claim, topics, assignment, fences.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Claimant, Ordinal, Placement, Record, TaskId, Wanted, WarmUp, World};
 use topology::Plan;
 
 use crate::topics::{Ensured, TopicError};
-use crate::{Error, OperatorLog, REQUEST_TIMEOUT, Reader};
+use crate::{Error, OperatorLog, Reader};
 
 /// An application as Kafka should know it.
 pub struct Application<'a> {
@@ -168,15 +167,8 @@ impl Application<'_> {
         Ok(())
     }
 
-    /// The control log exists; a broker that has not heard of it yet will.
     fn reader(&self) -> Result<Reader, Error> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        loop {
-            match Reader::open(self.settings, self.admin, self.id) {
-                Err(Error::Missing(_)) if Instant::now() < deadline => {}
-                opened => return opened,
-            }
-        }
+        Reader::open_made(self.settings, self.admin, self.id)
     }
 
     fn log(&self) -> Result<OperatorLog, Error> {

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kafka::NewTopic;
-use protocol::TaskId;
+use kafka::{Admin, NewTopic};
+use protocol::{ApplicationId, TaskId};
 use topology::plan::TopicName;
 
-use crate::Application;
+use crate::{Application, Error, SettleError};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// [`protocol::TOMBSTONE_RETENTION_MS`], as topics are configured.
@@ -75,14 +75,27 @@ struct Done {
 
 impl Application<'_> {
     /// Creates the control log if it is missing, and touches nothing else: the claim comes before the other topics.
-    /// Returns its name if it did not exist.
-    pub(crate) fn ensure_control_log(&self) -> Result<Option<String>, TopicError> {
+    /// Returns its name if it did not exist. It comes before the positions topic, too: with one of these, it was lost.
+    pub(crate) fn ensure_control_log(&self) -> Result<Option<String>, SettleError> {
         let name = self.id.control_topic();
-        if self.admin.topic(&name, TIMEOUT)?.is_some() {
+        let is_there = |name: &str| self.admin.topic(name, TIMEOUT).map_err(TopicError::from);
+        if is_there(&name)?.is_some() {
             return Ok(None);
         }
-        self.create(&name, 1, CONTROL)?;
-        Ok(Some(name))
+        let positions = self.id.positions_topic();
+        if is_there(&positions)?.is_none() {
+            create_control_log(self.admin, self.id, self.replication_factor)?;
+            return Ok(Some(name));
+        }
+        // The broker that was asked first may not have heard of it yet.
+        let deadline = Instant::now() + TIMEOUT;
+        while is_there(&name)?.is_none() {
+            if Instant::now() > deadline {
+                let why = format!("it does not exist, but {positions} does");
+                return Err(Error::Lost { topic: name, why }.into());
+            }
+        }
+        Ok(None)
     }
 
     /// Creates what is missing and sets back what somebody changed. Can be repeated.
@@ -182,28 +195,11 @@ impl Application<'_> {
             }),
             Some(_) => self.correct(name, config, done),
             None => {
-                self.create(name, partitions, config)?;
+                create(self.admin, self.replication_factor, name, partitions, config)?;
                 done.created.push(name.to_owned());
                 Ok(())
             }
         }
-    }
-
-    fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<(), TopicError> {
-        let wanted = NewTopic {
-            name: name.to_owned(),
-            partitions,
-            replication_factor: self.replication_factor,
-            config: config
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        };
-        self.admin.create_topic(&wanted, TIMEOUT)?;
-        // The broker answers before every metadata cache knows the topic.
-        let deadline = Instant::now() + TIMEOUT;
-        while self.admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
-        Ok(())
     }
 
     /// Sets back what somebody changed: another retention or policy would lose state or positions.
@@ -226,5 +222,50 @@ impl Application<'_> {
             format!("{name}: {property} {found} → {value}")
         }));
         Ok(())
+    }
+}
+
+/// Makes the control log.
+pub(crate) fn create_control_log(
+    admin: &Admin,
+    id: &ApplicationId,
+    replication_factor: i32,
+) -> Result<(), TopicError> {
+    create(admin, replication_factor, &id.control_topic(), 1, CONTROL)
+}
+
+fn create(
+    admin: &Admin,
+    replication_factor: i32,
+    name: &str,
+    partitions: i32,
+    config: &[(&str, &str)],
+) -> Result<(), TopicError> {
+    let wanted = NewTopic {
+        name: name.to_owned(),
+        partitions,
+        replication_factor,
+        config: config
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    admin.create_topic(&wanted, TIMEOUT)?;
+    // The broker answers before every metadata cache knows the topic.
+    let deadline = Instant::now() + TIMEOUT;
+    while admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tombstones_live_as_long_as_stores_count_on() {
+        assert_eq!(
+            TOMBSTONE_RETENTION_MS,
+            protocol::TOMBSTONE_RETENTION_MS.to_string()
+        );
     }
 }

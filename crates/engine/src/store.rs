@@ -11,6 +11,11 @@ pub trait Store {
     /// # Errors
     /// When the store cannot be read.
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError>;
+
+    /// Most bytes that a key and its value may have together: what the changelog takes as one record.
+    fn max_record_bytes(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// A store that cannot be read.

@@ -201,6 +201,44 @@ impl Admin {
         }
     }
 
+    /// Deletes a topic; one that does not exist is no error. Brokers forget it one after the other.
+    ///
+    /// # Errors
+    /// Time-out, authorization.
+    pub fn delete_topic(&self, name: &str, timeout: Duration) -> Result<(), Error> {
+        let attempted = || format!("delete topic {name}");
+        let native = c_string(name, &attempted)?;
+        // SAFETY: the name is live; the object copies it and is destroyed after the call.
+        let mut delete = unsafe { sys::rd_kafka_DeleteTopic_new(native.as_ptr()) };
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DELETETOPICS,
+            timeout,
+            // SAFETY: all objects are live; the array has one element.
+            |client, options, queue| unsafe {
+                sys::rd_kafka_DeleteTopics(client, &raw mut delete, 1, options, queue);
+            },
+        );
+        // SAFETY: the object is ours and destroyed once.
+        unsafe { sys::rd_kafka_DeleteTopic_destroy(delete) };
+        let event = event?;
+        // SAFETY: the event is a DeleteTopics result and lives until the end of this block.
+        unsafe {
+            let result = sys::rd_kafka_event_DeleteTopics_result(event.raw);
+            let mut count = 0;
+            let topics = sys::rd_kafka_DeleteTopics_result_topics(result, &raw mut count);
+            let code = if count == 0 {
+                NO_ERROR
+            } else {
+                sys::rd_kafka_topic_result_error(*topics)
+            };
+            match Code::from(code) {
+                Code::NoError | Code::UnknownTopicOrPartition => Ok(()),
+                _ => Err(Error::from_code(attempted(), code)),
+            }
+        }
+    }
+
     /// Deletes the records of a partition below the offset.
     ///
     /// # Errors

@@ -54,6 +54,11 @@ pub(crate) struct Notes {
     refusal: Mutex<Option<(sys::rd_kafka_resp_err_t, String)>>,
 }
 
+/// Records that may lie in a queue of so many KiB: each takes some 500 bytes beside its own.
+pub(crate) fn records_in(kib: u32) -> u32 {
+    kib.saturating_mul(2)
+}
+
 /// Whether the callbacks belong to a consumer or a producer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use crate::client::{Client, Kind};
+use crate::client::{Client, Kind, records_in};
 use crate::{ConfigError, Error, Settings};
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -58,7 +58,7 @@ pub enum Event {
 
 impl Consumer {
     /// Makes a consumer; connects in the background. `group_id` is the group whose offsets [`Self::committed`] reads;
-    /// `prefetch_kib` bounds what is fetched ahead per partition.
+    /// `prefetch_kib` bounds the memory of what is fetched ahead per partition.
     ///
     /// # Errors
     /// [`ConfigError`] when librdkafka refuses a property.
@@ -73,6 +73,10 @@ impl Consumer {
             Isolation::ReadUncommitted => "read_uncommitted",
         };
         let prefetch = prefetch_kib.to_string();
+        let records = records_in(prefetch_kib).to_string();
+        // One answer adds to what is there already.
+        let answer = (prefetch_kib / 4).clamp(16, 1024) * 1024;
+        let answer = answer.to_string();
         let own = [
             ("group.id", group_id),
             ("isolation.level", isolation),
@@ -81,6 +85,8 @@ impl Consumer {
             ("enable.partition.eof", "true"),
             ("auto.offset.reset", "error"),
             ("queued.max.messages.kbytes", &prefetch),
+            ("queued.min.messages", &records),
+            ("max.partition.fetch.bytes", &answer),
             // A fetch that finds its queue full waits this long; the default second stalls small queues.
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.wait.max.ms", "100"),

@@ -16,7 +16,7 @@ pub use admin::{Admin, GroupState, NewTopic, Topic};
 pub use client::{ConfigError, Settings};
 pub use consumer::{Consumer, Event, Isolation, Message, PartitionQueue, Start, Wakeup};
 pub use error::{Category, Error, Recovery};
-pub use producer::{Offsets, PlainProducer, Record, TopicHandle, TransactionalProducer};
+pub use producer::{Capacity, Offsets, PlainProducer, Record, TopicHandle, TransactionalProducer};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

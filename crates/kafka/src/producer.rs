@@ -9,21 +9,41 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use crate::client::{Client, Kind};
+use crate::client::{Client, Kind, records_in};
 use crate::consumer::{PartitionList, c_string, millis};
 use crate::{ConfigError, Error, Settings};
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
-/// Common to both producers; bounds the memory that records in flight may take.
-const PRODUCER: [(&str, &str); 6] = [
+/// Common to both producers.
+const PRODUCER: [(&str, &str); 3] = [
     ("enable.idempotence", "true"),
     ("linger.ms", "5"),
-    ("batch.size", "1000000"),
     ("batch.num.messages", "10000"),
-    ("queue.buffering.max.messages", "500000"),
-    ("queue.buffering.max.kbytes", "262144"),
 ];
+/// The brokers' default of `message.max.bytes` is a little more.
+const MESSAGE_BYTES: u32 = 1_000_000;
+
+/// How much a producer may hold and send at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Memory of records that no broker has taken yet, in KiB.
+    pub queue_kib: u32,
+    /// Largest batch: no more than each topic's `max.message.bytes`.
+    pub batch_bytes: u32,
+    /// Largest record: the largest `max.message.bytes` of the topics. The caller keeps to that of each topic.
+    pub record_bytes: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            queue_kib: 4 * 1024,
+            batch_bytes: MESSAGE_BYTES,
+            record_bytes: MESSAGE_BYTES,
+        }
+    }
+}
 
 /// How much later than its time-out a call may come back.
 const GRACE: Duration = Duration::from_secs(3);
@@ -90,6 +110,7 @@ impl TransactionalProducer {
         settings: &Settings,
         transactional_id: &str,
         transaction_timeout: Duration,
+        capacity: Capacity,
     ) -> Result<Self, ConfigError> {
         let timeout = millis(transaction_timeout).to_string();
         let own = [
@@ -97,10 +118,8 @@ impl TransactionalProducer {
             ("transaction.timeout.ms", timeout.as_str()),
             ("delivery.report.only.error", "true"),
         ];
-        let own: Vec<_> = PRODUCER.into_iter().chain(own).collect();
-        let client = Arc::new(Client::new(Kind::Producer, settings, &own)?);
         Ok(Self {
-            client,
+            client: client(settings, &own, capacity)?,
             transactional_id: transactional_id.to_owned(),
             transaction_timeout,
         })
@@ -258,9 +277,9 @@ impl PlainProducer {
     ///
     /// # Errors
     /// [`ConfigError`] when librdkafka refuses a property.
-    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
+    pub fn new(settings: &Settings, capacity: Capacity) -> Result<Self, ConfigError> {
         Ok(Self {
-            client: Arc::new(Client::new(Kind::Producer, settings, &PRODUCER)?),
+            client: client(settings, &[], capacity)?,
         })
     }
 
@@ -329,6 +348,28 @@ impl PlainProducer {
         let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
         Err(Error::from_code(format!("append to {}", topic.name), code))
     }
+}
+
+fn client(settings: &Settings, own: &[(&str, &str)], capacity: Capacity) -> Result<Arc<Client>, ConfigError> {
+    let Capacity {
+        queue_kib,
+        batch_bytes,
+        record_bytes,
+    } = capacity;
+    let bounds = [
+        ("queue.buffering.max.kbytes", queue_kib),
+        ("queue.buffering.max.messages", records_in(queue_kib)),
+        ("batch.size", batch_bytes),
+        ("message.max.bytes", record_bytes.max(1_000)),
+    ]
+    .map(|(name, bound)| (name, bound.to_string()));
+    let bounds = bounds.iter().map(|(name, bound)| (*name, bound.as_str()));
+    let all: Vec<_> = PRODUCER
+        .into_iter()
+        .chain(bounds)
+        .chain(own.iter().copied())
+        .collect();
+    Ok(Arc::new(Client::new(Kind::Producer, settings, &all)?))
 }
 
 fn topic(client: &Arc<Client>, name: &str) -> Result<TopicHandle, Error> {

@@ -27,6 +27,9 @@ pub struct WorkerConfig {
     pub topology: topology::declaration::Topology,
     /// Where stores live.
     pub state_dir: PathBuf,
+    /// Memory limit of each worker, in bytes; [`DEFAULT_MEMORY_BYTES`](crate::DEFAULT_MEMORY_BYTES) without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// Address of `/livez /readyz /status /metrics`, e.g. `127.0.0.1:0`.
     pub http_listen: String,
 }

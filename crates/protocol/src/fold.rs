@@ -27,6 +27,9 @@ pub struct World {
     settled_at: BTreeMap<TaskId, i64>,
     ordinals: BTreeMap<Ordinal, Speakers>,
     retired: BTreeSet<Uid>,
+    /// Whether this log stands in place of one that was lost: processes that followed that one may follow this.
+    #[serde(default)]
+    pub started_over: bool,
 }
 
 /// Who owns an application.
@@ -101,6 +104,13 @@ impl World {
                 });
             }
             Record::Released { .. } => self.claim = None,
+            Record::StartedOver { threads, .. } => {
+                self.started_over = true;
+                for (ordinal, threads) in threads {
+                    let speakers = self.ordinals.entry(*ordinal).or_default();
+                    speakers.threads = speakers.threads.max(*threads);
+                }
+            }
             Record::Assignment { owners, standbys, .. } => {
                 self.assign(offset, owners);
                 self.standbys.clone_from(standbys);
@@ -126,9 +136,19 @@ impl World {
                 *highest = (*highest).max(*nonce);
                 speakers.threads = speakers.threads.max(*threads);
             }
+            // Its words count only while it speaks: a record that was long on its way may mean another log's assignment.
             Record::Adopted {
-                assignment, ordinal, ..
-            } => self.settle(offset, *assignment, *ordinal),
+                assignment,
+                ordinal,
+                uid,
+                nonce,
+            } => {
+                let speakers = self.ordinals.get(ordinal);
+                let nonces = speakers.map(|speakers| &speakers.nonces);
+                if nonces.and_then(|nonces| nonces.get(uid)) == Some(nonce) {
+                    self.settle(offset, *assignment, *ordinal);
+                }
+            }
             Record::Snapshot { .. } | Record::Barrier { .. } => {}
         }
         Folded::Applied
@@ -414,22 +434,26 @@ mod tests {
 
     #[test]
     fn an_owner_that_adopts_gives_up_what_that_assignment_and_earlier_ones_took() {
-        let adopted = |assignment| Record::Adopted {
+        let adopted = |assignment, nonce| Record::Adopted {
             assignment,
             ordinal: Ordinal(1),
             uid: uid("p"),
-            nonce: 1,
+            nonce,
         };
         let mut world = folded(&[
             assignment(None, &[("a-0", 1), ("a-1", 1)]),
             assignment(Some(0), &[("a-0", 0), ("a-1", 1)]),
             assignment(Some(1), &[("a-0", 0), ("a-1", 0)]),
+            incarnation(1, "p", 2, 1),
         ]);
         assert_eq!(world.owes(Ordinal(1)), Some(2));
-        world.apply(3, &adopted(1));
+        // Of a session before the one that speaks.
+        world.apply(4, &adopted(2, 1));
+        assert!(world.startable(Ordinal(0)).is_empty());
+        world.apply(5, &adopted(1, 2));
         assert_eq!(world.startable(Ordinal(0)), owners(&[("a-0", 0)]));
         assert_eq!(world.owes(Ordinal(1)), Some(2));
-        world.apply(4, &adopted(2));
+        world.apply(6, &adopted(2, 2));
         assert_eq!(world.startable(Ordinal(0)).len(), 2);
         assert_eq!(world.owes(Ordinal(1)), None);
     }

@@ -43,7 +43,7 @@ impl fmt::Display for Uid {
     }
 }
 
-/// A sub-topology at one partition; prints as `exposure-3`.
+/// A sub-topology at one partition; prints as `orders-3`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     /// Name of the sub-topology.

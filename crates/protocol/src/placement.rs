@@ -145,8 +145,9 @@ impl Wanted<'_> {
     }
 }
 
-/// Of each sub-topology every worker gets `n / workers` tasks, and the rest go to those that had more of it, then to those
-/// that have the fewest of all. A task that must move goes where it has a copy, if there is room.
+/// Of each sub-topology every worker gets `n / workers` tasks, and the rest go to those that stay within their share of all
+/// tasks, then to those that had more of it, then to those that have the fewest of all. A task that must move goes where it
+/// has a copy, if there is room.
 fn spread(
     tasks: &[TaskId],
     workers: u32,
@@ -162,7 +163,9 @@ fn spread(
     }
     let mut placed = BTreeMap::new();
     let mut totals: BTreeMap<Ordinal, usize> = (0..workers).map(|ordinal| (Ordinal(ordinal), 0)).collect();
+    let mut so_far = 0;
     for group in by_sub_topology.into_values() {
+        so_far += group.len();
         let mut has: BTreeMap<Ordinal, Vec<&TaskId>> = totals.keys().map(|o| (*o, Vec::new())).collect();
         for task in &group {
             if let Some(tasks) = former(task).and_then(|ordinal| has.get_mut(&ordinal)) {
@@ -171,7 +174,11 @@ fn spread(
         }
         let (share, rest) = (group.len() / totals.len(), group.len() % totals.len());
         let mut order: Vec<Ordinal> = totals.keys().copied().collect();
-        order.sort_by_key(|ordinal| (has[ordinal].len() <= share, totals[ordinal], *ordinal));
+        order.sort_by_key(|ordinal| {
+            let total = totals[ordinal];
+            let beyond = total + share + 1 > so_far / totals.len();
+            (beyond, has[ordinal].len() <= share, total, *ordinal)
+        });
         let mut left: BTreeSet<&TaskId> = group;
         let mut room = Vec::new();
         for (place, ordinal) in order.into_iter().enumerate() {

@@ -27,6 +27,8 @@ pub struct Positions {
 pub struct InputPosition {
     /// The topic's name in Kafka.
     pub topic: String,
+    /// The topic's id: another one under the same name is another topic (KIP-516).
+    pub topic_id: String,
     /// The partition.
     pub partition: i32,
     /// The next offset to read.
@@ -77,6 +79,7 @@ pub fn check_mirror(position: &InputPosition, mirror: Option<i64>) -> Result<(),
         topic,
         partition,
         offset,
+        ..
     } = position.clone();
     match mirror {
         Some(mirror) if mirror == offset => Ok(()),
@@ -103,6 +106,7 @@ mod tests {
     fn only_an_equal_mirror_passes() {
         let position = InputPosition {
             topic: "t".into(),
+            topic_id: "id".into(),
             partition: 1,
             offset: 5,
         };

@@ -56,6 +56,14 @@ pub enum Record {
         /// The fold of all records before this one.
         world: Box<World>,
     },
+    /// A person begins this log in place of one that was lost. Written after every id of these ordinals' threads was
+    /// initialised, so that nobody who worked by the lost log can commit.
+    StartedOver {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// Threads of each ordinal.
+        threads: BTreeMap<Ordinal, u32>,
+    },
     /// The process of that uid is gone for good.
     Retired {
         /// Offset of the operator record this was decided on.
@@ -120,6 +128,7 @@ impl Record {
             | Self::Assignment { prev, .. }
             | Self::Fenced { prev, .. }
             | Self::Snapshot { prev, .. }
+            | Self::StartedOver { prev, .. }
             | Self::Retired { prev, .. } => Some(*prev),
             Self::Incarnation { .. } | Self::Adopted { .. } | Self::Barrier { .. } => None,
         }

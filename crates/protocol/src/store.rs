@@ -74,17 +74,28 @@ impl StorePositions {
         let Some(known) = self.changelogs.get(store) else {
             return Ok(low);
         };
-        let age = now_ms - self.as_of_ms;
         if known.topic_id != topic_id {
             Err(CannotContinue::Recreated)
         } else if known.offset > high {
             let offset = known.offset;
             Err(CannotContinue::BeyondEnd { offset, high })
-        } else if age > TOMBSTONE_RETENTION_MS / 2 {
+        } else {
+            self.check_age(now_ms).map(|()| known.offset.max(low))
+        }
+    }
+
+    /// Whether tombstones that the store has not read may be gone. Whoever reads a changelog asks this before each step: it may
+    /// have stood still. The other half of the retention is for what it believes to know at that moment and is as old.
+    ///
+    /// # Errors
+    /// [`CannotContinue::TooOld`]
+    pub fn check_age(&self, now_ms: i64) -> Result<(), CannotContinue> {
+        let age = now_ms - self.as_of_ms;
+        if age > TOMBSTONE_RETENTION_MS / 2 {
             let hours = age / 3_600_000;
             Err(CannotContinue::TooOld { hours })
         } else {
-            Ok(known.offset.max(low))
+            Ok(())
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct RecordType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Stream {
-    /// Name, unique among streams and pipelines.
+    /// Name, unique among streams, stores and repartitions; its tasks are named after it.
     pub name: String,
     /// The Kafka topic.
     pub topic: String,
@@ -143,9 +143,9 @@ pub enum OffsetReset {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pipeline {
-    /// Name, unique among streams and pipelines; appears in task ids.
+    /// Name, unique among pipelines.
     pub name: String,
-    /// A stream's name.
+    /// A stream's name; several pipelines may read one.
     pub from: String,
     /// What happens to each record, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

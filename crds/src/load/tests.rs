@@ -47,7 +47,7 @@ fn the_examples_are_valid() {
         .iter()
         .map(|sub| sub.name.as_str())
         .collect();
-    assert_eq!(names, ["exposure", "exposure-by-customer"]);
+    assert_eq!(names, ["orders", "exposure-by-customer"]);
     let stateless = load(STATELESS).unwrap_or_else(|_| panic!("{}", rendered(STATELESS)));
     assert_eq!(stateless.app.application_id(), "orders-scored-v1");
     assert!(
@@ -273,6 +273,12 @@ fn each_kind_of_wrong_shape_has_its_error() {
             &[("commitInterval: 100ms", "commitInterval: 1m")],
             "spec.processing.commitInterval",
             "commitInterval 1m needs to be shorter than transactionTimeout 10s: the broker would abort each transaction",
+            "",
+        ),
+        (
+            &[("threads: 2", "threads: 4\n  resources: {limits: {memory: 150M}}")],
+            "spec.resources.limits.memory",
+            "a worker with 4 threads needs a memory limit of 176 MiB or more, not 143 MiB",
             "",
         ),
         (

@@ -53,7 +53,8 @@ impl Subject {
 
     /// The sum of the peak resident sizes of its live processes, in bytes.
     pub(super) fn peak_rss_bytes(&self) -> u64 {
-        tree(self.child.id()).into_iter().filter_map(peak_rss_bytes).sum()
+        let processes = tree(self.child.id()).into_iter();
+        processes.filter_map(|pid| memory_bytes(pid, "VmHWM")).sum()
     }
 
     /// Asks the process to end, and waits for it.
@@ -123,8 +124,11 @@ pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
     Some(ticks as f64 / per_second as f64)
 }
 
-fn peak_rss_bytes(pid: u32) -> Option<u64> {
+/// Memory of a process: `VmRSS`, or `VmHWM` for the most that it ever had.
+pub(crate) fn memory_bytes(pid: u32, what: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(what)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1_024)
 }

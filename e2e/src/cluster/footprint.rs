@@ -12,6 +12,7 @@ use super::app::{App, expect};
 use super::kubectl::eventually;
 use super::place::{Options, Setting};
 use super::pods::Process;
+use crate::bench::process::memory_bytes;
 use crate::wait;
 
 const NAMESPACE: &str = "streamapp-footprint";
@@ -153,14 +154,8 @@ fn cost(process: Process, seconds: u64) -> Result<Cost> {
 }
 
 fn rss_mib(process: Process) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line
-        .context("the process has no VmRSS")?
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()?;
-    Ok(kib / 1024.0)
+    let bytes = memory_bytes(process.pid, "VmRSS").context("the process tells no VmRSS")?;
+    Ok(bytes as f64 / f64::from(1 << 20))
 }
 
 fn size(file: &Path) -> Result<u64> {

@@ -151,6 +151,13 @@ fn new_ones() -> Vec<Wrong> {
             SPEC,
         ),
         wrong(
+            "memory-for-nothing",
+            "/spec/resources/limits/memory",
+            "64Mi",
+            "spec.resources.limits.memory",
+            SPEC,
+        ),
+        wrong(
             "no-topology",
             "/spec/topology",
             Value::Null,

@@ -11,7 +11,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use report::Report;
 use serde::Serialize;
 
+use super::bounds;
 use super::brokers;
+use super::control_log;
 use super::crash::eventually;
 use super::offsets;
 use super::recovery::{self, Moments};
@@ -26,7 +28,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 16] = [
+    let tests: [(&str, Plot); 19] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -38,20 +40,24 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-offsets-lost", offsets::lost),
         ("fault-offsets-of-an-idle-app", offsets::of_an_idle_app),
         ("fault-input-lost", offsets::input_lost),
+        ("fault-topic-recreated", offsets::topic_recreated),
+        ("fault-control-log-lost", control_log::lost),
         ("fault-internal-topics-changed", topics_changed),
         ("fault-second-run-with-the-same-id", second_run),
         ("fault-full-disk", full_disk),
         ("fault-store-of-another-application", foreign_store),
         ("fault-lost-volume", lost_volume),
+        ("bounds-of-records", bounds::record_sizes),
     ];
     named(args, &tests)
 }
 
 /// Faults with brokers of their own, or that are timed: they need the machine for themselves.
 pub(super) fn lone_tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 4] = [
+    let tests: [(&str, Plot); 5] = [
         ("fault-two-processes-of-one-ordinal", two_processes),
         ("recovery-after-kill", recovery::after_kill),
+        ("bounds-of-memory", bounds::memory),
         ("fault-broker-down-at-start-and-midstream", brokers::one_goes_away),
         ("fault-brokers-killed-of-three", brokers::three_are_killed_in_turn),
     ];

@@ -1,6 +1,7 @@
 //! Tasks that move between workers that run: nothing is lost or repeated, nobody is fenced, and tasks that stay do not
 //! stop; also when a worker is killed at any step of the handover, on either side.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use rdkafka::consumer::Consumer as _;
 
 use super::crash::environment;
 use super::scene::Scene;
+use super::system::pid;
 use super::{Counted, Integration, Test};
-use crate::app::App;
+use crate::app::{App, signal};
 use crate::broker::{Isolation, REQUEST};
 use crate::check::{Example, Guarantee};
 use crate::wait;
@@ -55,6 +57,8 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     }
     let name = "handover-log-shortened";
     tests.push((name.to_owned(), Box::new(move || shortened(args, name))));
+    let name = "handover-stopped-owner";
+    tests.push((name.to_owned(), Box::new(move || stopped_owner(args, name))));
     tests
 }
 
@@ -181,6 +185,45 @@ fn crash(
     app.drain()?;
     let mut counted = scene.check(ORDERS, 0)?;
     counted.kills = 1;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// A worker without anything under way stands still while its tasks are taken from it, and wakes when somebody else has
+/// written their changelogs: what it then believes of its stores must not be wrong when the tasks come back to it.
+fn stopped_owner(args: &Integration, name: &str) -> Result<Counted> {
+    const ORDERS: u64 = 4_000;
+    let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let mut launch = scene.launch();
+    launch.workers = 2;
+    let mut app = launch.start()?;
+    app.wait_running(2, SECONDS(60))?;
+    scene.orders(0, ORDERS, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    let stopped = pid(&app, 1)?;
+    signal(stopped, libc::SIGSTOP)?;
+    // It does not answer, so it is fenced after a while.
+    scale(&scene, &app, 1)?;
+    wait_spread(&app, &[12])?;
+    scene.orders(ORDERS, ORDERS, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    signal(stopped, libc::SIGCONT)?;
+    wait::until("the stopped worker to end", SECONDS(60), || {
+        if Path::new(&format!("/proc/{stopped}")).exists() {
+            Err("it is there".to_owned())
+        } else {
+            Ok(Ok(()))
+        }
+    })?;
+    scale(&scene, &app, 2)?;
+    wait_spread(&app, &[6, 6])?;
+    scene.orders(2 * ORDERS, ORDERS, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    for worker in 0..2 {
+        ensure!(total(&app, worker, "storeWipes")? == 0, "{}", app.status(worker)?);
+    }
+    app.drain()?;
+    let counted = scene.check(3 * ORDERS, 0)?;
     scene.clean()?;
     Ok(counted)
 }

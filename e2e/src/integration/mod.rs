@@ -1,7 +1,9 @@
 //! `streamapp-e2e integration`: the product on a real broker, crashed at every step and given bad input; each run with
 //! records is judged by the checker.
 
+mod bounds;
 mod brokers;
+mod control_log;
 mod crash;
 mod faults;
 mod handover;
@@ -9,7 +11,9 @@ mod offsets;
 mod proxy;
 mod recovery;
 mod scene;
+mod soak;
 mod standby;
+mod system;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +52,12 @@ pub(crate) struct Integration {
     /// Tests at a time: they wait more than they work
     #[arg(long, default_value_t = 3)]
     jobs: usize,
+    /// Instead of the tests: faults of every kind at random for so many minutes
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
+    /// Same seed, same choices of the soak
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
     /// Print the names of the tests
     #[arg(long)]
     list: bool,
@@ -85,13 +95,29 @@ struct Figures {
     failed: u64,
     #[serde(flatten)]
     counted: Counted,
-    failures: Vec<String>,
+    /// One per test.
+    rows: Vec<Row>,
+}
+
+/// A row of the crash matrix, or another test.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    seconds: f64,
+    #[serde(flatten)]
+    counted: Counted,
+    /// Why it failed.
+    failure: Option<String>,
 }
 
 /// Runs tests side by side, then those with brokers of their own in turn; the last line has the totals.
 pub(crate) fn run(args: &Integration) -> Result<bool> {
+    if let Some(minutes) = args.soak {
+        return soak::run(args, minutes, args.seed);
+    }
     // Long ones first.
-    let mut beside = proxy::tests(args);
+    let mut beside = system::tests(args);
+    beside.extend(proxy::tests(args));
     beside.extend(standby::tests(args));
     beside.extend(handover::tests(args));
     beside.extend(crash::tests(args));
@@ -154,15 +180,22 @@ fn run_test((name, test): &Test<'_>, figures: &Mutex<Figures>) {
     let seconds = started.elapsed().as_secs_f64();
     let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
     figures.runs += 1;
-    match result {
+    let (counted, failure) = match result {
         Ok(counted) => {
             figures.counted += counted;
             println!("test {name} ... ok ({seconds:.1} s, {} records)", counted.records);
+            (counted, None)
         }
         Err(error) => {
             figures.failed += 1;
-            figures.failures.push(format!("{name}: {error:#}"));
             println!("test {name} ... FAILED ({seconds:.1} s): {error:#}");
+            (Counted::default(), Some(format!("{error:#}")))
         }
-    }
+    };
+    figures.rows.push(Row {
+        name: name.clone(),
+        seconds,
+        counted,
+        failure,
+    });
 }

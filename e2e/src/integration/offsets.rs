@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::crash::eventually;
 use super::faults::{stateful, status_says, streamapp};
-use super::scene::Scene;
+use super::scene::{PARTITIONS, Scene};
 use super::{Counted, Integration};
+use crate::app::App;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
@@ -119,6 +120,48 @@ pub(super) fn input_lost(args: &Integration, name: &str) -> Result<Counted> {
     ensure!(
         last["totals"]["recordsIn"] == read,
         "990 orders, each of them repartitioned, were to be read: {last}"
+    );
+    scene.clean()?;
+    Ok(Counted::default())
+}
+
+/// An input is deleted and made again, while nothing runs and while it is read: the worker holds until a person says that the
+/// new topic is to be read from its beginning. The state stays. There is no input left that the checker could compare with.
+pub(super) fn topic_recreated(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.process(0, 1_000)?;
+    let recreate = || -> Result<()> {
+        scene.broker.delete_topics(&[&scene.input()])?;
+        scene.broker.create_topics(&[(&scene.input(), PARTITIONS)])
+    };
+    let hold_and_go_on = |app: &mut App| -> Result<()> {
+        status_says(app, &["TopicRecreated", &scene.input(), "--skip-lost"])?;
+        let (code, inputs, said) = offsets(&scene, &[])?;
+        ensure!(
+            code == 1 && states(&inputs, "TopicRecreated").count() == 6,
+            "exit code {code}: {said}"
+        );
+        let (code, _, said) = offsets(&scene, &["--skip-lost"])?;
+        ensure!(
+            code == 0 && said.contains("goes on at 0"),
+            "exit code {code}: {said}"
+        );
+        app.wait_running(1, SECONDS(60))
+    };
+    recreate()?;
+    // As many records as the old topic had: no offset shows that they are others.
+    scene.orders(1_000, 1_000, 0, None)?;
+    let mut app = scene.launch().start()?;
+    hold_and_go_on(&mut app)?;
+    scene.wait_drained(SECONDS(60))?;
+    recreate()?;
+    scene.orders(2_000, 2_000, 0, None)?;
+    hold_and_go_on(&mut app)?;
+    scene.wait_drained(SECONDS(60))?;
+    let last = app.drain()?;
+    ensure!(
+        last["totals"]["recordsIn"] == 2 * 3_000 && last["totals"]["storeWipes"] == 0,
+        "3,000 orders, each of them repartitioned, were to be read: {last}"
     );
     scene.clean()?;
     Ok(Counted::default())

@@ -21,7 +21,7 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// Kafka's numbers of the requests that matter to a transaction (`ApiKeys`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Api {
+pub(super) enum Api {
     Produce = 0,
     Fetch = 1,
     InitProducerId = 22,
@@ -36,7 +36,7 @@ const NAME_BROKERS: [i16; 2] = [3, 10];
 
 /// What happens to one request, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// The connection ends before the broker gets it.
     LoseRequest,
     /// The broker has done it; the connection ends before the answer arrives.
@@ -48,7 +48,7 @@ enum Fault {
 }
 
 /// A proxy on a port of its own. Brokers' addresses in answers become its own, so that clients stay with it.
-struct Proxy {
+pub(super) struct Proxy {
     address: SocketAddr,
     state: Arc<State>,
 }
@@ -65,7 +65,7 @@ struct State {
 type Answers = Mutex<BTreeMap<i32, (i16, Option<Fault>)>>;
 
 impl Proxy {
-    fn start(upstream: &str) -> Result<Self> {
+    pub(super) fn start(upstream: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("bind the proxy")?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
@@ -88,13 +88,23 @@ impl Proxy {
         Ok(Self { address, state })
     }
 
+    /// Leads the scene's application through the proxy.
+    pub(super) fn between(&self, scene: &Scene<'_>) -> Result<()> {
+        let direct = std::fs::read_to_string(&scene.file)?;
+        let through = set(&direct, "bootstrapServers", &self.address.to_string());
+        Ok(std::fs::write(
+            &scene.file,
+            through.context("no bootstrapServers in the file")?,
+        )?)
+    }
+
     /// The next request of this kind meets the fault.
-    fn arm(&self, api: Api, fault: Fault) {
+    pub(super) fn arm(&self, api: Api, fault: Fault) {
         lock(&self.state.armed).insert(api as i16, fault);
     }
 
     /// Faults that happened.
-    fn fired(&self) -> usize {
+    pub(super) fn fired(&self) -> usize {
         self.state.fired.load(Ordering::Acquire)
     }
 }
@@ -251,10 +261,7 @@ fn faults(args: &Integration, name: &str, topology: Example, guarantee: Guarante
     let plan: Vec<_> = plan.chain([late]).collect();
     let scene = Scene::new(args, name, topology, guarantee)?;
     let proxy = Proxy::start(&scene.broker.bootstrap)?;
-    let address = proxy.address.to_string();
-    let direct = std::fs::read_to_string(&scene.file)?;
-    let through = set(&direct, "bootstrapServers", &address).context("no bootstrapServers in the file")?;
-    std::fs::write(&scene.file, through)?;
+    proxy.between(&scene)?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
     let mut written = 0;

@@ -14,7 +14,7 @@ use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::{Generate, run as generate};
 
 /// Partitions of input and output.
-const PARTITIONS: i32 = 6;
+pub(super) const PARTITIONS: i32 = 6;
 
 /// One test's world.
 pub(super) struct Scene<'a> {

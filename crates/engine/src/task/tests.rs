@@ -201,6 +201,43 @@ fn a_result_that_is_too_large_stops_the_task_before_anything_is_sent() {
 }
 
 #[test]
+fn a_state_that_its_changelog_does_not_take_stops_the_task_before_anything_is_staged() {
+    struct Small(MemoryStore);
+    impl Store for Small {
+        fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
+            self.0.get(key, into)
+        }
+        fn max_record_bytes(&self) -> usize {
+            20
+        }
+    }
+    let mut output = Collected::default();
+    let mut task = Task::new(sums(), 0, vec![Small(MemoryStore::default())]);
+    let value = order(1);
+    task.process(&record(0, Some("k"), Some(&value)), &mut output)
+        .unwrap();
+    let long_key = "k".repeat(20);
+    let error = task
+        .process(&record(1, Some(&long_key), Some(&value)), &mut output)
+        .unwrap_err();
+    assert_eq!(
+        (error.category(), error.recovery(), error.step.as_str()),
+        (
+            ErrorCategory::Output,
+            Recovery::StopTask,
+            "spec.topology.pipelines[0].steps[1]"
+        )
+    );
+    let reason = &error.record.reason;
+    assert!(
+        reason.starts_with("store `sums`: key and value have 3")
+            && reason.ends_with("its changelog takes 20"),
+        "{reason}"
+    );
+    assert_eq!((task.staged_entries(), output.sent.len()), (1, 1));
+}
+
+#[test]
 fn a_send_that_fails_asks_for_an_abort() {
     let mut task = task(&sums(), 0);
     let mut output = Collected {
@@ -273,7 +310,7 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
         );
         assert_eq!(
             (&error.record, error.step.as_str()),
-            (&skipped, "spec.topology.pipelines[0]")
+            (&skipped, "spec.topology.streams[0]")
         );
     }
     assert_eq!(

@@ -139,7 +139,11 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let value = add.eval(&scope).map_err(expression)?;
         let timestamp = moving.timestamp.max(stored_at);
         let State {
-            staging, key, next, ..
+            staging,
+            stores,
+            key,
+            next,
+            ..
         } = &mut *self.state;
         next.clear();
         let deleted = matches!(value, Value::Null);
@@ -148,6 +152,17 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 let reason = format!("store `{}`: {error}", spec.name);
                 Failure::new(ErrorCategory::Serialization, node, reason)
             })?;
+        }
+        let (bytes, most) = (
+            key.len() + next.len(),
+            stores.get(store).map_or(usize::MAX, Store::max_record_bytes),
+        );
+        if bytes > most {
+            let reason = format!(
+                "store `{}`: key and value have {bytes} bytes, its changelog takes {most}",
+                spec.name
+            );
+            return Err(Failure::new(ErrorCategory::Output, node, reason));
         }
         if let Some(staging) = staging.get_mut(store) {
             staging.put(location, key, (!deleted).then_some(next.as_slice()), timestamp);

@@ -189,6 +189,32 @@ fn a_task_with_stores_moves_when_its_new_owner_is_warm_and_each_task_moves_once(
 }
 
 #[test]
+fn what_does_not_divide_is_spread_over_all_workers() {
+    let names: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .flat_map(|sub| (0..5).map(move |partition| format!("{sub}-{partition}")))
+        .collect();
+    let tasks = tasks(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let none = BTreeSet::new();
+    let mut world = World::default();
+    for workers in [1, 2, 3, 2, 3, 1, 3] {
+        let wanted = Wanted {
+            positions: 15,
+            ..wanted(&tasks, &none, workers, WarmUp::No)
+        };
+        let placement = wanted.place(&world);
+        let mut totals = BTreeMap::<Ordinal, usize>::new();
+        for owner in placement.owners.values() {
+            *totals.entry(owner.ordinal).or_default() += 1;
+        }
+        let (least, most) = (totals.values().min().unwrap(), totals.values().max().unwrap());
+        assert!(most - least <= 1, "{workers} workers: {totals:?}");
+        world = assigned(world, &placement);
+        assert_eq!(wanted.place(&world).owners, placement.owners, "it stays as it is");
+    }
+}
+
+#[test]
 fn a_worker_that_holds_or_does_not_answer_gets_nothing() {
     let tasks = fourteen();
     let first = at_once(&tasks, 1, &World::default());
@@ -200,7 +226,7 @@ fn a_worker_that_holds_or_does_not_answer_gets_nothing() {
     for statuses in [silent, holds] {
         let next = wanted(&tasks, &stateful, 2, WarmUp::By(&statuses)).place(&owned(&first));
         assert_eq!(next.owners, first);
-        assert_eq!(next.warming.len(), 6);
+        assert_eq!(next.warming.len(), 7);
     }
 }
 

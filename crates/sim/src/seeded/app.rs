@@ -11,10 +11,11 @@ use super::broker::Record;
 
 /// Partitions of every topic of the application; of the positions topic twice as many.
 pub(crate) const PARTITIONS: i32 = 2;
-const CUSTOMERS: i64 = 5;
-/// Orders of a customer in a row.
-const BLOCK: i64 = 6;
-/// A sum beyond it is deleted: the last order of a block does that.
+/// Customers whose orders come in rows, and customers that come again and again.
+const CUSTOMERS: (i64, i64) = (3, 2);
+/// Orders of a row.
+const ROW: i64 = 6;
+/// A sum beyond it is deleted: every sixth order of a customer does that.
 const LIMIT: i64 = 60;
 
 /// Topics.
@@ -123,7 +124,12 @@ pub(crate) fn order(number: i64) -> (i32, Record) {
 
 /// Whose order it is.
 pub(crate) fn customer(number: i64) -> String {
-    format!("c{}", number / BLOCK % CUSTOMERS)
+    let (nth, (in_rows, again)) = (number / 2, CUSTOMERS);
+    if number % 2 == 0 {
+        format!("row{}", nth / ROW % in_rows)
+    } else {
+        format!("again{}", nth % again)
+    }
 }
 
 /// What it adds.

@@ -102,6 +102,7 @@ struct Late {
 #[derive(Clone, Debug)]
 enum LateRequest {
     Commit,
+    Control(Record),
     Offsets(BTreeMap<Place, i64>),
 }
 
@@ -131,7 +132,13 @@ pub(crate) struct Broker {
     group: BTreeMap<Place, i64>,
     late: Vec<Late>,
     last_txn: Txn,
+    /// Times that the control log was made again.
+    controls: u32,
+    is_control_gone: bool,
 }
+
+/// The control log, which can be lost.
+const CONTROL: Place = (Topic::Control, 0);
 
 impl Partition {
     fn last_stable(&self) -> i64 {
@@ -251,6 +258,39 @@ impl Broker {
         self.partitions.get(&place).map_or(0, Partition::last_stable)
     }
 
+    /// Which control log there is, if there is one.
+    pub(crate) fn control(&self) -> Option<u32> {
+        (!self.is_control_gone).then_some(self.controls)
+    }
+
+    /// The control log is deleted, with what open transactions have written to it.
+    pub(crate) fn lose_control(&mut self) {
+        self.is_control_gone = true;
+        self.partitions.remove(&CONTROL);
+        let ids: Vec<_> = self.producers.keys().cloned().collect();
+        for id in ids {
+            if let Some(producer) = self.producers.get_mut(&id)
+                && let State::Open { places, .. } | State::Ending { places, .. } = &mut producer.state
+            {
+                places.remove(&CONTROL);
+            }
+            self.complete(&id);
+        }
+    }
+
+    /// There is a control log again, another one.
+    pub(crate) fn make_control(&mut self) {
+        if std::mem::take(&mut self.is_control_gone) {
+            self.controls += 1;
+        }
+    }
+
+    /// Writes to the control log outside a transaction; `None` when there is none.
+    pub(crate) fn append_control(&mut self, record: Record) -> Option<i64> {
+        self.control()?;
+        Some(self.append(CONTROL, record))
+    }
+
     /// Writes outside a transaction.
     pub(crate) fn append(&mut self, place: Place, record: Record) -> i64 {
         self.partition(place).append(None, Some(record))
@@ -282,6 +322,9 @@ impl Broker {
         place: Place,
         records: &[Record],
     ) -> Result<(), Refusal> {
+        if place == CONTROL && self.is_control_gone {
+            return Err(Refusal::InvalidState);
+        }
         let txn = self.open(id, epoch)?;
         if let Some(State::Open { places, .. }) = self.producers.get_mut(id).map(|p| &mut p.state) {
             places.insert(place);
@@ -460,6 +503,11 @@ impl Broker {
         self.late(id, epoch, LateRequest::Offsets(offsets.clone()));
     }
 
+    /// The client sends a record of the control log again, or gives it up: the first copy may still arrive.
+    pub(crate) fn late_control(&mut self, record: Record) {
+        self.late("", 0, LateRequest::Control(record));
+    }
+
     fn late(&mut self, id: &str, epoch: u64, request: LateRequest) {
         let id = id.to_owned();
         self.late.push(Late { id, epoch, request });
@@ -483,6 +531,9 @@ impl Broker {
         match request {
             LateRequest::Commit => {
                 let _ = self.end_transaction(&id, epoch, true);
+            }
+            LateRequest::Control(record) => {
+                let _ = self.append_control(record);
             }
             // The coordinator knows no transaction that these offsets belong to.
             LateRequest::Offsets(_) if !open => {}

@@ -214,8 +214,10 @@ impl Producer {
 pub(crate) struct ControlLog {
     sim: Rc<Sim>,
     pub(crate) world: World,
+    /// Which log it is; `None`: there was none.
+    pub(crate) which: Option<u32>,
     next: i64,
-    /// Records that it had not read were replaced by a snapshot: it must be opened again.
+    /// Records that it had not read were replaced by a snapshot, or the log is gone: it must be opened again.
     pub(crate) is_behind: bool,
     records: u64,
     /// The last snapshot, and how many records were read before it.
@@ -237,10 +239,12 @@ pub(crate) fn control(record: &Control) -> Record {
 impl ControlLog {
     /// From the first record that is there.
     pub(crate) async fn open(sim: &Rc<Sim>) -> Self {
-        let (low, _) = sim.call(|broker| broker.watermarks(CONTROL)).await;
+        let look = |broker: &mut Broker| (broker.control(), broker.watermarks(CONTROL).0);
+        let (which, low) = sim.call(look).await;
         Self {
             sim: Rc::clone(sim),
             world: World::default(),
+            which,
             next: low,
             is_behind: false,
             records: 0,
@@ -269,8 +273,10 @@ impl ControlLog {
     /// Reads what is there; the offset up to which everything was read.
     pub(crate) async fn follow(&mut self) -> i64 {
         let from = self.next;
+        let which = self.which;
         let fetch = |broker: &mut Broker| {
-            let there = from >= broker.watermarks(CONTROL).0;
+            let same = which.is_some() && which == broker.control();
+            let there = same && from >= broker.watermarks(CONTROL).0;
             there.then(|| broker.fetch(CONTROL, from, 16, Isolation::Committed))
         };
         let Some(fetched) = self.sim.call(fetch).await else {
@@ -297,6 +303,13 @@ impl ControlLog {
         self.next
     }
 
+    /// Reads what there is now; `false` when it has to be opened again.
+    pub(crate) async fn read_to_end(&mut self) -> bool {
+        let (_, end) = self.sim.call(|broker| broker.watermarks(CONTROL)).await;
+        while self.follow().await < end && !self.is_behind {}
+        !self.is_behind
+    }
+
     /// Reads through the record at `offset`.
     pub(crate) async fn read_through(&mut self, offset: i64) {
         while self.world.next_offset <= offset && !self.is_behind {
@@ -307,8 +320,11 @@ impl ControlLog {
     /// Appends a record of a worker. Without an answer it may lie in the log all the same.
     pub(crate) async fn append(&self, record: &Control) -> Result<i64, NoAnswer> {
         let record = control(record);
-        self.sim
-            .call_once(|broker| broker.append(CONTROL, record.clone()))
-            .await
+        let appended = self.sim.call_once(|broker| broker.append_control(record.clone()));
+        let answer = appended.await;
+        if answer.is_err() && self.sim.once_in(3) {
+            self.sim.broker.borrow_mut().late_control(record);
+        }
+        answer?.ok_or(NoAnswer)
     }
 }

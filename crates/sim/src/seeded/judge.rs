@@ -34,6 +34,8 @@ pub(crate) struct Judge {
     world: World,
     /// First offset of the control log when it was last looked at.
     control_low: i64,
+    /// Which control log that was.
+    control: Option<u32>,
 }
 
 impl Judge {
@@ -50,6 +52,7 @@ impl Judge {
             positions: BTreeMap::new(),
             world: World::default(),
             control_low: 0,
+            control: None,
         }
     }
 
@@ -83,6 +86,11 @@ impl Judge {
             }
             Ok::<_, String>(fetched.next)
         };
+        if broker.control() != self.control {
+            self.control = broker.control();
+            (self.world, self.control_low) = (World::default(), 0);
+            self.next.remove(&CONTROL);
+        }
         let next = self.next.entry(CONTROL).or_default();
         if broker.last_stable(CONTROL) > *next {
             *next = fold(&mut self.world, *next)?;

@@ -20,7 +20,7 @@ mod worker;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -42,13 +42,33 @@ use crate::random::Random;
 /// Orders of a run.
 const ORDERS: i64 = 40;
 /// Steps with faults.
-const FAULTY_STEPS: u64 = 2_500;
+const FAULTY_STEPS: u64 = 10_000;
+/// One step in so many brings a fault, or what a broker or a person does by itself.
+const FAULT: usize = 4;
+/// One step in so many brings an order.
+const ORDER: usize = 160;
 /// Steps without faults within which everything must be done.
 const QUIET_STEPS: u64 = 60_000;
 /// Ticks that tombstones live.
 const TOMBSTONE_TICKS: i64 = 4_000;
 /// Most workers of an application.
-const MOST_WORKERS: usize = 3;
+pub(crate) const MOST_WORKERS: u32 = 3;
+/// Most threads of a worker.
+pub(crate) const MOST_THREADS: u32 = 2;
+/// A kind of faults, with its share of 3,000.
+type Kind = (Range<usize>, fn(&mut Simulation));
+const FAULTS: [Kind; 10] = [
+    (0..20, Simulation::kill),
+    (20..26, Simulation::twin),
+    (26..36, Simulation::terminate),
+    (36..44, Simulation::kill_operator),
+    (44..48, Simulation::start_operator),
+    (48..72, Simulation::scale),
+    (72..76, Simulation::leap),
+    (76..77, Simulation::expire_offsets),
+    (77..78, Simulation::lose_control_log),
+    (78..110, Simulation::stop),
+];
 /// In the quiet end each session may be fenced by what was under way, and by operators that do not wait.
 const QUIET_FENCES: u64 = 30;
 
@@ -83,6 +103,12 @@ pub enum Mutant {
     StartsUnsettled,
     /// Records that a snapshot does not hold are deleted with those before it.
     ShortensWithoutLooking,
+    /// The end of a changelog is noted as contained without a commit after it was asked for.
+    NotesWithoutCommit,
+    /// Copies and restores go on however long they stood still.
+    FollowsAtAnyAge,
+    /// A new control log is begun while those who followed the lost one may still commit.
+    StartsOverWithoutFencing,
 }
 
 /// A broken promise, with what is needed to see it again.
@@ -119,6 +145,10 @@ pub struct Figures {
     pub stale_records: u64,
     /// Times that the control log was replaced by a snapshot.
     pub snapshots: u64,
+    /// Processes that stood still for some time.
+    pub stops: u64,
+    /// Times that the control log was lost.
+    pub lost_logs: u64,
     /// Records read back from changelogs.
     pub restored: u64,
     /// Stores rebuilt because tombstones may have been gone.
@@ -179,6 +209,8 @@ impl AddAssign for Figures {
         self.fences += other.fences;
         self.stale_records += other.stale_records;
         self.snapshots += other.snapshots;
+        self.stops += other.stops;
+        self.lost_logs += other.lost_logs;
         self.restored += other.restored;
         self.store_wipes += other.store_wipes;
         self.holds += other.holds;
@@ -212,6 +244,8 @@ struct Pod {
     terminated: Rc<Cell<bool>>,
     /// Another pod of the ordinal was started beside it.
     is_replaced: bool,
+    /// Until this step it does nothing.
+    stopped_until: u64,
 }
 
 /// One run.
@@ -222,11 +256,15 @@ pub struct Simulation {
     guarantee: Guarantee,
     pods: Vec<Pod>,
     operators: Vec<Host>,
+    /// Begins a new control log.
+    person: Option<Host>,
     /// Volumes without a pod.
     volumes: BTreeMap<u32, Volume>,
     /// Older copies of volumes.
-    old_volumes: Vec<(u32, Volume)>,
+    old_volumes: BTreeMap<u32, Volume>,
     judge: Judge,
+    /// Which of [`FAULTS`] there are, as bits.
+    kinds: usize,
     /// One step in so many writes a marker.
     markers: usize,
     born: u64,
@@ -246,7 +284,8 @@ impl Simulation {
         };
         let standbys = u32::from(random.once_in(2));
         let markers = [3, 3, 30, 200][random.below(4)];
-        let replicas = 1 + u32::try_from(random.below(MOST_WORKERS)).unwrap_or(0);
+        let kinds = random.below(1 << FAULTS.len());
+        let replicas = 1 + u32::try_from(random.below(MOST_WORKERS as usize)).unwrap_or(0);
         let cluster = Cluster {
             replicas: Rc::new(Cell::new(replicas)),
             standbys,
@@ -270,9 +309,11 @@ impl Simulation {
             guarantee,
             pods: Vec::new(),
             operators: Vec::new(),
+            person: None,
             volumes: BTreeMap::new(),
-            old_volumes: Vec::new(),
+            old_volumes: BTreeMap::new(),
             judge: Judge::new(guarantee, ORDERS),
+            kinds,
             markers,
             born: 0,
             orders: 0,
@@ -286,12 +327,18 @@ impl Simulation {
     /// The first [`Violation`].
     pub fn run(mut self) -> Result<Figures, Violation> {
         while self.step < FAULTY_STEPS {
-            self.fault();
+            if self.sim.once_in(FAULT) {
+                self.fault();
+            }
             self.turn()?;
         }
         self.quiet_down();
-        let fences = self.sim.figures.borrow().fences;
+        let mut fences = self.sim.figures.borrow().fences;
         while !self.is_finished() {
+            // Who begins a new control log fences everybody.
+            if self.person.is_some() {
+                fences = self.sim.figures.borrow().fences;
+            }
             if self.step > FAULTY_STEPS + QUIET_STEPS {
                 return Err(self.violation(format!("stuck: {}", self.judge.progress())));
             }
@@ -329,7 +376,7 @@ impl Simulation {
         self.keep_pods();
         let sim = Rc::clone(&self.sim);
         sim.broker.borrow_mut().now += 1;
-        if self.orders < ORDERS && sim.once_in(40) {
+        if self.orders < ORDERS && sim.once_in(ORDER) {
             let (partition, record) = order(self.orders);
             let _ = sim.broker.borrow_mut().append((Topic::Orders, partition), record);
             self.orders += 1;
@@ -346,15 +393,15 @@ impl Simulation {
                 sim.broker.borrow_mut().write_marker(id, choose);
             }
         }
-        let all = self.pods.len() + self.operators.len();
-        if all > 0 {
-            let which = self.below(all);
-            let choose = |n| sim.random.borrow_mut().below(n);
-            match self.pods.get_mut(which) {
-                Some(pod) => pod.host.step(choose),
-                None => self.operators[which - self.pods.len()].step(choose),
-            }
+        let awake = self.pods.iter_mut().filter(|pod| pod.stopped_until <= self.step);
+        let hosts = awake.map(|pod| &mut pod.host);
+        let mut hosts: Vec<_> = hosts.chain(&mut self.operators).chain(&mut self.person).collect();
+        let choose = |n| sim.random.borrow_mut().below(n);
+        let which = choose(hosts.len());
+        if let Some(host) = hosts.get_mut(which) {
+            host.step(choose);
         }
+        self.person.take_if(|person| person.has_ended());
         let broken = sim.broken.borrow().clone();
         if let Some(what) = broken {
             return Err(self.violation(what));
@@ -427,6 +474,7 @@ impl Simulation {
             volume,
             terminated,
             is_replaced: false,
+            stopped_until: 0,
         });
         self.note_alive();
     }
@@ -440,29 +488,39 @@ impl Simulation {
     }
 
     fn fault(&mut self) {
-        match self.below(3_000) {
-            0..20 => self.kill(),
-            20..26 => self.twin(),
-            26..36 => self.terminate(),
-            36..44 => self.kill_operator(),
-            44..48 => self.start_operator(),
-            48..56 => self.scale(),
-            56..60 => self.leap(),
-            60 => {
-                self.sim.count(|figures| figures.lost_offsets += 1);
-                self.sim.broker.borrow_mut().expire_group();
+        let which = self.below(3_000);
+        if let Some(kind) = FAULTS.iter().position(|(share, _)| share.contains(&which)) {
+            // A run has only some kinds of faults, so that each kind also meets what others would have prevented (swarm testing,
+            // Groce et al., ISSTA 2012).
+            if self.kinds & (1 << kind) != 0 {
+                (FAULTS[kind].1)(self);
             }
-            61..90 => self.restore_offsets(),
-            90..300 => {
+            return;
+        }
+        match which {
+            200..230 => self.restore_offsets(),
+            230..440 => {
                 let mut broker = self.sim.broker.borrow_mut();
                 let which = self.sim.random.borrow_mut().below(broker.late_requests());
                 broker.deliver(which);
             }
-            300..360 => self.compact(),
+            440..500 => self.compact(),
             // RocksDB writes memtables when it likes.
-            360..420 => self.flush_something(),
+            500..560 => self.flush_something(),
             _ => {}
         }
+    }
+
+    /// Time passes in which tombstones may go.
+    fn age(&mut self) {
+        self.compact();
+        self.leap();
+        self.compact();
+    }
+
+    fn expire_offsets(&mut self) {
+        self.sim.count(|figures| figures.lost_offsets += 1);
+        self.sim.broker.borrow_mut().expire_group();
     }
 
     fn compact(&self) {
@@ -471,6 +529,34 @@ impl Simulation {
             broker.compact((Topic::Positions, partition), TOMBSTONE_TICKS);
             broker.compact((Topic::Changelog, partition), TOMBSTONE_TICKS);
         }
+    }
+
+    /// SIGSTOP, or a machine that stalls or sleeps: it goes on some time later, and knows nothing of what came meanwhile.
+    fn stop(&mut self) {
+        if self.pods.is_empty() {
+            return;
+        }
+        self.sim.count(|figures| figures.stops += 1);
+        let (which, ticks) = (self.below(self.pods.len()), self.below(3_000));
+        self.pods[which].stopped_until = self.step + u64::try_from(ticks).unwrap_or(0);
+        if self.sim.once_in(4) {
+            self.age();
+        }
+    }
+
+    /// It is deleted, maybe while a worker stands still and another number of workers is wanted; a person begins another
+    /// one. A person may give up in the middle, too, and begin again.
+    fn lose_control_log(&mut self) {
+        if self.sim.once_in(2) {
+            self.stop();
+        }
+        if self.sim.once_in(2) {
+            self.scale();
+        }
+        self.sim.count(|figures| figures.lost_logs += 1);
+        self.sim.broker.borrow_mut().lose_control();
+        let sim = Rc::clone(&self.sim);
+        self.person = Some(Host::new(|_| operator::start_over(sim)));
     }
 
     /// kill -9: what comes back is the volume, none, or an older copy of it.
@@ -493,30 +579,25 @@ impl Simulation {
             return;
         }
         let crashed = volume.borrow().crashed();
-        let back = match self.below(8) {
-            0 => {
+        let old = self.old_volumes.remove(&ordinal);
+        let back = match (self.below(8), old) {
+            (0, old) => {
                 self.sim.count(|figures| figures.lost_volumes += 1);
+                self.old_volumes.extend(old.map(|old| (ordinal, old)));
                 Volume::default()
             }
-            1 => {
-                self.old_volumes.push((ordinal, crashed.crashed()));
+            (1 | 2, Some(old)) => {
+                self.sim.count(|figures| figures.old_volumes += 1);
+                // Long enough for tombstones to go that it has not seen.
+                self.age();
+                old
+            }
+            (_, old) => {
+                let old = old.filter(|_| self.sim.once_in(2));
+                let old = old.unwrap_or_else(|| crashed.crashed());
+                self.old_volumes.insert(ordinal, old);
                 crashed
             }
-            2 => {
-                let old = self.old_volumes.iter().position(|(of, _)| *of == ordinal);
-                match old {
-                    Some(at) => {
-                        self.sim.count(|figures| figures.old_volumes += 1);
-                        // Long enough for tombstones to go that it has not seen.
-                        self.compact();
-                        self.leap();
-                        self.compact();
-                        self.old_volumes.swap_remove(at).1
-                    }
-                    None => crashed,
-                }
-            }
-            _ => crashed,
         };
         self.volumes.insert(ordinal, back);
     }
@@ -555,7 +636,7 @@ impl Simulation {
     }
 
     fn scale(&mut self) {
-        let replicas = 1 + u32::try_from(self.below(MOST_WORKERS)).unwrap_or(0);
+        let replicas = 1 + u32::try_from(self.below(MOST_WORKERS as usize)).unwrap_or(0);
         if self.cluster.replicas.replace(replicas) != replicas {
             self.sim.count(|figures| figures.scalings += 1);
         }
@@ -619,10 +700,12 @@ impl Simulation {
             self.bury(pod.uid);
         }
         self.operators.truncate(1);
+        self.pods.iter_mut().for_each(|pod| pod.stopped_until = 0);
     }
 
     fn is_finished(&self) -> bool {
         self.orders == ORDERS
+            && self.person.is_none()
             && self.judge.is_complete()
             && self.pods.iter().all(|pod| !pod.is_replaced)
             && self.sim.app.tasks.iter().all(|task| self.is_caught_up(task))

@@ -9,9 +9,10 @@ use protocol::{
     Ordinal, Phase, Record, TaskId, TaskState, TaskStatus, Totals, Uid, Wanted, WarmUp, WorkerStatus, World,
 };
 
-use super::Reports;
 use super::app::PARTITIONS;
+use super::broker::Broker;
 use super::client::{CONTROL, ControlLog, Lost, Producer, Sim, control, pause};
+use super::{MOST_THREADS, MOST_WORKERS, Mutant, Reports};
 
 /// Offsets after which the control log is replaced by a snapshot.
 const LONG: i64 = 40;
@@ -58,14 +59,7 @@ impl Operator {
     async fn open(&self) -> Result<Log, ()> {
         let id = self.sim.app.id.operator_transactional_id();
         let producer = Producer::init(&self.sim, id).await.map_err(drop)?;
-        let mut control = ControlLog::open(&self.sim).await;
-        let (_, end) = self.sim.call(|broker| broker.watermarks(CONTROL)).await;
-        while control.follow().await < end {
-            if control.is_behind {
-                return Err(());
-            }
-        }
-        Ok(Log { control, producer })
+        Log::open(&self.sim, producer).await.ok_or(())
     }
 
     /// Does one thing that is to be done.
@@ -97,7 +91,7 @@ impl Operator {
                 .await;
         }
         // One that does not give up in time is fenced, too.
-        let dead = |ordinal: &Ordinal| !self.cluster.alive.borrow().contains(ordinal) || self.sim.once_in(60);
+        let dead = |ordinal: &Ordinal| !self.cluster.alive.borrow().contains(ordinal) || self.sim.once_in(30);
         if let Some(ordinal) = world.unsettled_ordinals().into_iter().find(dead) {
             return self.fence(log, ordinal).await;
         }
@@ -181,7 +175,45 @@ impl Operator {
     }
 }
 
+/// A person begins a new control log in place of one that was lost.
+pub(crate) async fn start_over(sim: Rc<Sim>) {
+    sim.call(Broker::lose_control).await;
+    let threads =
+        || (0..MOST_WORKERS).flat_map(|ordinal| (0..MOST_THREADS).map(move |thread| (ordinal, thread)));
+    for (ordinal, thread) in threads() {
+        let id = sim.app.id.transactional_id(Ordinal(ordinal), thread);
+        while sim.mutant != Mutant::StartsOverWithoutFencing
+            && Producer::init(&sim, id.clone()).await.is_err()
+        {
+            pause().await;
+        }
+    }
+    sim.call(Broker::make_control).await;
+    let threads: BTreeMap<_, _> = (0..MOST_WORKERS)
+        .map(|ordinal| (Ordinal(ordinal), MOST_THREADS))
+        .collect();
+    loop {
+        let id = sim.app.id.operator_transactional_id();
+        if let Ok(producer) = Producer::init(&sim, id).await
+            && let Some(mut log) = Log::open(&sim, producer).await
+        {
+            let threads = threads.clone();
+            let written = log.write(|prev| Record::StartedOver { prev, threads }).await;
+            if written.is_ok() && log.control.world.started_over {
+                return;
+            }
+        }
+        pause().await;
+    }
+}
+
 impl Log {
+    async fn open(sim: &Rc<Sim>, producer: Producer) -> Option<Self> {
+        let mut control = ControlLog::open(sim).await;
+        let is_read = control.read_to_end().await;
+        is_read.then_some(Self { control, producer })
+    }
+
     /// Writes what the log says into it, and deletes what came before, unless a record came in between.
     async fn shorten(&mut self, sim: &Sim) -> Result<(), Lost> {
         let (world, records) = (Box::new(self.control.world.clone()), self.control.records());

@@ -82,6 +82,7 @@ fn recovered(sim: &Sim, task: &TaskId, (last, mirror): Found) -> Option<Position
         (None, None) => {
             let start = vec![InputPosition {
                 topic,
+                topic_id: String::new(),
                 partition: task.partition,
                 offset: 0,
             }];
@@ -192,8 +193,13 @@ impl Copy {
         }
     }
 
-    /// Reads what is there.
-    pub(crate) async fn follow(&mut self) {
+    /// Reads what is there; `false` when it has stood still for so long that tombstones may be gone.
+    pub(crate) async fn follow(&mut self) -> bool {
+        let now_ms = self.sim.now_ms();
+        let is_young = self.db.borrow().memory.positions.check_age(now_ms).is_ok();
+        if !is_young && self.sim.mutant != Mutant::FollowsAtAnyAge {
+            return false;
+        }
         let (place, at) = (self.place, self.at);
         let fetched = self
             .sim
@@ -215,6 +221,7 @@ impl Copy {
         };
         let changelogs = &mut store.memory.positions.changelogs;
         changelogs.insert(self.store.clone(), position);
+        true
     }
 
     /// Changelog offsets that it is behind.
@@ -249,11 +256,12 @@ impl Copy {
             ));
         }
         let place = self.place;
+        // What is below the target is contained then, whenever it was read.
+        let as_of_ms = self.sim.now_ms();
         let (_, target) = self.sim.call(|broker| broker.watermarks(place)).await;
         self.target = target;
         loop {
-            self.follow().await;
-            if given_up.get() {
+            if !self.follow().await || given_up.get() {
                 return None;
             }
             let there = self.at >= self.target || self.sim.mutant == Mutant::RestoresToWhatIsStable;
@@ -265,7 +273,7 @@ impl Copy {
         {
             let mut store = self.db.borrow_mut();
             store.memory.positions.task = Some(positions.clone());
-            store.memory.positions.as_of_ms = self.sim.now_ms();
+            store.memory.positions.as_of_ms = as_of_ms;
             store.flush();
         }
         Some(self.db)

@@ -77,6 +77,21 @@ fn tasks_started_before_they_are_given_up_are_caught() {
 }
 
 #[test]
+fn an_end_of_a_changelog_that_others_may_have_written_is_caught() {
+    assert!(first_violation(Mutant::NotesWithoutCommit).is_some());
+}
+
+#[test]
+fn a_copy_that_stood_still_while_tombstones_went_is_caught() {
+    assert!(first_violation(Mutant::FollowsAtAnyAge).is_some());
+}
+
+#[test]
+fn a_new_control_log_beside_producers_of_the_old_one_is_caught() {
+    assert!(first_violation(Mutant::StartsOverWithoutFencing).is_some());
+}
+
+#[test]
 fn a_snapshot_that_replaces_what_it_does_not_hold_is_caught() {
     assert!(first_violation(Mutant::ShortensWithoutLooking).is_some());
 }

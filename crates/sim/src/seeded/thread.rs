@@ -73,6 +73,10 @@ struct Task {
     dirty: bool,
     moved_over_markers: bool,
     next: Option<Positions>,
+    /// Changes were committed since the changelog's end was noted.
+    unnoted: bool,
+    /// The changelog's end before the transaction under way.
+    asked: Option<i64>,
 }
 
 /// A result that waits to be sent.
@@ -140,6 +144,8 @@ impl Task {
             dirty: false,
             moved_over_markers: false,
             next: None,
+            unnoted: false,
+            asked: None,
         }
     }
 
@@ -173,6 +179,7 @@ impl Task {
         let Some(next) = self.next.take() else {
             return;
         };
+        self.unnoted |= !self.changes().is_empty();
         self.write_store(&next, now_ms);
         self.engine.committed();
         self.committed = next;
@@ -188,6 +195,16 @@ impl Task {
             }
             store.memory.positions.task = Some(next.clone());
             store.memory.positions.as_of_ms = now_ms;
+        }
+    }
+
+    /// What was asked counts as contained.
+    fn note(&mut self) {
+        if let (Some(db), Some(store), Some(end)) = (&self.db, &self.store, self.asked.take()) {
+            if let Some(position) = db.borrow_mut().memory.positions.changelogs.get_mut(store) {
+                position.offset = end;
+            }
+            self.unnoted = false;
         }
     }
 
@@ -254,7 +271,7 @@ impl StreamThread {
                     if self.began || self.tasks.iter().any(|task| task.dirty) {
                         self.commit().await?;
                     }
-                    self.flush().await;
+                    self.flush(|_| true).await?;
                     return Ok(End::Drained);
                 }
                 Wanted::Drop => return Ok(End::Dropped),
@@ -267,8 +284,8 @@ impl StreamThread {
             if (self.began && self.sim.once_in(3)) || (!self.began && idle() && self.sim.once_in(8)) {
                 self.commit().await?;
             }
-            if !self.began && self.sim.once_in(10) {
-                self.flush().await;
+            if self.sim.once_in(10) {
+                self.flush(|_| true).await?;
             }
             pause().await;
         }
@@ -347,6 +364,7 @@ impl StreamThread {
 
     /// One transaction: changelog, positions, offsets, commit; then the stores.
     async fn transaction(&mut self) -> Result<(), End> {
+        let as_of_ms = self.sim.now_ms();
         if !self.began {
             self.begin()?;
         }
@@ -362,7 +380,8 @@ impl StreamThread {
                 self.producer.send(place, &changes).await?;
             }
             if self.sim.mutant == Mutant::NotesWhatIsSent {
-                note_and_flush(&self.sim, task).await;
+                task.asked = ask(&self.sim, task).await;
+                task.note();
             }
             let place = (Topic::Positions, task.positions_partition);
             let record = task.next_positions();
@@ -379,7 +398,7 @@ impl StreamThread {
         self.began = false;
         self.sim.count(|figures| figures.commits += 1);
         for task in self.tasks.iter_mut().filter(|task| task.dirty) {
-            task.apply(self.sim.now_ms());
+            task.apply(as_of_ms);
             pause().await;
         }
         if self.producer.in_doubt() {
@@ -429,33 +448,45 @@ impl StreamThread {
         if self.began {
             self.commit().await?;
         }
-        let (leave, stay) = std::mem::take(&mut self.tasks)
+        self.flush(|id| leaving.contains(id)).await?;
+        let (leave, stay): (Vec<_>, _) = std::mem::take(&mut self.tasks)
             .into_iter()
             .partition(|task| leaving.contains(&task.id));
         self.tasks = stay;
-        for task in &leave {
-            note_and_flush(&self.sim, task).await;
-        }
+        drop(leave);
         Ok(())
     }
 
-    async fn flush(&self) {
-        for task in &self.tasks {
-            note_and_flush(&self.sim, task).await;
+    /// Writes stores to disk, with their changelogs' ends as contained: those were asked before a transaction that was
+    /// committed afterwards, so nobody else had written until then.
+    async fn flush(&mut self, of: impl Fn(&TaskId) -> bool) -> Result<(), End> {
+        let commits = self.sim.mutant != Mutant::NotesWithoutCommit;
+        let mut any = false;
+        for task in self.tasks.iter_mut().filter(|task| of(&task.id)) {
+            if task.unnoted || !commits {
+                task.asked = ask(&self.sim, task).await;
+                task.dirty |= commits;
+                any = true;
+            }
         }
+        if any && commits {
+            self.commit().await?;
+        }
+        for task in self.tasks.iter_mut().filter(|task| of(&task.id)) {
+            task.note();
+            pause().await;
+            if let Some(db) = &task.db {
+                db.borrow_mut().flush();
+            }
+        }
+        Ok(())
     }
 }
 
-/// The changelog's end is noted as contained: every record of the task's transactions is applied, and nobody else writes it.
-async fn note_and_flush(sim: &Sim, task: &Task) {
-    let (Some(db), Some(store)) = (&task.db, &task.store) else {
-        return;
-    };
+/// Where the task's changelog ends now.
+async fn ask(sim: &Sim, task: &Task) -> Option<i64> {
+    task.db.as_ref()?;
     let place = (Topic::Changelog, task.id.partition);
     let (_, end) = sim.call(|broker| broker.watermarks(place)).await;
-    if let Some(position) = db.borrow_mut().memory.positions.changelogs.get_mut(store) {
-        position.offset = end;
-    }
-    pause().await;
-    db.borrow_mut().flush();
+    Some(end)
 }

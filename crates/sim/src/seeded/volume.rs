@@ -64,6 +64,8 @@ impl engine::Store for Reader {
 #[derive(Debug, Default)]
 pub(crate) struct Volume {
     stores: BTreeMap<TaskId, Db>,
+    /// The control log that was followed last.
+    pub(crate) control: Option<u32>,
 }
 
 impl Volume {
@@ -90,6 +92,7 @@ impl Volume {
         };
         Self {
             stores: self.stores.iter().map(crashed).collect(),
+            control: self.control,
         }
     }
 }

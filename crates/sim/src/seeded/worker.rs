@@ -52,6 +52,9 @@ impl Worker {
 
     async fn session(&self, nonce: u64) -> End {
         let mut control = ControlLog::open(&self.sim).await;
+        if !self.may_follow(&mut control).await {
+            return End::Again;
+        }
         let early = self.early(&mut control).await;
         let (token, producers) = match self.acquire(&mut control, nonce).await {
             Ok(granted) => granted,
@@ -74,6 +77,18 @@ impl Worker {
             early,
         };
         session.run().await
+    }
+
+    /// A log that is not the one followed before counts only when a person has said so.
+    async fn may_follow(&self, control: &mut ControlLog) -> bool {
+        let known = self.volume.borrow().control;
+        match (known, control.which) {
+            (_, None) => false,
+            (Some(known), Some(which)) if known != which => {
+                control.read_to_end().await && control.world.started_over
+            }
+            (_, Some(_)) => true,
+        }
     }
 
     /// What a mutant knows too early.
@@ -108,6 +123,7 @@ impl Worker {
                     if control.is_behind {
                         return Err(End::Again);
                     }
+                    self.volume.borrow_mut().control = control.which;
                     Done::Read(&control.world)
                 }
                 Action::InitTransactions(ids) => {
@@ -310,8 +326,9 @@ impl Session<'_> {
                 self.copies.insert(task.clone(), copy);
             }
             if let Some(copy) = self.copies.get_mut(&task) {
-                copy.follow().await;
-                if sim.once_in(10) {
+                if !copy.follow().await {
+                    self.copies.remove(&task);
+                } else if sim.once_in(10) {
                     copy.flush();
                 }
             }

@@ -7,26 +7,46 @@ use super::{PlanError, sink};
 use crate::declaration::{OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad};
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
-    Format, Node, OffsetReset, OnBadRecord, Op, Sink, Source, StoreSpec, SubTopology, TopicName,
+    Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Sink, Source, StoreSpec, SubTopology, TopicName,
 };
 use crate::{Env, Expr, Path, Type, ValueReads};
 
-/// The sub-topologies of a pipeline, in the order in which records flow.
+/// The sub-topologies of the pipelines that read one stream, in the order in which records flow.
 ///
 /// # Errors
-/// None for a pipeline that [`super::resolve`] accepted, unless that and this module disagree.
-pub(crate) fn build(pipeline: &Resolved<'_>) -> Result<Vec<SubTopology>, PlanError> {
-    let live = live(pipeline);
-    let mut builder = Builder::start(pipeline, &live)?;
-    for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
-        builder.step(step, later)?;
+/// None for pipelines that [`super::resolve`] accepted, unless that and this module disagree.
+pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, PlanError> {
+    let Some(first) = pipelines.first() else {
+        return Ok(Vec::new());
+    };
+    let live: Vec<_> = pipelines.iter().map(|pipeline| live(pipeline)).collect();
+    let mut reads = first.timestamp_reads.clone();
+    live.iter()
+        .for_each(|live| reads.add(live.first().unwrap_or(&ValueReads::Whole)));
+    let (source, env) = source(first, &reads)?;
+    let mut parts = vec![begin(source, &first.stream_path)];
+    for (pipeline, live) in pipelines.iter().zip(&live) {
+        let mut builder = Builder {
+            parts: &mut parts,
+            at: 0,
+            last: 0,
+            env: env.clone(),
+        };
+        for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
+            builder.step(step, later)?;
+        }
+        builder.end(pipeline)?;
     }
-    builder.end(pipeline)
+    Ok(parts)
 }
 
-struct Builder {
-    done: Vec<SubTopology>,
-    current: SubTopology,
+/// Goes along one pipeline.
+struct Builder<'p> {
+    /// The first reads the stream; each other one reads a repartition topic.
+    parts: &'p mut Vec<SubTopology>,
+    /// The part that is being built, and the node in it that the next one goes behind.
+    at: usize,
+    last: NodeIndex,
     env: Env,
 }
 
@@ -37,68 +57,64 @@ fn one(errors: Vec<PlanError>, path: &Path) -> PlanError {
         .unwrap_or_else(|| PlanError::new(path, "not valid"))
 }
 
-impl Builder {
-    fn start(pipeline: &Resolved<'_>, live: &[ValueReads]) -> Result<Self, PlanError> {
-        let stream = pipeline.stream;
-        let mut reads = pipeline.timestamp_reads.clone();
-        reads.add(live.first().unwrap_or(&ValueReads::Whole));
-        let value = prune(&pipeline.value, &reads);
-        let env = Env {
-            key: pipeline.key.clone(),
-            value,
-            aggregate: None,
-        };
-        let path = pipeline.stream_path.field("timestamp");
-        let timestamp = stream
-            .timestamp
-            .as_ref()
-            .map(|source| compile_timestamp(source, &env, &path))
-            .transpose()?;
-        let source = Source {
-            name: stream.name.clone(),
-            topic: TopicName::External(stream.topic.clone()),
-            key: key_format(&env.key, &pipeline.stream_path)?,
-            value: match &env.value {
-                Type::Struct(ty) => Format::Json(ty.clone()),
-                Type::String => Format::String,
-                Type::Int => Format::Long,
-                Type::Bytes => Format::Bytes,
-                ty @ (Type::Bool | Type::Double | Type::Timestamp | Type::Optional(_)) => {
-                    return Err(PlanError::new(
-                        &pipeline.stream_path,
-                        format!("no format for {ty}"),
-                    ));
-                }
-            },
-            timestamp,
-            on_bad_record: match stream.on_bad_record {
-                DeclaredBad::Fail => OnBadRecord::Fail,
-                DeclaredBad::Skip => OnBadRecord::Skip,
-            },
-            offset_reset: match stream.offset_reset {
-                DeclaredReset::Earliest => OffsetReset::Earliest,
-                DeclaredReset::Latest => OffsetReset::Latest,
-            },
-        };
-        let current = begin(&pipeline.pipeline.name, &pipeline.path, source);
-        Ok(Self {
-            done: Vec::new(),
-            current,
-            env,
-        })
+/// The stream as the pipelines read it, and what their first steps see.
+fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), PlanError> {
+    let stream = pipeline.stream;
+    let env = Env {
+        key: pipeline.key.clone(),
+        value: prune(&pipeline.value, reads),
+        aggregate: None,
+    };
+    let path = pipeline.stream_path.field("timestamp");
+    let timestamp = stream
+        .timestamp
+        .as_ref()
+        .map(|source| compile_timestamp(source, &env, &path))
+        .transpose()?;
+    let source = Source {
+        name: stream.name.clone(),
+        topic: TopicName::External(stream.topic.clone()),
+        key: key_format(&env.key, &pipeline.stream_path)?,
+        value: match &env.value {
+            Type::Struct(ty) => Format::Json(ty.clone()),
+            Type::String => Format::String,
+            Type::Int => Format::Long,
+            Type::Bytes => Format::Bytes,
+            ty @ (Type::Bool | Type::Double | Type::Timestamp | Type::Optional(_)) => {
+                let message = format!("no format for {ty}");
+                return Err(PlanError::new(&pipeline.stream_path, message));
+            }
+        },
+        timestamp,
+        on_bad_record: match stream.on_bad_record {
+            DeclaredBad::Fail => OnBadRecord::Fail,
+            DeclaredBad::Skip => OnBadRecord::Skip,
+        },
+        offset_reset: match stream.offset_reset {
+            DeclaredReset::Earliest => OffsetReset::Earliest,
+            DeclaredReset::Latest => OffsetReset::Latest,
+        },
+    };
+    Ok((source, env))
+}
+
+impl Builder<'_> {
+    fn part(&mut self) -> &mut SubTopology {
+        &mut self.parts[self.at]
     }
 
     /// Adds a node behind the last one.
     fn node(&mut self, path: &Path, op: Op) {
-        let index = self.current.nodes.len();
-        if let Some(parent) = self.current.nodes.last_mut() {
-            parent.children.push(index);
-        }
-        self.current.nodes.push(Node {
+        let last = self.last;
+        let nodes = &mut self.part().nodes;
+        let index = nodes.len();
+        nodes[last].children.push(index);
+        nodes.push(Node {
             path: path.to_string(),
             op,
             children: Vec::new(),
         });
+        self.last = index;
     }
 
     /// `later`: what the steps behind this one read of the value that leaves it.
@@ -143,14 +159,15 @@ impl Builder {
         let (key, value) = (key_format(&self.env.key, path)?, self.env.value.clone());
         let fingerprint = digest(&["store/1", name, &canonical_format(&key), &canonical_type(&value)]);
         let changelog = TopicName::Changelog(name.to_owned());
-        self.current.stores.push(StoreSpec {
+        let stores = &mut self.part().stores;
+        stores.push(StoreSpec {
             name: name.to_owned(),
             key,
             value,
             fingerprint,
             changelog,
         });
-        Ok(self.current.stores.len() - 1)
+        Ok(stores.len() - 1)
     }
 
     /// Writes to a repartition topic what is read later, and goes on behind it.
@@ -181,18 +198,20 @@ impl Builder {
             on_bad_record: OnBadRecord::Fail,
             offset_reset: OffsetReset::Earliest,
         };
-        self.done
-            .push(std::mem::replace(&mut self.current, begin(name, path, source)));
+        self.parts.push(begin(source, path));
+        (self.at, self.last) = (self.parts.len() - 1, 0);
         self.env.value = value;
         Ok(())
     }
 
     fn sink(&mut self, path: &Path, sink: Sink) {
-        self.current.sinks.push(sink);
-        self.node(path, Op::Sink(self.current.sinks.len() - 1));
+        let sinks = &mut self.part().sinks;
+        sinks.push(sink);
+        let index = sinks.len() - 1;
+        self.node(path, Op::Sink(index));
     }
 
-    fn end(mut self, pipeline: &Resolved<'_>) -> Result<Vec<SubTopology>, PlanError> {
+    fn end(mut self, pipeline: &Resolved<'_>) -> Result<(), PlanError> {
         let path = pipeline.path.field("to");
         let to = &pipeline.pipeline.to;
         let key = sink::key(to, &self.env.key, &path)?;
@@ -205,20 +224,19 @@ impl Builder {
                 value,
             },
         );
-        self.done.push(self.current);
-        Ok(self.done)
+        Ok(())
     }
 }
 
-/// A sub-topology with only its root.
-fn begin(name: &str, path: &Path, source: Source) -> SubTopology {
+/// A sub-topology with only its root, named after what it reads.
+fn begin(source: Source, path: &Path) -> SubTopology {
     let root = Node {
         path: path.to_string(),
         op: Op::Forward,
         children: Vec::new(),
     };
     SubTopology {
-        name: name.to_owned(),
+        name: source.name.clone(),
         source,
         nodes: vec![root],
         stores: Vec::new(),

@@ -4,9 +4,9 @@
 //! finds, from the end of each pipeline backwards, which fields are read later. [`build`] compiles each expression
 //! again, against records that hold only those fields, and cuts sub-topologies at repartition topics.
 //!
-//! A pipeline reads one stream, and a topic is read once: committed positions are per topic and partition, two
-//! readers would collide. The part of a pipeline up to a cut is named by the pipeline, the part behind it by the
-//! store (or by `groupByKey.name`).
+//! A topic is read once, since committed positions are per topic and partition: all pipelines that read a stream share
+//! one sub-topology up to their cuts. A sub-topology is named after what it reads: the stream, or the repartition (named
+//! by the store, or by `groupByKey.name`).
 
 mod build;
 mod compile;
@@ -91,8 +91,16 @@ pub fn plan(declaration: &Topology) -> Result<Plan, Vec<PlanError>> {
         return Err(errors);
     }
     let mut sub_topologies = Vec::new();
+    let mut streams: Vec<Vec<&resolve::Resolved<'_>>> = Vec::new();
     for pipeline in &pipelines {
-        match build::build(pipeline) {
+        let of = |others: &&mut Vec<&resolve::Resolved<'_>>| std::ptr::eq(others[0].stream, pipeline.stream);
+        match streams.iter_mut().find(of) {
+            Some(others) => others.push(pipeline),
+            None => streams.push(vec![pipeline]),
+        }
+    }
+    for pipelines in &streams {
+        match build::build(pipelines) {
             Ok(parts) => sub_topologies.extend(parts),
             Err(error) => errors.push(error),
         }

@@ -21,7 +21,7 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
         let path = root.field("types").index(index).field("name");
         unique(&mut seen, &record_type.name, "type", &path, errors);
     }
-    // Streams, pipelines and what follows a cut give their names to tasks and topics.
+    // Streams, stores and repartitions give their names to tasks and topics.
     let (mut seen, mut topics) = (Seen::new(), Seen::new());
     for (index, stream) in declaration.streams.iter().enumerate() {
         let path = root.field("streams").index(index);
@@ -34,21 +34,18 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                 .push(PlanError::new(&path.field("topic"), message).suggest("declare one stream per topic"));
         }
     }
-    let mut seen = Seen::new();
-    let mut readers = BTreeMap::new();
+    let mut pipelines = Seen::new();
     for (index, pipeline) in declaration.pipelines.iter().enumerate() {
         let path = root.field("pipelines").index(index);
         name(&pipeline.name, &path.field("name"), errors);
-        unique(&mut seen, &pipeline.name, "pipeline", &path.field("name"), errors);
+        unique(
+            &mut pipelines,
+            &pipeline.name,
+            "pipeline",
+            &path.field("name"),
+            errors,
+        );
         topic(&pipeline.to.topic, &path.field("to").field("topic"), errors);
-        if let Some(other) = readers.insert(pipeline.from.as_str(), pipeline.name.as_str()) {
-            let message = format!(
-                "stream `{}` is already read by pipeline `{other}`; several pipelines from one stream are not \
-                 supported yet, their committed positions would collide",
-                pipeline.from
-            );
-            errors.push(PlanError::new(&path.field("from"), message));
-        }
         if topics.contains_key(pipeline.to.topic.as_str()) {
             let message = format!(
                 "topic `{}` is also read by a stream: records would go round",
@@ -57,7 +54,6 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
             errors.push(PlanError::new(&path.field("to").field("topic"), message));
         }
     }
-    // Stores after all pipelines: a clash is told at the store.
     for (index, pipeline) in declaration.pipelines.iter().enumerate() {
         for (step, declared) in pipeline.steps.iter().enumerate() {
             let path = root.field("pipelines").index(index).field("steps").index(step);

@@ -103,7 +103,7 @@ fn a_changed_key_cuts_the_topology_and_only_read_fields_travel() {
 
     assert_eq!(
         (before.name.as_str(), after.name.as_str()),
-        ("exposure", "by-customer")
+        ("orders", "by-customer")
     );
     assert_eq!(
         before.source.topic,
@@ -230,8 +230,54 @@ fn an_unchanged_key_needs_no_repartition_topic() {
     let [only] = plan.sub_topologies.as_slice() else {
         panic!("{}", plan.describe())
     };
-    assert_eq!(only.name, "exposure");
+    assert_eq!(only.name, "orders");
     assert_eq!((only.stores.len(), only.sinks.len()), (1, 1));
+}
+
+#[test]
+fn pipelines_of_one_stream_share_a_sub_topology_up_to_their_cuts() {
+    let mut json = orders_risk();
+    let second = json!({
+        "name": "notes", "from": "orders",
+        "steps": [
+            {"filter": "has(value.note)"},
+            {"groupByKey": {}},
+            {"aggregate": {"store": "notes", "initial": "0", "add": "aggregate + 1"}},
+            {"toStream": {}},
+            {"selectKey": "string(value)"},
+            {"groupByKey": {}},
+            {"aggregate": {"store": "by-count", "initial": "0", "add": "aggregate + 1"}},
+            {"toStream": {}}
+        ],
+        "to": {"topic": "notes.v1", "value": {"serde": "Long"}}
+    });
+    json["pipelines"].as_array_mut().unwrap().push(second);
+    let plan = planned(json);
+    let names: Vec<_> = plan.sub_topologies.iter().map(|sub| sub.name.as_str()).collect();
+    assert_eq!(names, ["orders", "by-customer", "by-count"]);
+    let shared = &plan.sub_topologies[0];
+    let Format::Json(read) = &shared.source.value else {
+        panic!("{:?}", shared.source.value)
+    };
+    assert_eq!(
+        field_names(read),
+        ["amountInCents", "customerId", "note", "submittedAt"],
+        "what either reads"
+    );
+    let expected = [
+        ("forward", vec![1, 4]),
+        ("selectKey", vec![2]),
+        ("mapValues", vec![3]),
+        ("sink", vec![]),
+        ("filter", vec![5]),
+        ("aggregate", vec![6]),
+        ("forward", vec![7]),
+        ("selectKey", vec![8]),
+        ("sink", vec![]),
+    ];
+    assert_eq!(shape(shared), expected);
+    let stores: Vec<_> = shared.stores.iter().map(|store| store.name.as_str()).collect();
+    assert_eq!((stores, shared.sinks.len()), (vec!["notes"], 2));
 }
 
 #[test]
@@ -247,7 +293,7 @@ fn a_second_change_of_the_key_cuts_again_and_a_group_can_be_named() {
     json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
     let plan = planned(json);
     let names: Vec<_> = plan.sub_topologies.iter().map(|sub| sub.name.as_str()).collect();
-    assert_eq!(names, ["exposure", "by-customer", "everything"]);
+    assert_eq!(names, ["orders", "by-customer", "everything"]);
     assert_eq!(
         plan.sub_topologies[1].sinks[0].topic,
         TopicName::Repartition("everything".into())
@@ -480,9 +526,9 @@ fn each_rule_of_a_pipeline_has_its_error() {
             "write `initial: \"0.0\"`",
         ),
         (
-            with("/pipelines/0/steps/2/aggregate/store", json!("exposure")),
+            with("/pipelines/0/steps/2/aggregate/store", json!("orders")),
             "pipelines[0].steps[2].aggregate.store",
-            "the name `exposure` is already taken by a pipeline",
+            "the name `orders` is already taken by a stream",
             "",
         ),
     ];
@@ -510,10 +556,6 @@ fn errors_behind_a_wrong_filter_or_aggregate_are_told_too() {
 #[test]
 fn two_readers_of_one_topic_are_refused() {
     let mut json = orders_risk();
-    let mut second = json["pipelines"][0].clone();
-    second["name"] = json!("again");
-    second["steps"] = json!([]);
-    json["pipelines"].as_array_mut().unwrap().push(second);
     let stream = json["streams"][0].clone();
     json["streams"].as_array_mut().unwrap().push(stream);
     json["streams"][1]["name"] = json!("copy");
@@ -525,11 +567,6 @@ fn two_readers_of_one_topic_are_refused() {
         (
             "streams[1].topic",
             "topic `orders.submitted.v1` is already read by another stream",
-        ),
-        (
-            "pipelines[1].from",
-            "stream `orders` is already read by pipeline `exposure`; several pipelines from one stream are not supported \
-             yet, their committed positions would collide",
         ),
         ("streams[1].name", "no pipeline reads stream `copy`"),
     ];
@@ -610,12 +647,12 @@ fn reads_add_up() {
 fn the_plan_reads_as_a_tree() {
     let text = planned(orders_risk()).describe();
     let expected = "\
-sub-topology exposure: one task per partition of orders.submitted.v1
+sub-topology orders: one task per partition of orders.submitted.v1
   reads   orders.submitted.v1 (key String, value Json Order{amountInCents: int, customerId: string, submittedAt: timestampMillis})
           event time: computed from the record; bad records stop the task; first start: earliest
   writes  <application.id>-by-customer-repartition (key String, value Row Order{amountInCents: int})
   steps
-    source orders  [spec.topology.pipelines[0]]
+    source orders  [spec.topology.streams[0]]
     selectKey -> string  [spec.topology.pipelines[0].steps[0]]
     mapValues -> Order{amountInCents: int}  [spec.topology.pipelines[0].steps[1]]
     to <application.id>-by-customer-repartition  [spec.topology.pipelines[0].steps[1]]

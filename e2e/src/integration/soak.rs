@@ -1,0 +1,215 @@
+//! `integration --soak MINUTES`: three workers with copies of each other's stores, and faults of every kind at random, all
+//! the time; the checker judges at the end. Worker 0 is never killed, so that it would show what it loses.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use report::Report;
+use serde::Serialize;
+
+use super::handover::scale;
+use super::proxy::{Api, Fault, Proxy};
+use super::scene::Scene;
+use super::system::pid;
+use super::{Counted, Integration};
+use crate::app::{App, signal};
+use crate::bench::process::memory_bytes;
+use crate::check::{Example, Guarantee};
+use crate::orders::SplitMix;
+use crate::wait;
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+/// Orders a second.
+const RATE: u64 = 1_000;
+/// What a process takes is compared with what it took after this long.
+const WARM: Duration = Duration::from_secs(120);
+
+const APIS: [Api; 7] = [
+    Api::EndTxn,
+    Api::TxnOffsetCommit,
+    Api::AddPartitionsToTxn,
+    Api::AddOffsetsToTxn,
+    Api::Produce,
+    Api::Fetch,
+    Api::InitProducerId,
+];
+
+/// The figures of `reports/soak.json`.
+#[derive(Debug, Default, Serialize)]
+struct Figures {
+    minutes: u64,
+    /// Requests and answers that were lost, repeated or late.
+    requests: u64,
+    kills: u64,
+    /// Processes that were stopped for some time.
+    stops: u64,
+    /// Processes that were asked to end.
+    ends: u64,
+    scalings: u64,
+    orders: u64,
+    duplicates: u64,
+    missing: u64,
+    wrong: u64,
+    store_wipes: u64,
+    /// Producers that worker 0 made anew.
+    producer_rebuilds: u64,
+    /// Of worker 0, when it was warm and at the end.
+    memory_mib: [u64; 2],
+    descriptors: [u64; 2],
+    threads: [u64; 2],
+}
+
+impl Figures {
+    fn faults(&self) -> u64 {
+        self.requests + self.kills + self.stops + self.ends + self.scalings
+    }
+}
+
+pub(super) fn run(args: &Integration, minutes: u64, seed: u64) -> Result<bool> {
+    let report = Report::begin("soak", seed);
+    let scene = Scene::new(args, "soak", Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let proxy = Proxy::start(&scene.broker.bootstrap)?;
+    scene.write_file(|text| text.replace("  threads: 2\n", "  threads: 2\n  standbys: 1\n"))?;
+    proxy.between(&scene)?;
+    let mut launch = scene.launch();
+    launch.workers = 3;
+    let mut app = launch.start()?;
+    app.wait_running(3, SECONDS(60))?;
+    let (done, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut figures = std::thread::scope(|threads| {
+        let orders = threads.spawn(|| -> Result<()> {
+            while !done.load(Ordering::Acquire) {
+                scene.orders(written.load(Ordering::Acquire), RATE, RATE, None)?;
+                written.fetch_add(RATE, Ordering::AcqRel);
+            }
+            Ok(())
+        });
+        let figures = storm(&scene, &mut app, &proxy, minutes, seed);
+        done.store(true, Ordering::Release);
+        orders
+            .join()
+            .map_err(|_| anyhow::anyhow!("the generator panicked"))??;
+        figures
+    })?;
+    scene.wait_drained(SECONDS(180))?;
+    let status = app.status(0)?;
+    figures.store_wipes = status["totals"]["storeWipes"].as_u64().unwrap_or(0);
+    figures.producer_rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
+    app.drain()?;
+    figures.orders = written.load(Ordering::Acquire);
+    let Counted {
+        duplicates,
+        missing,
+        wrong,
+        ..
+    } = scene.check(figures.orders, 0)?;
+    (figures.duplicates, figures.missing, figures.wrong) = (duplicates, missing, wrong);
+    let passed = duplicates + missing + wrong + figures.store_wipes == 0;
+    report.end(passed, &figures)?;
+    println!(
+        "soak: faults={} {}",
+        figures.faults(),
+        serde_json::to_string(&figures)?
+    );
+    scene.clean()?;
+    Ok(passed)
+}
+
+/// One fault after the other, until the time is over.
+fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u64) -> Result<Figures> {
+    let mut figures = Figures {
+        minutes,
+        ..Figures::default()
+    };
+    let begun = Instant::now();
+    let (mut workers, mut told) = (3, 0);
+    for step in 0.. {
+        let elapsed = begun.elapsed();
+        if elapsed >= SECONDS(60 * minutes) {
+            break;
+        }
+        if elapsed.as_secs() / 60 > told {
+            told = elapsed.as_secs() / 60;
+            eprintln!("soak: minute {told} of {minutes}, {} faults", figures.faults());
+        }
+        if figures.memory_mib[0] == 0 && elapsed >= WARM {
+            figures.size(app, 0)?;
+        }
+        let mut random = SplitMix::of(seed, step);
+        let other = u32::try_from(1 + random.below(2))?.min(workers - 1);
+        match random.below(20) {
+            0..14 => {
+                let fault = match random.below(4) {
+                    0 => Fault::LoseRequest,
+                    1 => Fault::LoseAnswer,
+                    2 => Fault::Repeat,
+                    _ => Fault::DelayAnswer(Duration::from_millis(100 + random.below(2_000))),
+                };
+                let api = APIS[usize::try_from(random.below(7))?];
+                let before = proxy.fired();
+                proxy.arm(api, fault);
+                // Producers are initialised only now and then: the fault waits for that.
+                let until = Instant::now() + SECONDS(1);
+                while proxy.fired() == before && Instant::now() < until {
+                    wait::pause();
+                }
+            }
+            14..17 if other > 0 => {
+                signal(pid(app, other)?, libc::SIGKILL)?;
+                figures.kills += 1;
+                settle(app, workers)?;
+            }
+            17 => {
+                let worker = u32::try_from(random.below(u64::from(workers)))?;
+                let (pid, until) = (pid(app, worker)?, Instant::now() + SECONDS(1 + random.below(14)));
+                signal(pid, libc::SIGSTOP)?;
+                while Instant::now() < until {
+                    wait::pause();
+                }
+                signal(pid, libc::SIGCONT)?;
+                figures.stops += 1;
+                settle(app, workers)?;
+            }
+            18 if other > 0 => {
+                signal(pid(app, other)?, libc::SIGTERM)?;
+                figures.ends += 1;
+                settle(app, workers)?;
+            }
+            _ => {
+                workers = u32::try_from(1 + random.below(3))?;
+                scale(scene, app, workers)?;
+                figures.scalings += 1;
+                settle(app, workers)?;
+            }
+        }
+    }
+    scale(scene, app, 3)?;
+    settle(app, 3)?;
+    figures.size(app, 1)?;
+    figures.requests = u64::try_from(proxy.fired())?;
+    ensure!(figures.faults() > 0, "nothing happened");
+    Ok(figures)
+}
+
+/// Waits until every worker runs again.
+fn settle(app: &mut App, workers: u32) -> Result<()> {
+    // The supervisor notices a death within a moment; until then the dead one's address leads nowhere.
+    app.wait_running(workers, SECONDS(120))
+}
+
+impl Figures {
+    /// Notes what worker 0 takes.
+    fn size(&mut self, app: &App, at: usize) -> Result<()> {
+        let pid = pid(app, 0)?;
+        let entries = |name: &str| -> Result<u64> {
+            Ok(u64::try_from(
+                std::fs::read_dir(format!("/proc/{pid}/{name}"))?.count(),
+            )?)
+        };
+        self.memory_mib[at] = memory_bytes(pid, "VmRSS").context("worker 0 is gone")? >> 20;
+        self.descriptors[at] = entries("fd")?;
+        self.threads[at] = entries("task")?;
+        Ok(())
+    }
+}

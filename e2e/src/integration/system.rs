@@ -1,0 +1,433 @@
+//! Two of Kafka's own system tests, written anew: `streams_eos_test.py` (workers are added, stopped and killed in its
+//! order, each result is computed again from the input) and `transactions_test.py` (100,000 messages in transactions of
+//! 750 are copied while the copier is bounced, and read meanwhile).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::Offset;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::handover::{scale, wait_spread};
+use super::scene::Scene;
+use super::{Counted, Integration, Test};
+use crate::app::{App, signal};
+use crate::broker::{Isolation, REQUEST};
+use crate::check::{Example, Guarantee};
+use crate::drained::{WaitDrained, run as wait_drained};
+use crate::hit::Target;
+use crate::orders::SplitMix;
+use crate::reader::{assign, read_all, settle};
+use crate::wait;
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
+    vec![
+        ("system-eos-test".to_owned(), Box::new(|| eos_test(args))),
+        (
+            "system-transactions-test".to_owned(),
+            Box::new(|| transactions_test(args)),
+        ),
+    ]
+}
+
+/// Key and value of a record.
+type Pair = (Box<[u8]>, i64);
+/// Records in the order of their offsets, by partition.
+type Topic = BTreeMap<i32, Vec<Pair>>;
+
+/// What EosTest writes for its input, by name of the output. A key stays in its partition, also behind the repartition, so
+/// the order within each partition is known.
+fn results(data: &Topic) -> BTreeMap<&'static str, Topic> {
+    let over = |first: i64, add: fn(i64, i64) -> i64| -> Topic {
+        let partition = |(partition, records): (&i32, &Vec<Pair>)| {
+            let mut sums = BTreeMap::new();
+            let results = records.iter().map(|(key, value)| {
+                let sum = sums.entry(key.clone()).or_insert(first);
+                *sum = add(*sum, *value);
+                (key.clone(), *sum)
+            });
+            (*partition, results.collect())
+        };
+        data.iter().map(partition).collect()
+    };
+    BTreeMap::from([
+        ("echo", data.clone()),
+        ("min", over(i64::MAX, i64::min)),
+        ("sum", over(0, |sum, value| sum + value)),
+        ("max", over(i64::MIN, i64::max)),
+        ("cnt", over(0, |count, _| count + 1)),
+    ])
+}
+
+/// The first record that is not as it should be.
+fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
+    wanted.iter().find_map(|(partition, wanted)| {
+        let found = found.get(partition).map_or(&[][..], Vec::as_slice);
+        let pairs = found.iter().zip(wanted);
+        let same = pairs.take_while(|(found, wanted)| found == wanted).count();
+        let tell = |pair: Option<&Pair>| {
+            pair.map_or("nothing".to_owned(), |(key, value)| {
+                format!("{} = {value}", String::from_utf8_lossy(key))
+            })
+        };
+        (same < found.len().max(wanted.len())).then(|| {
+            format!(
+                "record {same} of partition {partition} is {}, wanted {}",
+                tell(found.get(same)),
+                tell(wanted.get(same))
+            )
+        })
+    })
+}
+
+fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
+    let partitions = settle(&scene.broker, topic, SECONDS(60))?;
+    let mut found: Topic = (0..partitions).map(|partition| (partition, Vec::new())).collect();
+    read_all(
+        &scene.broker,
+        topic,
+        Isolation::Committed,
+        SECONDS(60),
+        |record| {
+            let value = record.value.context("a record without value")?;
+            let value = i64::from_be_bytes(value.try_into().context("a value that is no Long")?);
+            let key = record.key.unwrap_or_default().into();
+            found.entry(record.partition).or_default().push((key, value));
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
+/// A topology of its own in a scene.
+pub(super) fn scene<'a>(
+    args: &'a Integration,
+    name: &str,
+    file: &str,
+    topics: &[&str],
+    partitions: i32,
+) -> Result<Scene<'a>> {
+    let scene = Scene::without_topics(args, name, Example::Stateless, Guarantee::ExactlyOnceV2)?;
+    let text = file
+        .replace("APPLICATION", &scene.id)
+        .replace("BOOTSTRAP", &scene.broker.bootstrap);
+    std::fs::write(&scene.file, text).context("write the StreamApp file")?;
+    let names: Vec<_> = topics
+        .iter()
+        .map(|topic| format!("{}-{topic}", scene.id))
+        .collect();
+    let topics: Vec<_> = names.iter().map(|name| (name.as_str(), partitions)).collect();
+    scene.broker.create_topics(&topics)?;
+    Ok(scene)
+}
+
+fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> {
+    wait_drained(&WaitDrained {
+        broker: scene.broker.clone(),
+        application_id: scene.id.clone(),
+        topics: vec![format!("{}-{input}", scene.id)],
+        repartitions: repartitions.iter().map(|&name| name.to_owned()).collect(),
+        deadline: 90,
+    })
+}
+
+pub(super) fn producer(scene: &Scene<'_>, settings: &[(&str, &str)]) -> Result<BaseProducer> {
+    let mut config = scene.broker.config();
+    config
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random");
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
+    config.create().context("cannot make a producer")
+}
+
+/// The process of a worker.
+pub(super) fn pid(app: &App, worker: u32) -> Result<u32> {
+    let pid = app.status(worker)?["pid"]
+        .as_u64()
+        .context("the worker tells its pid")?;
+    Ok(u32::try_from(pid)?)
+}
+
+/// Kills the worker while it has a transaction open and records wait, or asks it to end; waits for its successor.
+fn bounce(
+    scene: &Scene<'_>,
+    app: &mut App,
+    worker: u32,
+    hard: Option<&Target<'_>>,
+    workers: u32,
+) -> Result<()> {
+    let before = match hard {
+        Some(target) => {
+            let before = target.stop_at_work(worker, || pid(app, worker))?.pid;
+            signal(before, libc::SIGKILL)?;
+            before
+        }
+        None => {
+            let before = pid(app, worker)?;
+            signal(before, libc::SIGTERM)?;
+            before
+        }
+    };
+    wait::until(
+        &format!("a successor of worker {worker}"),
+        SECONDS(30),
+        || match pid(app, worker) {
+            Ok(now) if now != before => Ok(Ok(())),
+            Ok(_) => Err(format!("{}: process {before} is still there", scene.id)),
+            Err(error) => Err(format!("{error:#}")),
+        },
+    )?;
+    app.wait_running(workers, SECONDS(60))
+}
+
+/// Three workers come, are stopped and killed in turn, and go, while records come in all the time.
+fn eos_test(args: &Integration) -> Result<Counted> {
+    const NAMES: [&str; 6] = ["data", "echo", "min", "sum", "max", "cnt"];
+    let scene = scene(args, "eos-test", include_str!("eos.yaml"), &NAMES, 5)?;
+    let (data, echo) = (format!("{}-data", scene.id), format!("{}-echo", scene.id));
+    let done = AtomicBool::new(false);
+    let target = Target {
+        broker: &scene.broker,
+        application_id: &scene.id,
+        input: &data,
+        written: &echo,
+    };
+    let mut kills = 0;
+    let mut app = scene.launch().start()?;
+    std::thread::scope(|threads| {
+        let written = threads.spawn(|| write_data(&scene, &data, &done));
+        let plot = (|| {
+            app.wait_running(1, SECONDS(60))?;
+            // Rebalances: each worker is added, stopped and added again.
+            scale(&scene, &app, 2)?;
+            scale(&scene, &app, 3)?;
+            wait_spread(&app, &[5, 5, 5])?;
+            bounce(&scene, &mut app, 0, None, 3)?;
+            bounce(&scene, &mut app, 1, None, 3)?;
+            scale(&scene, &app, 2)?;
+            scale(&scene, &app, 1)?;
+            wait_spread(&app, &[15])?;
+            // Failure and recovery.
+            scale(&scene, &app, 2)?;
+            scale(&scene, &app, 3)?;
+            wait_spread(&app, &[5, 5, 5])?;
+            for worker in [0, 2, 1] {
+                bounce(&scene, &mut app, worker, Some(&target), 3)?;
+                kills += 1;
+            }
+            scale(&scene, &app, 2)?;
+            scale(&scene, &app, 1)?;
+            wait_spread(&app, &[15])
+        })();
+        done.store(true, Ordering::Release);
+        let written = written
+            .join()
+            .map_err(|_| anyhow::anyhow!("the producer panicked"))?;
+        written.and(plot)
+    })?;
+    drained(&scene, "data", &["max", "cnt"])?;
+    app.drain()?;
+    let input = read(&scene, &data)?;
+    let mut records = 0;
+    for (name, wanted) in results(&input) {
+        let found = read(&scene, &format!("{}-{name}", scene.id))?;
+        let difference = difference(&found, &wanted);
+        ensure!(difference.is_none(), "{name}: {}", difference.unwrap_or_default());
+        records += wanted.values().map(Vec::len).sum::<usize>();
+    }
+    scene.clean()?;
+    Ok(Counted {
+        kills,
+        records: u64::try_from(records)?,
+        ..Counted::default()
+    })
+}
+
+/// Values below 10,000 under a hundred keys, a thousand a second.
+fn write_data(scene: &Scene<'_>, topic: &str, done: &AtomicBool) -> Result<()> {
+    const RATE: f64 = 1_000.0;
+    let producer = producer(scene, &[])?;
+    let start = Instant::now();
+    let mut written = 0;
+    while !done.load(Ordering::Acquire) {
+        let due = (start.elapsed().as_secs_f64() * RATE) as u64;
+        while written < due {
+            let mut random = SplitMix::of(7, written);
+            let (key, value) = (format!("k{}", random.below(100)), random.below(10_000) as i64);
+            let value = value.to_be_bytes();
+            let record = BaseRecord::to(topic).key(&key).payload(&value[..]);
+            producer.send(record).map_err(|(error, _)| error)?;
+            written += 1;
+        }
+        producer.poll(Duration::ZERO);
+        wait::pause();
+    }
+    producer.flush(REQUEST).context("flush the input")
+}
+
+/// Messages are copied in their order, once, while the copier is killed and asked to end; a reader sees them come.
+fn transactions_test(args: &Integration) -> Result<Counted> {
+    const MESSAGES: usize = 100_000;
+    let file = include_str!("copy.yaml");
+    let scene = scene(args, "transactions-test", file, &["in", "out"], 2)?;
+    let (input, output) = (scene.input(), scene.output());
+    let target = Target {
+        broker: &scene.broker,
+        application_id: &scene.id,
+        input: &input,
+        written: &output,
+    };
+    let mut kills = 0;
+    let mut app = scene.launch().start()?;
+    let seen = std::thread::scope(|threads| {
+        let written = threads.spawn(|| write_transactions(&scene, &input, MESSAGES));
+        let seen = threads.spawn(|| read_along(&scene, &output, MESSAGES));
+        let plot = (|| {
+            app.wait_running(1, SECONDS(60))?;
+            for hard in [true, false, true, false, true] {
+                bounce(&scene, &mut app, 0, hard.then_some(&target), 1)?;
+                kills += u64::from(hard);
+            }
+            Ok(())
+        })();
+        let written = written
+            .join()
+            .map_err(|_| anyhow::anyhow!("the producer panicked"))?;
+        let seen = seen.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        written.and(plot).and(seen)
+    })?;
+    drained(&scene, "in", &[])?;
+    app.drain()?;
+    let (wanted, found) = (read(&scene, &input)?, read(&scene, &output)?);
+    let count: usize = wanted.values().map(Vec::len).sum();
+    ensure!(
+        count == MESSAGES,
+        "{count} messages were written, wanted {MESSAGES}"
+    );
+    let difference_of = |what: &str, found: &Topic| match difference(found, &wanted) {
+        Some(difference) => Err(anyhow::anyhow!("{what}: {difference}")),
+        None => Ok(()),
+    };
+    difference_of("the copy", &found)?;
+    difference_of("what was seen meanwhile", &seen)?;
+    scene.clean()?;
+    Ok(Counted {
+        kills,
+        records: u64::try_from(MESSAGES)?,
+        ..Counted::default()
+    })
+}
+
+/// Numbered messages in transactions of 750, of which every fifth is aborted and written again.
+fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize) -> Result<()> {
+    const SIZE: usize = 750;
+    const RATE: f64 = 4_000.0;
+    let id = format!("{}-source", scene.id);
+    let producer = producer(scene, &[("transactional.id", &id)])?;
+    producer.init_transactions(REQUEST)?;
+    let write = |first: usize| -> Result<()> {
+        producer.begin_transaction()?;
+        for number in first..messages.min(first + SIZE) {
+            let (key, value) = (number.to_string(), i64::try_from(number)?.to_be_bytes());
+            let record = BaseRecord::to(topic).key(&key).payload(&value[..]);
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        // Deliveries are told to whoever polls, and the end of a transaction waits for them.
+        Ok(producer.flush(REQUEST)?)
+    };
+    let start = Instant::now();
+    for (transaction, first) in (0..messages).step_by(SIZE).enumerate() {
+        if transaction % 5 == 4 {
+            write(first)?;
+            producer.abort_transaction(REQUEST)?;
+        }
+        write(first)?;
+        producer.commit_transaction(REQUEST)?;
+        let due = start + Duration::from_secs_f64(first as f64 / RATE);
+        while Instant::now() < due {
+            wait::pause();
+        }
+    }
+    Ok(())
+}
+
+/// A reader of committed records, there from the beginning, that ends with the last message.
+fn read_along(scene: &Scene<'_>, topic: &str, messages: usize) -> Result<Topic> {
+    let consumer = scene
+        .broker
+        .consumer("streamapp-e2e-reader", Isolation::Committed)?;
+    let partitions = scene.broker.partitions(&consumer, topic)?;
+    assign(
+        &consumer,
+        topic,
+        (0..partitions).map(|partition| (partition, Offset::Beginning)),
+    )?;
+    let deadline = Instant::now() + SECONDS(180);
+    let mut seen: Topic = (0..partitions).map(|partition| (partition, Vec::new())).collect();
+    let mut count = 0;
+    while count < messages {
+        ensure!(
+            Instant::now() < deadline,
+            "{count} of {messages} messages came within 180 s"
+        );
+        match consumer.poll(Duration::from_millis(100)) {
+            None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) => return Err(error).context("read along"),
+            Some(Ok(message)) => {
+                let value = message.payload().context("a message without value")?;
+                let value = i64::from_be_bytes(value.try_into().context("a value that is no Long")?);
+                let key = message.key().unwrap_or_default().into();
+                seen.entry(message.partition()).or_default().push((key, value));
+                count += 1;
+            }
+        }
+    }
+    Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(pairs: &[(&str, i64)]) -> Topic {
+        let pairs = pairs.iter().map(|(key, value)| (key.as_bytes().into(), *value));
+        Topic::from([(0, pairs.collect())])
+    }
+
+    #[test]
+    fn results_are_those_of_each_record() {
+        let results = results(&topic(&[("a", 5), ("b", 7), ("a", 3), ("a", 9)]));
+        let wanted = [
+            ("cnt", topic(&[("a", 1), ("b", 1), ("a", 2), ("a", 3)])),
+            ("echo", topic(&[("a", 5), ("b", 7), ("a", 3), ("a", 9)])),
+            ("max", topic(&[("a", 5), ("b", 7), ("a", 5), ("a", 9)])),
+            ("min", topic(&[("a", 5), ("b", 7), ("a", 3), ("a", 3)])),
+            ("sum", topic(&[("a", 5), ("b", 7), ("a", 8), ("a", 17)])),
+        ];
+        assert_eq!(results, BTreeMap::from(wanted));
+    }
+
+    #[test]
+    fn a_repeated_a_lost_and_a_swapped_record_are_found() {
+        let wanted = topic(&[("a", 1), ("b", 1), ("a", 2)]);
+        assert_eq!(difference(&wanted, &wanted), None);
+        let faults = [
+            topic(&[("a", 1), ("a", 1), ("b", 1), ("a", 2)]),
+            topic(&[("a", 1), ("a", 2)]),
+            topic(&[("b", 1), ("a", 1), ("a", 2)]),
+            topic(&[("a", 1), ("b", 1)]),
+            topic(&[("a", 1), ("b", 1), ("a", 2), ("a", 2)]),
+        ];
+        for fault in faults {
+            assert!(difference(&fault, &wanted).is_some(), "{fault:?}");
+        }
+    }
+}
