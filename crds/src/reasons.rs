@@ -156,7 +156,7 @@ pub const REASONS: [Reason; 45] = [
     (
         "ControlLogLost",
         Kind::Stalled,
-        "The control log was deleted or truncated.",
+        "The control log was deleted or truncated; `streamapp control-log FILE --start-over` begins a new one.",
     ),
     (
         "ControlLogUnreadable",

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::consumer::Consumer as _;
@@ -201,6 +201,19 @@ fn stopped_owner(args: &Integration, name: &str) -> Result<Counted> {
     scene.orders(0, ORDERS, 0, None)?;
     scene.wait_drained(SECONDS(60))?;
     let stopped = pid(&app, 1)?;
+    // Nothing is under way that would be found lost before anything else.
+    let (mut commits, mut since) = (0, Instant::now());
+    wait::until("worker 1 to be idle", SECONDS(60), || {
+        let now = total(&app, 1, "commits").map_err(|error| format!("{error:#}"))?;
+        if now != commits {
+            (commits, since) = (now, Instant::now());
+        }
+        if since.elapsed() > SECONDS(3) {
+            Ok(Ok(()))
+        } else {
+            Err(format!("{now} commits"))
+        }
+    })?;
     signal(stopped, libc::SIGSTOP)?;
     // It does not answer, so it is fenced after a while.
     scale(&scene, &app, 1)?;

@@ -12,7 +12,7 @@ use topology::plan::TopicName;
 
 use super::Mutant;
 use super::app::{PARTITIONS, Topic};
-use super::broker::{Isolation, Place, Record};
+use super::broker::{Broker, Isolation, Place, Record};
 use super::client::{Lost, Producer, Sim, pause};
 use super::volume::{Db, Reader};
 
@@ -302,10 +302,12 @@ impl StreamThread {
     async fn step(&mut self, at: usize) -> Result<(), End> {
         let (input, from) = (self.tasks[at].input, self.tasks[at].position);
         let max = 1 + self.sim.random.borrow_mut().below(3);
-        let fetched = self
-            .sim
-            .call(|broker| broker.fetch(input, from, max, Isolation::Committed))
-            .await;
+        let fetch = |broker: &mut Broker| {
+            let is_there = from >= broker.watermarks(input).0;
+            is_there.then(|| broker.fetch(input, from, max, Isolation::Committed))
+        };
+        // Out of range: who stood still may be where the new owner has deleted what it consumed.
+        let fetched = self.sim.call(fetch).await.ok_or(End::Lost)?;
         for (offset, record) in &fetched.records {
             if !self.began {
                 self.begin()?;
