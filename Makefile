@@ -28,6 +28,7 @@ help: ## list the targets
 
 setup: ## install the system packages that are missing (Debian, root or sudo)
 	@e2e/setup
+	@scripts/own-target
 
 # Always the whole workspace: another choice of packages has other features, and RocksDB would be compiled again.
 build: setup ## build everything into bin/

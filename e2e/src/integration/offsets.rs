@@ -40,7 +40,8 @@ pub(super) fn lost(args: &Integration, name: &str) -> Result<Counted> {
     scene.broker.delete_group(&scene.id)?;
     let mut app = scene.launch().start()?;
     scene.orders(1_000, 1_000, 0, None)?;
-    status_says(&app, &["OffsetsLost", &scene.input(), "--restore"])?;
+    // Of whichever input comes first; all of them are in the list.
+    status_says(&app, &["OffsetsLost", &scene.id, "--restore"])?;
     let (code, inputs, said) = offsets(&scene, &[])?;
     ensure!(
         code == 1 && states(&inputs, "OffsetsLost").count() == 12,
