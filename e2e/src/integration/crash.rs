@@ -12,7 +12,7 @@ use crate::wait;
 /// How long a run may take to process everything again.
 const DRAINED: Duration = Duration::from_secs(60);
 /// Orders a second: a few dozen transactions.
-const RATE: u64 = 2_000;
+const RATE: u64 = 1_000;
 
 /// Crash points that a running worker passes: the point, and which pass of it crashes. Up to a dozen transactions with
 /// nothing but start vectors come first.
