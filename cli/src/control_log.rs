@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use control::{Reader, StartOver};
 use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, TaskId, World};
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::run::secret;
 use crate::validate::load;
+use crate::view::Format;
 
 #[derive(Debug, Args)]
 pub(crate) struct ControlLogArgs {
@@ -35,15 +36,6 @@ pub(crate) struct ControlLogArgs {
     /// Where Secrets are that the file names: DIR/<secret>/<key>.
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Lines.
-    #[default]
-    Text,
-    /// A JSON document.
-    Json,
 }
 
 /// What the log says.

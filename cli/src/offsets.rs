@@ -4,12 +4,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use control::{InputOffsets, Offsets, OffsetsState};
 use protocol::ApplicationId;
 
 use crate::run::secret;
 use crate::validate::load;
+use crate::view::Format;
 
 #[derive(Debug, Args)]
 pub(crate) struct OffsetsArgs {
@@ -29,15 +30,6 @@ pub(crate) struct OffsetsArgs {
     /// Where Secrets are that the file names: DIR/<secret>/<key>.
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    #[default]
-    Text,
-    /// A JSON list.
-    Json,
 }
 
 pub(crate) fn offsets(args: &OffsetsArgs) -> ExitCode {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::view::Format;
 
 /// Exit code of a file that is not valid.
 pub(crate) const INVALID: u8 = 3;
@@ -18,14 +20,6 @@ pub(crate) struct ValidateArgs {
     /// How to print errors.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people: line, column, caret, suggestion.
-    Text,
-    /// For scripts: a JSON document.
-    Json,
 }
 
 /// Reads and checks a file; prints what is wrong with it for people.

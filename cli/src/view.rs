@@ -10,6 +10,16 @@ use protocol::{Phase, Totals, WorkerStatus};
 /// How often a JSON line is written.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What a command that answers at once prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For scripts: one JSON document.
+    Json,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputKind {
     /// Live counters on a terminal, JSON lines otherwise.

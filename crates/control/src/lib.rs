@@ -12,7 +12,7 @@ mod topics;
 pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
 pub use ownership::{Application, Claiming, SNAPSHOT_AFTER, SettleError, Settled};
 pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
-pub use start_over::{StartOver, StartOverError};
+pub use start_over::StartOver;
 pub use topics::TopicError;
 
 use std::time::{Duration, Instant};
@@ -334,8 +334,7 @@ impl OperatorLog {
     /// When the log cannot be read, or the id not be initialised.
     pub fn open(settings: &Settings, application: &ApplicationId, mut reader: Reader) -> Result<Self, Error> {
         let id = application.operator_transactional_id();
-        let producer = TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT, Capacity::default())?;
-        producer.init_transactions(REQUEST_TIMEOUT * 2)?;
+        let producer = initialised(settings, &id)?;
         let end = reader.end()?;
         reader.read_to(end)?;
         let topic = producer.topic(&application.control_topic())?;
@@ -412,9 +411,7 @@ impl OperatorLog {
         ordinal: Ordinal,
     ) -> Result<(), Error> {
         for thread in 0..self.world().threads(ordinal).max(1) {
-            let id = application.transactional_id(ordinal, thread);
-            TransactionalProducer::new(settings, &id, REQUEST_TIMEOUT, Capacity::default())?
-                .init_transactions(REQUEST_TIMEOUT * 2)?;
+            initialised(settings, &application.transactional_id(ordinal, thread))?;
         }
         let assignment = self.world().assignment.as_ref().map_or(-1, |(offset, _)| *offset);
         self.write(|prev| Record::Fenced {
@@ -424,6 +421,13 @@ impl OperatorLog {
         })
         .map(|_| ())
     }
+}
+
+/// A producer of this id; whoever had it before is fenced.
+fn initialised(settings: &Settings, id: &str) -> Result<TransactionalProducer, Error> {
+    let producer = TransactionalProducer::new(settings, id, REQUEST_TIMEOUT, Capacity::default())?;
+    producer.init_transactions(REQUEST_TIMEOUT * 2)?;
+    Ok(producer)
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, Error> {

@@ -1,15 +1,15 @@
 //! A new control log in place of one that was lost. Positions and stores are as they were; only who owns what is unknown.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use kafka::{Admin, Capacity, Settings, TransactionalProducer};
+use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, Record};
 
 use crate::topics::create_control_log;
-use crate::{Error, OperatorLog, REQUEST_TIMEOUT, Reader, TopicError};
+use crate::{Error, OperatorLog, REQUEST_TIMEOUT, Reader, SettleError, initialised};
 
 /// Ids that are initialised side by side; each waits for its coordinator for about a second.
 const AT_A_TIME: u32 = 32;
@@ -37,11 +37,9 @@ impl StartOver<'_> {
     ///
     /// # Errors
     /// Errors of Kafka; the application stands still then.
-    pub fn run(&self, progress: &(dyn Fn(u32) + Sync)) -> Result<(), StartOverError> {
+    pub fn run(&self, progress: &(dyn Fn(u32) + Sync)) -> Result<(), SettleError> {
         let topic = self.id.control_topic();
-        self.admin.delete_topic(&topic, REQUEST_TIMEOUT)?;
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        while self.admin.topic(&topic, REQUEST_TIMEOUT)?.is_some() && Instant::now() < deadline {}
+        self.delete(&topic)?;
         self.fence(progress)?;
         create_control_log(self.admin, self.id, self.replication_factor)?;
         let reader = Reader::open_made(self.settings, self.admin, self.id)?;
@@ -50,6 +48,21 @@ impl StartOver<'_> {
             .map(|ordinal| (Ordinal(ordinal), self.threads))
             .collect();
         log.write(|prev| Record::StartedOver { prev, threads })?;
+        Ok(())
+    }
+
+    /// Whoever is fenced could come back by a log that is still there.
+    fn delete(&self, topic: &str) -> Result<(), Error> {
+        self.admin.delete_topic(topic, REQUEST_TIMEOUT)?;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while self.admin.topic(topic, REQUEST_TIMEOUT)?.is_some() {
+            if Instant::now() > deadline {
+                return Err(Error::Lost {
+                    topic: topic.to_owned(),
+                    why: "it was deleted and is still there, try again".to_owned(),
+                });
+            }
+        }
         Ok(())
     }
 
@@ -68,12 +81,11 @@ impl StartOver<'_> {
                         let id = self
                             .id
                             .transactional_id(Ordinal(at / self.threads), at % self.threads);
-                        match self.initialise(&id) {
-                            Ok(()) => progress(done.fetch_add(1, Ordering::Relaxed) + 1),
+                        match initialised(self.settings, &id) {
+                            Ok(_) => progress(done.fetch_add(1, Ordering::Relaxed) + 1),
                             Err(error) => {
                                 next.store(all, Ordering::Relaxed);
-                                let mut failed =
-                                    failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                                 failed.get_or_insert(error);
                             }
                         }
@@ -81,28 +93,7 @@ impl StartOver<'_> {
                 });
             }
         });
-        let failed = failed
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         failed.map_or(Ok(()), Err)
     }
-
-    fn initialise(&self, id: &str) -> Result<(), Error> {
-        let producer = TransactionalProducer::new(self.settings, id, REQUEST_TIMEOUT, Capacity::default())?;
-        Ok(producer.init_transactions(REQUEST_TIMEOUT * 2)?)
-    }
-}
-
-/// Why there is no new log.
-#[derive(Debug, thiserror::Error)]
-pub enum StartOverError {
-    /// A producer could not be fenced, or the log not be written.
-    #[error(transparent)]
-    Control(#[from] Error),
-    /// The topic could not be made.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// A Kafka call failed.
-    #[error(transparent)]
-    Kafka(#[from] kafka::Error),
 }

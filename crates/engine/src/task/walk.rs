@@ -153,10 +153,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 Failure::new(ErrorCategory::Serialization, node, reason)
             })?;
         }
-        let (bytes, most) = (
-            key.len() + next.len(),
-            stores.get(store).map_or(usize::MAX, Store::max_record_bytes),
-        );
+        let bytes = key.len() + next.len();
+        let most = stores.get(store).map_or(usize::MAX, Store::max_record_bytes);
         if bytes > most {
             let reason = format!(
                 "store `{}`: key and value have {bytes} bytes, its changelog takes {most}",
