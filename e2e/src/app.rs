@@ -129,6 +129,22 @@ impl App {
         status(&self.state_dir.join(format!("worker-{worker}")).join("address"))
     }
 
+    /// The process of a worker.
+    pub(crate) fn pid(&self, worker: u32) -> Result<u32> {
+        let pid = self.status(worker)?["pid"].as_u64();
+        Ok(u32::try_from(pid.context("the status has no pid")?)?)
+    }
+
+    /// Waits until a worker is another process than `before`.
+    pub(crate) fn wait_successor(&self, worker: u32, before: u32) -> Result<()> {
+        let what = format!("a successor of worker {worker}");
+        wait::until(&what, Duration::from_secs(30), || match self.pid(worker) {
+            Ok(now) if now != before => Ok(Ok(())),
+            Ok(_) => Err(format!("process {before} is still there")),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
     /// Waits until all workers run their tasks.
     pub(crate) fn wait_running(&mut self, workers: u32, deadline: Duration) -> Result<()> {
         wait::until("the workers to run", deadline, || {

@@ -244,13 +244,6 @@ pub(crate) fn target(broker: &Broker) -> Target<'_> {
     }
 }
 
-fn pid(app: &App, worker: u32) -> Result<u32> {
-    let status = app.status(worker)?;
-    Ok(u32::try_from(
-        status["pid"].as_u64().context("the status has no pid")?,
-    )?)
-}
-
 /// Where the application stands, for a line of progress.
 fn progress(app: &App) -> String {
     let progress = app.progress().unwrap_or_default();
@@ -268,7 +261,7 @@ fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
     let seconds = args.orders / args.rate.max(1);
     for worker in 0..WORKERS {
         stream.tell_until(&look, seconds * u64::from(worker + 1) / 6);
-        let found = target.stop_at_work(worker, || pid(app, worker))?;
+        let found = target.stop_at_work(worker, || app.pid(worker))?;
         signal(found.pid, libc::SIGKILL)?;
         say(
             "4/6",
@@ -292,7 +285,7 @@ fn faults(args: &Demo, app: &App, stream: &Stream) -> Result<Vec<Evidence>> {
         say("   ", &format!("worker {worker} runs again, its store kept"));
     }
     stream.tell_until(&look, seconds / 2);
-    let found = target.stop_at_work(0, || pid(app, 0))?;
+    let found = target.stop_at_work(0, || app.pid(0))?;
     say(
         "4/6",
         &format!(

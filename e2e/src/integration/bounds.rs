@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::faults::stateful;
 use super::scene::Scene;
-use super::system::{pid, producer, scene};
 use super::{Counted, Integration};
 use crate::app::App;
 use crate::bench::process::memory_bytes;
@@ -48,7 +47,7 @@ pub(super) fn memory(args: &Integration, name: &str) -> Result<Counted> {
     })?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
-    let pid = pid(&app, 0)?;
+    let pid = app.pid(0)?;
     let mut commits = 0;
     wait::until("all orders to be processed", SECONDS(180), || {
         let totals = &app.status(0).map_err(|error| format!("{error:#}"))?["totals"];
@@ -77,7 +76,7 @@ pub(super) fn memory(args: &Integration, name: &str) -> Result<Counted> {
 /// its task, and no other.
 pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
     const TOPICS: [&str; 4] = ["documents", "copies", "parts", "sizes"];
-    let scene = scene(args, name, include_str!("sizes.yaml"), &TOPICS, 2)?;
+    let scene = Scene::of_file(args, name, include_str!("sizes.yaml"), &TOPICS, 2)?;
     let topic = |name: &str| format!("{}-{name}", scene.id);
     for (name, bytes) in [("documents", "5000000"), ("copies", "3500000")] {
         scene
@@ -86,7 +85,7 @@ pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
     }
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
-    let producer = producer(&scene, &[("message.max.bytes", "5000000")])?;
+    let producer = scene.producer(&[("message.max.bytes", "5000000")])?;
     let send = |name: &str, partition: i32, bytes: usize| -> Result<()> {
         let (topic, value) = (topic(name), "x".repeat(bytes));
         let record = BaseRecord::to(&topic)

@@ -8,10 +8,8 @@ use anyhow::{Result, ensure};
 
 use super::crash::eventually;
 use super::faults::{says, stateful, status_says, streamapp};
-use super::system::pid;
 use super::{Counted, Integration};
 use crate::app::signal;
-use crate::hit::Target;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
@@ -23,17 +21,12 @@ pub(super) fn lost(args: &Integration, name: &str) -> Result<Counted> {
     launch.workers = 2;
     let mut old = launch.start()?;
     old.wait_running(2, SECONDS(60))?;
-    let output = scene.output();
-    let target = Target {
-        broker: &scene.broker,
-        application_id: &scene.id,
-        input: &scene.input(),
-        written: &output,
-    };
+    let (input, output) = (scene.input(), scene.output());
+    let target = scene.target(&input, &output);
     let zombie = std::cell::Cell::new(0);
     scene.orders_beside(0, 8_000, 1_000, || {
         // It has a transaction open, and learns nothing of what comes.
-        zombie.set(target.stop_at_work(1, || pid(&old, 1))?.pid);
+        zombie.set(target.stop_at_work(1, || old.pid(1))?.pid);
         scene.broker.delete_topics(&[&control])
     })?;
     status_says(&old, &["ControlLogLost", &control, "--start-over"])?;

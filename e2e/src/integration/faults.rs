@@ -473,7 +473,7 @@ fn two_processes(args: &Integration, name: &str) -> Result<Counted> {
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
     scene.orders(0, args.orders, 0, None)?;
-    let sleeper = u32::try_from(app.status(0)?["pid"].as_u64().context("pid")?)?;
+    let sleeper = app.pid(0)?;
     signal(sleeper, libc::SIGSTOP)?;
     let directory = scene.launch().state_dir.join("worker-0");
     let text = std::fs::read_to_string(directory.join("config.json"))?;

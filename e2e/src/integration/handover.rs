@@ -10,7 +10,6 @@ use rdkafka::consumer::Consumer as _;
 
 use super::crash::environment;
 use super::scene::Scene;
-use super::system::pid;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
 use crate::broker::{Isolation, REQUEST};
@@ -200,7 +199,7 @@ fn stopped_owner(args: &Integration, name: &str) -> Result<Counted> {
     app.wait_running(2, SECONDS(60))?;
     scene.orders(0, ORDERS, 0, None)?;
     scene.wait_drained(SECONDS(60))?;
-    let stopped = pid(&app, 1)?;
+    let stopped = app.pid(1)?;
     // Nothing is under way that would be found lost before anything else.
     let (mut commits, mut since) = (0, Instant::now());
     wait::until("worker 1 to be idle", SECONDS(60), || {

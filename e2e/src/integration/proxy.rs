@@ -31,6 +31,19 @@ pub(super) enum Api {
     TxnOffsetCommit = 28,
 }
 
+impl Api {
+    /// All of them, with those that are sent only now and then last.
+    pub(super) const TRANSACTIONAL: [Self; 7] = [
+        Self::EndTxn,
+        Self::TxnOffsetCommit,
+        Self::AddPartitionsToTxn,
+        Self::AddOffsetsToTxn,
+        Self::Produce,
+        Self::Fetch,
+        Self::InitProducerId,
+    ];
+}
+
 /// Answers that name brokers: `Metadata` and `FindCoordinator`.
 const NAME_BROKERS: [i16; 2] = [3, 10];
 
@@ -238,16 +251,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
 /// Every kind of request of a transaction meets every fault, while orders come in.
 fn faults(args: &Integration, name: &str, topology: Example, guarantee: Guarantee) -> Result<Counted> {
     const ORDERS: u64 = 200;
-    let apis = [
-        Api::EndTxn,
-        Api::TxnOffsetCommit,
-        Api::AddPartitionsToTxn,
-        Api::AddOffsetsToTxn,
-        Api::Produce,
-        Api::Fetch,
-        Api::InitProducerId,
-    ];
-    let plan = apis.into_iter().flat_map(|api| {
+    let plan = Api::TRANSACTIONAL.into_iter().flat_map(|api| {
         let faults = [
             Fault::LoseRequest,
             Fault::LoseAnswer,

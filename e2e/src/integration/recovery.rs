@@ -91,9 +91,7 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
     write(0, filled, 0)?;
     scene.wait_drained(SECONDS(300))?;
     let reader = reader(&scene)?;
-    let pid = app.status(0)?["pid"]
-        .as_u64()
-        .context("the worker tells its pid")?;
+    let pid = app.pid(0)?;
     let first_output = std::thread::scope(|scope| -> Result<f64> {
         let load = scope.spawn(|| write(filled, RATE * LOAD, RATE));
         let begun = Instant::now();
@@ -111,7 +109,7 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
                 last = Instant::now();
             }
             if killed.is_none() && begun.elapsed() >= KILL_AFTER {
-                signal(u32::try_from(pid)?, libc::SIGKILL)?;
+                signal(pid, libc::SIGKILL)?;
                 killed = Some(Instant::now());
                 last = Instant::now();
             }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rdkafka::producer::BaseProducer;
 
 use super::{Counted, Integration};
 use crate::app::Launch;
@@ -12,6 +13,7 @@ use crate::broker::Broker;
 use crate::check::{Check, Example, Formats, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::{Generate, run as generate};
+use crate::hit::Target;
 
 /// Partitions of input and output.
 pub(super) const PARTITIONS: i32 = 6;
@@ -44,6 +46,50 @@ impl<'a> Scene<'a> {
     pub(super) fn create_topics(&self) -> Result<()> {
         self.broker
             .create_topics(&[(&self.input(), PARTITIONS), (&self.output(), PARTITIONS)])
+    }
+
+    /// A topology of its own: `file` names APPLICATION and BOOTSTRAP, `topics` are its topics without the application's id.
+    pub(super) fn of_file(
+        args: &'a Integration,
+        name: &str,
+        file: &str,
+        topics: &[&str],
+        partitions: i32,
+    ) -> Result<Self> {
+        let scene = Self::without_topics(args, name, Example::Stateless, Guarantee::ExactlyOnceV2)?;
+        let text = file
+            .replace("APPLICATION", &scene.id)
+            .replace("BOOTSTRAP", &scene.broker.bootstrap);
+        std::fs::write(&scene.file, text).context("write the StreamApp file")?;
+        let names: Vec<_> = topics
+            .iter()
+            .map(|topic| format!("{}-{topic}", scene.id))
+            .collect();
+        let topics: Vec<_> = names.iter().map(|name| (name.as_str(), partitions)).collect();
+        scene.broker.create_topics(&topics)?;
+        Ok(scene)
+    }
+
+    /// A producer for what the generator cannot write.
+    pub(super) fn producer(&self, settings: &[(&str, &str)]) -> Result<BaseProducer> {
+        let mut config = self.broker.config();
+        config
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random");
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
+        config.create().context("cannot make a producer")
+    }
+
+    /// The application's workers, to be caught at work.
+    pub(super) fn target<'t>(&'t self, input: &'t str, written: &'t str) -> Target<'t> {
+        Target {
+            broker: &self.broker,
+            application_id: &self.id,
+            input,
+            written,
+        }
     }
 
     /// As [`Self::new`], on another broker or before there is one.

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::handover::scale;
 use super::proxy::{Api, Fault, Proxy};
 use super::scene::Scene;
-use super::system::pid;
 use super::{Counted, Integration};
 use crate::app::{App, signal};
 use crate::bench::process::memory_bytes;
@@ -24,16 +23,6 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 const RATE: u64 = 1_000;
 /// What a process takes is compared with what it took after this long.
 const WARM: Duration = Duration::from_secs(120);
-
-const APIS: [Api; 7] = [
-    Api::EndTxn,
-    Api::TxnOffsetCommit,
-    Api::AddPartitionsToTxn,
-    Api::AddOffsetsToTxn,
-    Api::Produce,
-    Api::Fetch,
-    Api::InitProducerId,
-];
 
 /// The figures of `reports/soak.json`.
 #[derive(Debug, Default, Serialize)]
@@ -146,7 +135,7 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
                     2 => Fault::Repeat,
                     _ => Fault::DelayAnswer(Duration::from_millis(100 + random.below(2_000))),
                 };
-                let api = APIS[usize::try_from(random.below(7))?];
+                let api = Api::TRANSACTIONAL[usize::try_from(random.below(Api::TRANSACTIONAL.len() as u64))?];
                 let before = proxy.fired();
                 proxy.arm(api, fault);
                 // Producers are initialised only now and then: the fault waits for that.
@@ -156,13 +145,13 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
                 }
             }
             14..17 if other > 0 => {
-                signal(pid(app, other)?, libc::SIGKILL)?;
+                signal(app.pid(other)?, libc::SIGKILL)?;
                 figures.kills += 1;
                 settle(app, workers)?;
             }
             17 => {
                 let worker = u32::try_from(random.below(u64::from(workers)))?;
-                let (pid, until) = (pid(app, worker)?, Instant::now() + SECONDS(1 + random.below(14)));
+                let (pid, until) = (app.pid(worker)?, Instant::now() + SECONDS(1 + random.below(14)));
                 signal(pid, libc::SIGSTOP)?;
                 while Instant::now() < until {
                     wait::pause();
@@ -172,7 +161,7 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
                 settle(app, workers)?;
             }
             18 if other > 0 => {
-                signal(pid(app, other)?, libc::SIGTERM)?;
+                signal(app.pid(other)?, libc::SIGTERM)?;
                 figures.ends += 1;
                 settle(app, workers)?;
             }
@@ -201,7 +190,7 @@ fn settle(app: &mut App, workers: u32) -> Result<()> {
 impl Figures {
     /// Notes what worker 0 takes.
     fn size(&mut self, app: &App, at: usize) -> Result<()> {
-        let pid = pid(app, 0)?;
+        let pid = app.pid(0)?;
         let entries = |name: &str| -> Result<u64> {
             Ok(u64::try_from(
                 std::fs::read_dir(format!("/proc/{pid}/{name}"))?.count(),

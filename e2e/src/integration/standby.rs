@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::handover::{scale, total, wait_spread};
 use super::scene::Scene;
@@ -107,18 +107,9 @@ fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counte
     scene.orders_beside(0, ORDERS, 1_000, || {
         for worker in [0, 1, 0] {
             wait_copies(&app, worker)?;
-            let pid = app.status(worker)?["pid"]
-                .as_u64()
-                .context("the worker tells its pid")?;
-            signal(u32::try_from(pid)?, libc::SIGKILL)?;
-            wait::until("the worker's successor", SECONDS(30), || {
-                let status = app.status(worker).map_err(|error| format!("{error:#}"))?;
-                if status["pid"].as_u64() == Some(pid) {
-                    Err("it is still there".to_owned())
-                } else {
-                    Ok(Ok(()))
-                }
-            })?;
+            let pid = app.pid(worker)?;
+            signal(pid, libc::SIGKILL)?;
+            app.wait_successor(worker, pid)?;
             app.wait_running(2, SECONDS(60))?;
         }
         scale(&scene, &app, 1)?;

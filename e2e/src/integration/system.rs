@@ -10,14 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use rdkafka::Offset;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::handover::{scale, wait_spread};
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
 use crate::broker::{Isolation, REQUEST};
-use crate::check::{Example, Guarantee};
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::hit::Target;
 use crate::orders::SplitMix;
@@ -105,28 +104,6 @@ fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
     Ok(found)
 }
 
-/// A topology of its own in a scene.
-pub(super) fn scene<'a>(
-    args: &'a Integration,
-    name: &str,
-    file: &str,
-    topics: &[&str],
-    partitions: i32,
-) -> Result<Scene<'a>> {
-    let scene = Scene::without_topics(args, name, Example::Stateless, Guarantee::ExactlyOnceV2)?;
-    let text = file
-        .replace("APPLICATION", &scene.id)
-        .replace("BOOTSTRAP", &scene.broker.bootstrap);
-    std::fs::write(&scene.file, text).context("write the StreamApp file")?;
-    let names: Vec<_> = topics
-        .iter()
-        .map(|topic| format!("{}-{topic}", scene.id))
-        .collect();
-    let topics: Vec<_> = names.iter().map(|name| (name.as_str(), partitions)).collect();
-    scene.broker.create_topics(&topics)?;
-    Ok(scene)
-}
-
 fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> {
     wait_drained(&WaitDrained {
         broker: scene.broker.clone(),
@@ -137,69 +114,31 @@ fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> 
     })
 }
 
-pub(super) fn producer(scene: &Scene<'_>, settings: &[(&str, &str)]) -> Result<BaseProducer> {
-    let mut config = scene.broker.config();
-    config
-        .set("enable.idempotence", "true")
-        .set("partitioner", "murmur2_random");
-    for (name, value) in settings {
-        config.set(*name, *value);
-    }
-    config.create().context("cannot make a producer")
-}
-
-/// The process of a worker.
-pub(super) fn pid(app: &App, worker: u32) -> Result<u32> {
-    let pid = app.status(worker)?["pid"]
-        .as_u64()
-        .context("the worker tells its pid")?;
-    Ok(u32::try_from(pid)?)
-}
-
 /// Kills the worker while it has a transaction open and records wait, or asks it to end; waits for its successor.
-fn bounce(
-    scene: &Scene<'_>,
-    app: &mut App,
-    worker: u32,
-    hard: Option<&Target<'_>>,
-    workers: u32,
-) -> Result<()> {
+fn bounce(app: &mut App, worker: u32, hard: Option<&Target<'_>>, workers: u32) -> Result<()> {
     let before = match hard {
         Some(target) => {
-            let before = target.stop_at_work(worker, || pid(app, worker))?.pid;
+            let before = target.stop_at_work(worker, || app.pid(worker))?.pid;
             signal(before, libc::SIGKILL)?;
             before
         }
         None => {
-            let before = pid(app, worker)?;
+            let before = app.pid(worker)?;
             signal(before, libc::SIGTERM)?;
             before
         }
     };
-    wait::until(
-        &format!("a successor of worker {worker}"),
-        SECONDS(30),
-        || match pid(app, worker) {
-            Ok(now) if now != before => Ok(Ok(())),
-            Ok(_) => Err(format!("{}: process {before} is still there", scene.id)),
-            Err(error) => Err(format!("{error:#}")),
-        },
-    )?;
+    app.wait_successor(worker, before)?;
     app.wait_running(workers, SECONDS(60))
 }
 
 /// Three workers come, are stopped and killed in turn, and go, while records come in all the time.
 fn eos_test(args: &Integration) -> Result<Counted> {
     const NAMES: [&str; 6] = ["data", "echo", "min", "sum", "max", "cnt"];
-    let scene = scene(args, "eos-test", include_str!("eos.yaml"), &NAMES, 5)?;
+    let scene = Scene::of_file(args, "eos-test", include_str!("eos.yaml"), &NAMES, 5)?;
     let (data, echo) = (format!("{}-data", scene.id), format!("{}-echo", scene.id));
     let done = AtomicBool::new(false);
-    let target = Target {
-        broker: &scene.broker,
-        application_id: &scene.id,
-        input: &data,
-        written: &echo,
-    };
+    let target = scene.target(&data, &echo);
     let mut kills = 0;
     let mut app = scene.launch().start()?;
     std::thread::scope(|threads| {
@@ -210,8 +149,8 @@ fn eos_test(args: &Integration) -> Result<Counted> {
             scale(&scene, &app, 2)?;
             scale(&scene, &app, 3)?;
             wait_spread(&app, &[5, 5, 5])?;
-            bounce(&scene, &mut app, 0, None, 3)?;
-            bounce(&scene, &mut app, 1, None, 3)?;
+            bounce(&mut app, 0, None, 3)?;
+            bounce(&mut app, 1, None, 3)?;
             scale(&scene, &app, 2)?;
             scale(&scene, &app, 1)?;
             wait_spread(&app, &[15])?;
@@ -220,7 +159,7 @@ fn eos_test(args: &Integration) -> Result<Counted> {
             scale(&scene, &app, 3)?;
             wait_spread(&app, &[5, 5, 5])?;
             for worker in [0, 2, 1] {
-                bounce(&scene, &mut app, worker, Some(&target), 3)?;
+                bounce(&mut app, worker, Some(&target), 3)?;
                 kills += 1;
             }
             scale(&scene, &app, 2)?;
@@ -254,7 +193,7 @@ fn eos_test(args: &Integration) -> Result<Counted> {
 /// Values below 10,000 under a hundred keys, a thousand a second.
 fn write_data(scene: &Scene<'_>, topic: &str, done: &AtomicBool) -> Result<()> {
     const RATE: f64 = 1_000.0;
-    let producer = producer(scene, &[])?;
+    let producer = scene.producer(&[])?;
     let start = Instant::now();
     let mut written = 0;
     while !done.load(Ordering::Acquire) {
@@ -277,14 +216,9 @@ fn write_data(scene: &Scene<'_>, topic: &str, done: &AtomicBool) -> Result<()> {
 fn transactions_test(args: &Integration) -> Result<Counted> {
     const MESSAGES: usize = 100_000;
     let file = include_str!("copy.yaml");
-    let scene = scene(args, "transactions-test", file, &["in", "out"], 2)?;
+    let scene = Scene::of_file(args, "transactions-test", file, &["in", "out"], 2)?;
     let (input, output) = (scene.input(), scene.output());
-    let target = Target {
-        broker: &scene.broker,
-        application_id: &scene.id,
-        input: &input,
-        written: &output,
-    };
+    let target = scene.target(&input, &output);
     let mut kills = 0;
     let mut app = scene.launch().start()?;
     let seen = std::thread::scope(|threads| {
@@ -293,7 +227,7 @@ fn transactions_test(args: &Integration) -> Result<Counted> {
         let plot = (|| {
             app.wait_running(1, SECONDS(60))?;
             for hard in [true, false, true, false, true] {
-                bounce(&scene, &mut app, 0, hard.then_some(&target), 1)?;
+                bounce(&mut app, 0, hard.then_some(&target), 1)?;
                 kills += u64::from(hard);
             }
             Ok(())
@@ -331,7 +265,7 @@ fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize) -> Result
     const SIZE: usize = 750;
     const RATE: f64 = 4_000.0;
     let id = format!("{}-source", scene.id);
-    let producer = producer(scene, &[("transactional.id", &id)])?;
+    let producer = scene.producer(&[("transactional.id", &id)])?;
     producer.init_transactions(REQUEST)?;
     let write = |first: usize| -> Result<()> {
         producer.begin_transaction()?;
