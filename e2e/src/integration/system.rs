@@ -220,9 +220,10 @@ fn transactions_test(args: &Integration) -> Result<Counted> {
     let (input, output) = (scene.input(), scene.output());
     let target = scene.target(&input, &output);
     let mut kills = 0;
+    let bounced = AtomicBool::new(false);
     let mut app = scene.launch().start()?;
     let seen = std::thread::scope(|threads| {
-        let written = threads.spawn(|| write_transactions(&scene, &input, MESSAGES));
+        let written = threads.spawn(|| write_transactions(&scene, &input, MESSAGES, &bounced));
         let seen = threads.spawn(|| read_along(&scene, &output, MESSAGES));
         let plot = (|| {
             app.wait_running(1, SECONDS(60))?;
@@ -232,6 +233,7 @@ fn transactions_test(args: &Integration) -> Result<Counted> {
             }
             Ok(())
         })();
+        bounced.store(true, Ordering::Release);
         let written = written
             .join()
             .map_err(|_| anyhow::anyhow!("the producer panicked"))?;
@@ -260,10 +262,11 @@ fn transactions_test(args: &Integration) -> Result<Counted> {
     })
 }
 
-/// Numbered messages in transactions of 750, of which every fifth is aborted and written again.
-fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize) -> Result<()> {
+/// Numbered messages in transactions of 750, of which every fifth is aborted and written again. They last until the copier
+/// was `bounced`, so that each bounce finds some that wait.
+fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize, bounced: &AtomicBool) -> Result<()> {
     const SIZE: usize = 750;
-    const RATE: f64 = 4_000.0;
+    const RATE: f64 = 1_000.0;
     let id = format!("{}-source", scene.id);
     let producer = scene.producer(&[("transactional.id", &id)])?;
     producer.init_transactions(REQUEST)?;
@@ -286,7 +289,7 @@ fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize) -> Result
         write(first)?;
         producer.commit_transaction(REQUEST)?;
         let due = start + Duration::from_secs_f64(first as f64 / RATE);
-        while Instant::now() < due {
+        while Instant::now() < due && !bounced.load(Ordering::Acquire) {
             wait::pause();
         }
     }
