@@ -106,9 +106,10 @@ start_component() {
 }
 
 # The pid on this machine of a process of the node: NSpid lists both, and the node's pods add a third.
+# Processes end while this looks: grep goes on after a file that is gone, awk would not.
 host_pid() {
   local candidate
-  for candidate in $(awk -v inner="$1" '/^NSpid:/ && NF == 3 && $3 == inner { print $2 }' /proc/[0-9]*/status 2>/dev/null); do
+  for candidate in $(grep -shP "^NSpid:\t[0-9]+\t$1\$" /proc/[0-9]*/status | cut -f2); do
     if [[ $(readlink "/proc/$candidate/ns/pid") == "$(readlink "/proc/$init/ns/pid")" ]]; then
       echo "$candidate"
       return 0
