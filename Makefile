@@ -19,9 +19,10 @@ CARGO_DENY_VERSION := 0.20.2
 BENCH_ARGS ?=
 PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e streamapp-sim
 REFERENCE := docs/reference/streamapp.md
+GUARANTEES := docs/guarantees.md
 CRD := charts/streamapp-crds/templates/streamapps.yaml
 
-.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-broker test-sim test-integration test-e2e soak footprint bench figures verify clean broker-up broker-down cluster-up cluster-down
+.PHONY: help setup build demo demo-local image crds test fmt lint deny test-unit test-broker test-sim test-integration test-e2e soak footprint bench figures evidence verify clean broker-up broker-down cluster-up cluster-down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +89,7 @@ test-integration: build ## real Kafka, real RocksDB, kill -9
 test-e2e: build image ## the operator on a real cluster, real pods, Helm
 	@e2e/test cluster e2e
 
-soak: build ## faults of every kind at random for SOAK_MINUTES (30), and 100,000 schedules
+soak: build ## what is too long for CI: faults of every kind at random for SOAK_MINUTES (60), recovery with a million keys, 100,000 schedules
 	@e2e/test soak
 
 footprint: build image ## CPU and memory of operator and workers, sizes of images and definition
@@ -107,8 +108,12 @@ crds: build ## write the CustomResourceDefinition into its chart, and the refere
 	@"$(CARGO_TARGET_DIR)/release/crdgen" reference >$(REFERENCE).new && mv -f $(REFERENCE).new $(REFERENCE)
 	@echo "$(CRD): $$(wc -c <$(CRD)) bytes"
 
+evidence: ## docs/evidence of this version from the reports of the last make test and make soak
+	@scripts/evidence collect
+
 verify: crds ## generated files are up to date
-	@git diff --exit-code -- $(CRD) $(REFERENCE) || { echo "verify: commit what 'make crds' wrote" >&2; exit 1; }
+	@scripts/evidence page
+	@git diff --exit-code -- $(CRD) $(REFERENCE) $(GUARANTEES) || { echo "verify: commit what 'make crds' and scripts/evidence wrote" >&2; exit 1; }
 
 clean: ## stop broker and cluster, remove bin/, reports/ and .state/ (caches stay)
 	@e2e/broker down --purge

@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 45] = [
+pub const REASONS: [Reason; 46] = [
     (
         "Running",
         Kind::Ready,
@@ -164,9 +164,9 @@ pub const REASONS: [Reason; 45] = [
         "A record of the control log cannot be read; a newer version may have written it.",
     ),
     (
-        "RecordTooLarge",
+        "RecordRefused",
         Kind::Stalled,
-        "A result exceeds what the broker takes.",
+        "The broker refuses a result: it is too large, has no key though the topic is compacted, or a timestamp that the topic does not take.",
     ),
     (
         "VolumeFull",
@@ -177,6 +177,11 @@ pub const REASONS: [Reason; 45] = [
         "StoreFailed",
         Kind::Stalled,
         "RocksDB or the file system refuses a call; the message has its words.",
+    ),
+    (
+        "StoreDamaged",
+        Kind::Stalled,
+        "Files of a store are not what was written. It is set aside and rebuilt from its changelog; if that happens twice within a day the worker waits for another volume.",
     ),
     (
         "StoreForeign",

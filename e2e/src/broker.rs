@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -154,6 +156,24 @@ impl Broker {
             result.map_err(|(_, code)| anyhow!("cannot configure topic {topic}: {code}"))?;
         }
         Ok(())
+    }
+
+    /// Gives a topic more partitions, so many in all, and waits until all have a leader.
+    pub(crate) fn add_partitions(&self, topic: &str, total: i32) -> Result<()> {
+        let new = [NewPartitions::new(topic, usize::try_from(total)?)];
+        let results =
+            self.admin(|admin, options| async move { admin.create_partitions(&new, &options).await })?;
+        for result in results {
+            result.map_err(|(topic, code)| anyhow!("cannot give topic {topic} more partitions: {code}"))?;
+        }
+        let consumer = self.consumer("streamapp-e2e", Isolation::Uncommitted)?;
+        wait::until(&format!("partitions of topic {topic}"), REQUEST, || {
+            match self.ends(&consumer, topic) {
+                Ok(ends) if ends.len() as i32 == total => Ok(Ok(())),
+                Ok(ends) => Err(format!("{} of {total} partitions", ends.len())),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
     }
 
     /// Deletes topics and waits until they are gone; topics that do not exist are no error.

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 /// `submittedAt` of order 0; order `i` was submitted `i` milliseconds later, so that the field is unique.
 pub(crate) const BASE_MS: i64 = 1_760_000_000_000;
 
+/// Orders from here on are written in transactions that are aborted.
+pub(crate) const ABORTED: u64 = 10_000_000_000;
+
 /// The smallest amount: positive, so that each order changes its customer's exposure.
 const MIN_AMOUNT_CENTS: u64 = 100;
 

@@ -125,7 +125,7 @@ impl Problem {
                     Category::Fenced
                     | Category::UnknownTopic
                     | Category::OffsetOutOfRange
-                    | Category::RecordTooLarge
+                    | Category::RecordRefused
                     | Category::UnstableOffsets
                     | Category::Transaction
                     | Category::Other => Verdict::progressing("KafkaError", message),

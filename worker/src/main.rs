@@ -7,6 +7,7 @@ mod crew;
 mod failpoint;
 mod follower;
 mod http;
+mod limits;
 mod preparation;
 mod recovery;
 mod restore;

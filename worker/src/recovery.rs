@@ -187,8 +187,9 @@ pub(crate) fn recover(
                     });
                 }
                 let internal = !matches!(sub.source.topic, TopicName::External(_));
+                let added = tasks.get(*task).is_some_and(|owner| owner.added);
                 let offset = match sub.source.offset_reset {
-                    OffsetReset::Latest if !internal => high,
+                    OffsetReset::Latest if !internal && !added => high,
                     OffsetReset::Earliest | OffsetReset::Latest => low,
                 };
                 let start = vec![InputPosition {

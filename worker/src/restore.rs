@@ -140,8 +140,23 @@ impl Restorer<'_> {
             .map(|store| (store.name.clone(), store.fingerprint.clone()))
             .collect();
         let label = Label::new(&self.application.0, self.cluster_id, &task.id, fingerprints);
-        let names = stores.iter().map(|store| store.name.clone()).collect();
-        Ok(TaskDb::open(&self.path(task), &label, names, self.memory)?)
+        let names: Vec<_> = stores.iter().map(|store| store.name.clone()).collect();
+        let path = self.path(task);
+        match TaskDb::open(&path, &label, names.clone(), self.memory) {
+            Err(StoreError::Damaged { reason, .. }) => {
+                self.set_aside(task, &reason)?;
+                Ok(TaskDb::open(&path, &label, names, self.memory)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    /// An empty store takes the place of one that cannot be used.
+    fn set_aside(&self, task: &TaskShared, why: &dyn std::fmt::Display) -> Result<(), StoreError> {
+        let aside = set_aside(&self.path(task), kafka::now_ms())?;
+        add(&self.shared.counters.store_wipes, 1);
+        tracing::warn!(task = %task.id, %why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
+        Ok(())
     }
 
     /// What to read per changelog. A store that cannot be continued is set aside, and an empty one begins.
@@ -156,14 +171,12 @@ impl Restorer<'_> {
             Err(why) => why,
         };
         drop(db);
-        let path = self.path(task);
-        let aside = set_aside(&path, kafka::now_ms())?;
-        add(&self.shared.counters.store_wipes, 1);
-        tracing::warn!(task = %task.id, %why, aside = %aside.display(), "store set aside, rebuilding it from its changelog");
+        self.set_aside(task, &why)?;
         let mut db = self.open(sub_topology, task)?;
         match self.continued(sub_topology, &mut db, task.id.partition)? {
             Ok(tails) => Ok((db, tails)),
-            Err(_) => Err(RestoreError::Missing(path.display().to_string())),
+            // An empty store continues anything.
+            Err(why) => Err(why.into()),
         }
     }
 

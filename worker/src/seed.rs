@@ -8,6 +8,7 @@ use protocol::{ApplicationId, Owner, Phase, Positions, TaskId};
 use topology::Plan;
 use topology::plan::{SubTopology, TopicName};
 
+use crate::limits::Limits;
 use crate::session_end::SessionEnd;
 use crate::shared::TaskShared;
 use crate::store::TaskDb;
@@ -20,8 +21,7 @@ pub(crate) type Topics = BTreeMap<String, KnownTopic>;
 pub(crate) struct KnownTopic {
     pub(crate) id: String,
     pub(crate) partitions: i32,
-    /// Most bytes that key and value of a record may have together.
-    pub(crate) max_record_bytes: usize,
+    pub(crate) limits: Limits,
 }
 
 /// The topology with the names and sizes that its topics have in Kafka.
@@ -30,6 +30,8 @@ pub(crate) struct Outline {
     pub(crate) application: ApplicationId,
     pub(crate) plan: Arc<Plan>,
     pub(crate) topics: Topics,
+    /// What stores hold under keys in use: memory of all tasks.
+    pub(crate) cached_bytes: u64,
 }
 
 /// A task, ready to run.
@@ -45,13 +47,15 @@ pub(crate) struct Seed {
     pub(crate) positions_partition: i32,
     /// Its stores, restored.
     pub(crate) db: Option<TaskDb>,
+    /// Its share of what is kept in memory of stores.
+    pub(crate) cache_bytes: usize,
 }
 
 /// A topic that the task writes.
 pub(crate) struct SinkOutline {
     pub(crate) name: String,
     pub(crate) partitions: i32,
-    pub(crate) max_record_bytes: usize,
+    pub(crate) limits: Limits,
     /// Outside the application.
     pub(crate) external: bool,
 }
@@ -63,25 +67,10 @@ pub(crate) struct ChangelogOutline {
     pub(crate) max_record_bytes: usize,
 }
 
-/// What a record's own framing may take in a batch.
-const FRAMING: usize = 512;
-
-impl KnownTopic {
-    /// A topic with this `max.message.bytes`; the brokers' default when nobody may read it.
-    pub(crate) fn new(topic: kafka::Topic, max_message_bytes: Option<usize>) -> Self {
-        let usual = usize::try_from(Capacity::default().record_bytes).unwrap_or(usize::MAX);
-        Self {
-            id: topic.id,
-            partitions: topic.partitions,
-            max_record_bytes: max_message_bytes.unwrap_or(usual).saturating_sub(FRAMING),
-        }
-    }
-}
-
 impl Outline {
     /// What producers may send at once: batches that every topic takes, records that the most generous one takes.
     pub(crate) fn capacity(&self, queue_kib: u32) -> Capacity {
-        let sizes = self.topics.values().map(|topic| topic.max_record_bytes + FRAMING);
+        let sizes = self.topics.values().map(|topic| topic.limits.batch_bytes());
         let bytes =
             |size: Option<usize>, usual| size.map_or(usual, |size| u32::try_from(size).unwrap_or(usual));
         let usual = Capacity::default();
@@ -133,7 +122,7 @@ impl Outline {
             let topic = topic(&name)?;
             Ok::<_, SessionEnd>(SinkOutline {
                 partitions: topic.partitions,
-                max_record_bytes: topic.max_record_bytes,
+                limits: topic.limits.clone(),
                 external: matches!(sink.topic, TopicName::External(_)),
                 name,
             })
@@ -142,7 +131,7 @@ impl Outline {
             let name = store.changelog.resolve(application);
             Ok::<_, SessionEnd>(ChangelogOutline {
                 store: store.name.clone(),
-                max_record_bytes: topic(&name)?.max_record_bytes,
+                max_record_bytes: topic(&name)?.limits.record_bytes,
                 name,
             })
         });
@@ -156,6 +145,9 @@ impl Outline {
             committed: committed.clone(),
             positions_partition: owner.positions_partition,
             db,
+            // A worker may come to own every task.
+            cache_bytes: usize::try_from(self.cached_bytes).unwrap_or(usize::MAX) / self.changelogs().max(1)
+                * sub.stores.len(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! A session: from `acquire()` to the end of the stream threads. Whatever goes wrong ends the session, and the next
 //! one begins at the beginning; there is no other way to go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +17,9 @@ use topology::Plan;
 
 use crate::control::{ControlLog, REQUEST_TIMEOUT};
 use crate::crew::Crew;
+use crate::limits::Limits;
 use crate::preparation::{Preparation, Preparer, panicked};
-use crate::running::Running;
+use crate::running::{GLANCE, Running};
 use crate::seed::{KnownTopic, Outline, Topics};
 use crate::session_end::SessionEnd;
 use crate::shared::{Shared, add};
@@ -74,11 +75,21 @@ impl Worker {
     }
 
     fn session_on(&self, control: &mut ControlLog) -> Result<SessionEnd, SessionEnd> {
-        self.refuse_live_group(REQUEST_TIMEOUT)?;
+        match self.refuse_live_group(GLANCE) {
+            // Every broker must say that it knows of no members. One that is down cannot, and stops nothing: they are asked
+            // again while the session runs.
+            Err(SessionEnd::Wait {
+                reason: "BrokerUnreachable",
+                message,
+                ..
+            }) => tracing::warn!(%message, "whether the group has members is not known yet"),
+            answer => answer?,
+        }
         let outline = Outline {
             application: self.config.application_id.clone(),
             plan: Arc::clone(&self.plan),
             topics: self.topics()?,
+            cached_bytes: self.budget.cached,
         };
         let capacity = outline.capacity(self.queue_kib());
         let (token, producers) = match self.acquire(control, capacity)? {
@@ -187,24 +198,26 @@ impl Worker {
             }
             let found = self.admin.topic(&name, REQUEST_TIMEOUT)?;
             let found = found.ok_or_else(|| missing(&name))?;
-            let limit = if written.contains(topic) {
-                self.max_message_bytes(&name)?
+            let config = if written.contains(topic) {
+                self.topic_config(&name)?
             } else {
-                None
+                BTreeMap::new()
             };
-            topics.insert(name, KnownTopic::new(found, limit));
+            let known = KnownTopic {
+                id: found.id,
+                partitions: found.partitions,
+                limits: Limits::of(&config),
+            };
+            topics.insert(name, known);
         }
         Ok(topics)
     }
 
-    /// Largest batch that the topic takes (`max.message.bytes`); `None` when nobody lets us see it.
-    fn max_message_bytes(&self, topic: &str) -> Result<Option<usize>, SessionEnd> {
+    /// A topic's configuration; nothing when nobody lets us see it.
+    fn topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, SessionEnd> {
         match self.admin.topic_config(topic, REQUEST_TIMEOUT) {
-            Ok(config) => Ok(config
-                .get("max.message.bytes")
-                .and_then(|bytes| bytes.parse().ok())),
-            Err(error) if error.category() == Category::Authorization => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) if error.category() == Category::Authorization => Ok(BTreeMap::new()),
+            config => Ok(config?),
         }
     }
 
@@ -262,9 +275,13 @@ impl Worker {
         let timeout = Duration::from_millis(self.config.transaction_timeout_ms);
         let init = |thread: u32| -> Result<TransactionalProducer, SessionEnd> {
             let id = self.config.application_id.transactional_id(self.ordinal, thread);
-            let producer = TransactionalProducer::new(&self.settings, &id, timeout, capacity)?;
-            producer.init_transactions(REQUEST_TIMEOUT + timeout)?;
-            Ok(producer)
+            TransactionalProducer::initialised(
+                &self.settings,
+                &id,
+                timeout,
+                capacity,
+                REQUEST_TIMEOUT + timeout,
+            )
         };
         std::thread::scope(|scope| {
             let running: Vec<_> = (0..ids).map(|thread| scope.spawn(move || init(thread))).collect();

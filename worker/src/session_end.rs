@@ -38,7 +38,7 @@ impl From<kafka::Error> for SessionEnd {
             Category::Authorization => (Phase::Hold, "AuthorizationFailed"),
             Category::UnknownTopic => (Phase::Hold, "TopicMissing"),
             Category::OffsetOutOfRange => (Phase::Hold, "InputLost"),
-            Category::RecordTooLarge => (Phase::Hold, "RecordTooLarge"),
+            Category::RecordRefused => (Phase::Hold, "RecordRefused"),
             Category::UnstableOffsets => (Phase::Acquiring, "UnstableOffsets"),
             Category::Configuration => (Phase::Hold, "InvalidConfiguration"),
             Category::Transaction | Category::Other => (Phase::Acquiring, "KafkaError"),
@@ -116,9 +116,21 @@ impl From<StoreError> for SessionEnd {
                 reason: "StoreForeign",
                 message,
             },
-            StoreError::RocksDb { .. } | StoreError::Io { .. } | StoreError::Positions { .. } => Self::Wait {
+            StoreError::RocksDb { .. } | StoreError::Io { .. } | StoreError::Incomplete { .. } => {
+                Self::Wait {
+                    phase: Phase::Hold,
+                    reason: "StoreFailed",
+                    message,
+                }
+            }
+            StoreError::Damaged { .. } => Self::Wait {
+                phase: Phase::Restoring,
+                reason: "StoreDamaged",
+                message,
+            },
+            StoreError::DamagedAgain { .. } => Self::Wait {
                 phase: Phase::Hold,
-                reason: "StoreFailed",
+                reason: "StoreDamaged",
                 message,
             },
         }

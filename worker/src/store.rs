@@ -7,19 +7,28 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use protocol::{MemoryBudget, StorePositions, TaskId};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, FlushOptions, Options, WriteBatch,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, Options, WriteBatch,
     WriteBufferManager, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::shared::lock;
 
 /// Version of the directory's layout.
 const FORMAT: u32 = 1;
 /// The column family and key that hold [`StorePositions`].
 const POSITIONS: &str = "positions";
+/// Lies in a store directory whose files are known to be damaged, with the reason: the next opening need not read the
+/// damaged place to know.
+const DAMAGED: &str = "damaged";
+/// Between the directory's name and the time, in the name of one that was set aside.
+const ASIDE: &str = ".set-aside-";
+/// A store that is damaged again sooner than this was not damaged by chance.
+const CHANCE_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +59,34 @@ pub(crate) enum StoreError {
         #[source]
         error: std::io::Error,
     },
-    /// What lies in the positions family is no positions document.
-    #[error("store in {}: unreadable positions: {reason}", .path.display())]
-    Positions {
+    /// What should be in the database is not.
+    #[error("store in {}: {reason}", .path.display())]
+    Incomplete {
         /// The directory.
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// Its files are not what was written.
+    #[error("store in {} is damaged ({reason}): it is set aside and rebuilt from its changelog", .path.display())]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The same, less than a day after it was rebuilt for that.
+    #[error(
+        "store in {} is damaged ({reason}), and was less than a day ago ({}): the volume does not keep what is written. Replace it, the store is rebuilt from its changelog; or remove {} to rebuild it once more here",
+        .path.display(), .aside.display(), .aside.display()
+    )]
+    DamagedAgain {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+        /// What was set aside the last time.
+        aside: PathBuf,
     },
 }
 
@@ -71,8 +101,32 @@ impl StoreError {
                     || text.contains("space limit")
             }
             Self::Io { error, .. } => error.raw_os_error() == Some(libc::ENOSPC),
-            Self::Foreign { .. } | Self::Positions { .. } => false,
+            Self::Foreign { .. }
+            | Self::Incomplete { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedAgain { .. } => false,
         }
+    }
+
+    /// What RocksDB said of the store in `path`. Damage is noted there.
+    fn of(path: &Path, error: rocksdb::Error) -> Self {
+        // A file that is gone is told as a failed call of the system.
+        if error.kind() == ErrorKind::Corruption || error.to_string().contains("No such file") {
+            return Self::damaged(path, error.to_string());
+        }
+        Self::RocksDb {
+            path: path.to_owned(),
+            error,
+        }
+    }
+
+    fn damaged(path: &Path, reason: String) -> Self {
+        let path = path.to_owned();
+        // Without a note the damage is found again when it is read again.
+        if let Err(error) = fs::write(path.join(DAMAGED), &reason) {
+            tracing::warn!(path = %path.display(), %error, "damage cannot be noted");
+        }
+        Self::Damaged { path, reason }
     }
 }
 
@@ -176,10 +230,12 @@ pub(crate) struct TaskDb {
     stores: Vec<String>,
     write: WriteOptions,
     pub(crate) positions: StorePositions,
+    /// Why a reader could not read.
+    unread: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl TaskDb {
-    /// Opens or creates the store directory. A directory that belongs to something else is left alone.
+    /// Opens or creates the store directory. A directory that belongs to something else, or is damaged, is left alone.
     pub(crate) fn open(
         path: &Path,
         label: &Label,
@@ -188,10 +244,10 @@ impl TaskDb {
     ) -> Result<Self, StoreError> {
         check_label(path, label)?;
         let path = path.to_owned();
-        let rocks = |error| StoreError::RocksDb {
-            path: path.clone(),
-            error,
-        };
+        if let Ok(reason) = fs::read_to_string(path.join(DAMAGED)) {
+            return Err(StoreError::Damaged { path, reason });
+        }
+        let rocks = |error| StoreError::of(&path, error);
         let families = stores.iter().map(String::as_str).chain([POSITIONS, "default"]);
         let families = families.map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
         let db = DB::open_cf_descriptors(&memory.options(), path.join("db"), families).map_err(rocks)?;
@@ -199,10 +255,8 @@ impl TaskDb {
         write.disable_wal(true);
         let positions = match cf(&db, POSITIONS).map(|cf| db.get_cf(&cf, POSITIONS)) {
             Some(Ok(Some(bytes))) => {
-                serde_json::from_slice(&bytes).map_err(|error| StoreError::Positions {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?
+                let unreadable = |error| StoreError::damaged(&path, format!("unreadable positions: {error}"));
+                serde_json::from_slice(&bytes).map_err(unreadable)?
             }
             Some(Err(error)) => return Err(rocks(error)),
             Some(Ok(None)) | None => StorePositions::default(),
@@ -213,6 +267,7 @@ impl TaskDb {
             stores,
             write,
             positions,
+            unread: Arc::default(),
         })
     }
 
@@ -220,9 +275,16 @@ impl TaskDb {
     pub(crate) fn reader(&self, store: &str, max_record_bytes: usize) -> StoreReader {
         StoreReader {
             db: Arc::clone(&self.db),
+            path: self.path.clone(),
             name: store.to_owned(),
             max_record_bytes,
+            unread: Arc::clone(&self.unread),
         }
+    }
+
+    /// Why a reader could not read, if one could not.
+    pub(crate) fn unread(&self) -> Option<StoreError> {
+        lock(&self.unread).take()
     }
 
     /// A batch for [`Self::apply`].
@@ -235,14 +297,11 @@ impl TaskDb {
     }
 
     fn rocks(&self, error: rocksdb::Error) -> StoreError {
-        StoreError::RocksDb {
-            path: self.path.clone(),
-            error,
-        }
+        StoreError::of(&self.path, error)
     }
 
     fn missing(&self, name: &str) -> StoreError {
-        StoreError::Positions {
+        StoreError::Incomplete {
             path: self.path.clone(),
             reason: format!("column family {name} is missing"),
         }
@@ -305,9 +364,9 @@ impl Batch<'_> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let unreadable = |error: serde_json::Error| StoreError::Positions {
+        let unreadable = |error: serde_json::Error| StoreError::Incomplete {
             path: self.db.path.clone(),
-            reason: error.to_string(),
+            reason: format!("positions cannot be written: {error}"),
         };
         let bytes = serde_json::to_vec(positions).map_err(unreadable)?;
         let family = cf(&self.db.db, POSITIONS).ok_or_else(|| self.db.missing(POSITIONS))?;
@@ -322,8 +381,10 @@ impl Batch<'_> {
 /// The engine's view of one store.
 pub(crate) struct StoreReader {
     db: Arc<DB>,
+    path: PathBuf,
     name: String,
     max_record_bytes: usize,
+    unread: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl engine::Store for StoreReader {
@@ -337,7 +398,12 @@ impl engine::Store for StoreReader {
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            Err(error) => Err(failed(error.to_string())),
+            Err(error) => {
+                let error = StoreError::of(&self.path, error);
+                let message = error.to_string();
+                *lock(&self.unread) = Some(error);
+                Err(failed(message))
+            }
         }
     }
 
@@ -391,17 +457,56 @@ pub(crate) fn write_atomically(path: &Path, document: &impl Serialize) -> std::i
     fs::rename(&fresh, path)
 }
 
-/// Sets a store directory aside, to be rebuilt from its changelog; returns where it went.
+/// Sets a store directory aside, to be rebuilt from its changelog; returns where it went. Of each store only the last one
+/// is kept.
+///
+/// # Errors
+/// [`StoreError::DamagedAgain`], or what the file system says.
 pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError> {
-    let aside = path.with_file_name(format!(
-        "{}.set-aside-{now_ms}",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    ));
-    fs::rename(path, &aside).map_err(|error| StoreError::Io {
+    let io = |error| StoreError::Io {
         path: path.to_owned(),
         error,
-    })?;
+    };
+    let before = aside_before(path).map_err(io)?;
+    if let Ok(reason) = fs::read_to_string(path.join(DAMAGED))
+        && let Some((_, aside)) = before
+            .iter()
+            .find(|(at_ms, aside)| now_ms - at_ms < CHANCE_MS && aside.join(DAMAGED).exists())
+    {
+        return Err(StoreError::DamagedAgain {
+            path: path.to_owned(),
+            reason,
+            aside: aside.clone(),
+        });
+    }
+    let aside = path.with_file_name(format!("{}{now_ms}", aside_prefix(path)));
+    fs::rename(path, &aside).map_err(io)?;
+    for (_, old) in before {
+        fs::remove_dir_all(old).map_err(io)?;
+    }
     Ok(aside)
+}
+
+fn aside_prefix(path: &Path) -> String {
+    format!(
+        "{}{ASIDE}",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    )
+}
+
+/// What was set aside of the store in `path`, with its times.
+fn aside_before(path: &Path) -> std::io::Result<Vec<(i64, PathBuf)>> {
+    let prefix = aside_prefix(path);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path.parent().unwrap_or(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let at_ms = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        if let Some(at_ms) = at_ms.and_then(|at_ms| at_ms.parse().ok()) {
+            found.push((at_ms, entry.path()));
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -464,5 +569,76 @@ mod tests {
         let error = open(&path, "b").err().unwrap().to_string();
         assert!(error.contains("belongs to application `a`, not `b`"), "{error}");
         assert_eq!(fs::read(path.join("store.json")).unwrap(), before);
+    }
+
+    /// A store with so much on disk that its data blocks fill the first half of its file, which `damage` gets.
+    fn damaged(path: &Path, damage: impl FnOnce(&mut Vec<u8>)) {
+        {
+            let db = open(path, "a").unwrap();
+            let mut batch = db.batch();
+            for key in 0..20_000_u32 {
+                batch.change(0, &key.to_be_bytes(), Some(&[7; 20]));
+            }
+            batch.apply(&positions(7)).unwrap();
+            db.flush(FlushWait::UntilDone).unwrap();
+        }
+        let files = fs::read_dir(path.join("db"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let largest = files
+            .filter(|file| file.extension().is_some_and(|extension| extension == "sst"))
+            .max_by_key(|file| fs::metadata(file).unwrap().len());
+        let largest = largest.unwrap();
+        let mut bytes = fs::read(&largest).unwrap();
+        damage(&mut bytes);
+        fs::write(&largest, bytes).unwrap();
+    }
+
+    #[test]
+    fn damage_that_a_read_finds_is_known_at_the_next_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        damaged(&path, |bytes| {
+            let half = bytes.len() / 2;
+            bytes[..half].fill(0xAA);
+        });
+        {
+            let db = open(&path, "a").unwrap();
+            let mut value = Vec::new();
+            assert!(db.reader("s", 100).get(&0_u32.to_be_bytes(), &mut value).is_err());
+            let unread = db.unread();
+            assert!(matches!(unread, Some(StoreError::Damaged { .. })), "{unread:?}");
+        }
+        let error = open(&path, "a").err().unwrap();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_short_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        damaged(&path, |bytes| bytes.truncate(bytes.len() / 2));
+        let error = open(&path, "a").err().unwrap();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_store_that_is_damaged_again_within_a_day_is_not_rebuilt() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        let damage = || {
+            drop(open(&path, "a").unwrap());
+            fs::write(path.join(DAMAGED), "why").unwrap();
+        };
+        damage();
+        let first = set_aside(&path, 1_000).unwrap();
+        damage();
+        let error = set_aside(&path, CHANCE_MS).err().unwrap();
+        assert!(
+            matches!(&error, StoreError::DamagedAgain { aside, .. } if *aside == first),
+            "{error}"
+        );
+        let second = set_aside(&path, CHANCE_MS + 1_000).unwrap();
+        assert!(second.exists() && !first.exists(), "one is kept");
     }
 }

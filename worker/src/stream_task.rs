@@ -14,6 +14,7 @@ use kafka::{
 use protocol::{Positions, StorePositions};
 
 use crate::control::REQUEST_TIMEOUT;
+use crate::limits::Limits;
 use crate::seed::Seed;
 use crate::shared::{Counters, TaskShared, add};
 use crate::store::{FlushWait, StoreReader, TaskDb};
@@ -28,8 +29,7 @@ struct SinkTopic {
     partitions: i32,
     /// Outside the application: what `at_least_once` writes outside the transaction.
     external: bool,
-    /// Largest record that the topic takes, in bytes.
-    max_record_bytes: usize,
+    limits: Limits,
 }
 
 /// A store's changelog.
@@ -62,7 +62,7 @@ pub(crate) struct StreamTask {
     pending: Pending,
     /// The positions record of the transaction under way.
     next: Option<Positions>,
-    /// Changes were committed since the changelogs' ends were noted.
+    /// Changes were committed since the changelogs' ends were asked for.
     unnoted: bool,
     /// The changelogs' ends before the transaction under way, by store.
     asked: BTreeMap<String, i64>,
@@ -106,7 +106,7 @@ impl StreamTask {
                 topic,
                 partitions: sink.partitions,
                 external: sink.external,
-                max_record_bytes: sink.max_record_bytes,
+                limits: sink.limits,
             })
         });
         let sinks = sinks.collect::<Result<_, kafka::Error>>()?;
@@ -126,6 +126,7 @@ impl StreamTask {
         let queue = consumer.partition_queue(&seed.input, seed.shared.id.partition)?;
         let mut engine = Task::new(seed.plan, seed.sub_topology, readers);
         engine.restore_stream_time(seed.committed.stream_time);
+        engine.set_cache_bytes(seed.cache_bytes);
         let position = seed.committed.inputs.first().map_or(0, |input| input.offset);
         seed.shared.committed.store(position, Ordering::Release);
         let parts = Parts {
@@ -213,6 +214,7 @@ impl StreamTask {
             targets,
             sinks: &self.parts.sinks,
             source_partition: message.partition(),
+            now_ms: kafka::now_ms(),
             sent: 0,
             failed: None,
         };
@@ -231,6 +233,10 @@ impl StreamTask {
                 Ok(Some(processed))
             }
             Err(error) => {
+                // That is no fault of the record.
+                if let Some(unread) = self.parts.db.as_ref().and_then(TaskDb::unread) {
+                    return Err(unread.into());
+                }
                 self.stop_at(&error);
                 Ok(None)
             }
@@ -361,9 +367,9 @@ impl StreamTask {
         Ok(())
     }
 
-    /// Asks where the changelogs end, if something was committed since that was noted, and makes the task part of the next
+    /// Asks where the changelogs end, if something was committed since the last time, and makes the task part of the next
     /// transaction: when that is committed, nobody had replaced this process before, so nobody else had written what lies
-    /// below. Returns whether there was something to ask for.
+    /// below. Returns whether there was something to ask for. What that transaction itself changes lies after those ends.
     pub(crate) fn ask_changelog_ends(&mut self, all: &Consumer) -> Result<bool, End> {
         if !self.unnoted {
             return Ok(false);
@@ -373,6 +379,7 @@ impl StreamTask {
             let (_, end) = all.watermarks(&changelog.name, partition, REQUEST_TIMEOUT)?;
             self.asked.insert(changelog.store.clone(), end);
         }
+        self.unnoted = false;
         self.dirty = true;
         Ok(true)
     }
@@ -391,7 +398,6 @@ impl StreamTask {
         }
         db.batch().apply(&positions)?;
         db.positions = positions;
-        self.unnoted = false;
         Ok(())
     }
 
@@ -405,21 +411,25 @@ struct ThreadOutput<'a> {
     targets: &'a SendTargets<'a>,
     sinks: &'a [SinkTopic],
     source_partition: i32,
+    now_ms: i64,
     sent: u64,
     failed: Option<kafka::Error>,
 }
 
 impl Output for ThreadOutput<'_> {
-    fn check(&self, sink: usize, key_bytes: usize, value_bytes: usize) -> Result<(), OutputError> {
-        let size = key_bytes + value_bytes;
-        match self.sinks.get(sink) {
-            Some(target) if size > target.max_record_bytes => Err(OutputError::new(format!(
-                "the result has {size} bytes, topic {} takes {}",
-                target.topic.name(),
-                target.max_record_bytes
-            ))),
-            Some(_) => Ok(()),
-            None => Err(OutputError::new(format!("sink {sink} does not exist"))),
+    fn check(
+        &self,
+        sink: usize,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+    ) -> Result<(), OutputError> {
+        let Some(target) = self.sinks.get(sink) else {
+            return Err(OutputError::new(format!("sink {sink} does not exist")));
+        };
+        match target.limits.refusal(key, value, timestamp, self.now_ms) {
+            Some(why) => Err(OutputError::new(format!("topic {}: {why}", target.topic.name()))),
+            None => Ok(()),
         }
     }
 

@@ -348,10 +348,12 @@ impl StreamThread {
     /// What is done of the tasks is committed, so that nothing of them is left in an open transaction.
     fn give_up(&mut self, leaving: &BTreeSet<TaskId>) -> Result<(), End> {
         failpoint::reach(Point::HandoverBegun, || ());
-        if self.began.is_some() {
+        // One commit for both: what is done, and that the ends were this process's own.
+        let asked = self.ask_changelog_ends(|task| leaving.contains(task))?;
+        if asked || self.began.is_some() {
             self.commit()?;
         }
-        self.note_changelog_ends(|task| leaving.contains(task))?;
+        self.note_changelog_ends()?;
         failpoint::reach(Point::HandoverCommitted, || ());
         let (leave, stay): (Vec<_>, _) = std::mem::take(&mut self.tasks)
             .into_iter()
@@ -378,7 +380,10 @@ impl StreamThread {
     /// Writes memtables to disk, with the changelogs' ends as contained. Without them a crash costs more of the changelog.
     fn flush(&mut self, wait: FlushWait) -> Result<(), End> {
         self.flushed = Instant::now();
-        self.note_changelog_ends(|_| true)?;
+        if self.ask_changelog_ends(|_| true)? {
+            self.commit()?;
+        }
+        self.note_changelog_ends()?;
         for task in &self.tasks {
             failpoint::reach(Point::DuringFlush, || ());
             task.flush(wait)?;
@@ -386,18 +391,19 @@ impl StreamThread {
         Ok(())
     }
 
-    /// Asks where changelogs end, commits, and notes those ends; see [`StreamTask::ask_changelog_ends`].
-    fn note_changelog_ends(&mut self, of: impl Fn(&TaskId) -> bool) -> Result<(), End> {
+    /// Asks where changelogs end; returns whether a commit must follow. See [`StreamTask::ask_changelog_ends`].
+    fn ask_changelog_ends(&mut self, of: impl Fn(&TaskId) -> bool) -> Result<bool, End> {
         let mut any = false;
         for task in self.tasks.iter_mut().filter(|task| of(&task.shared().id)) {
             any |= task.ask_changelog_ends(&self.all)?;
         }
-        if any {
-            self.commit()?;
-        }
-        for task in self.tasks.iter_mut().filter(|task| of(&task.shared().id)) {
-            task.note_changelog_ends()?;
-        }
-        Ok(())
+        Ok(any)
+    }
+
+    /// After that commit.
+    fn note_changelog_ends(&mut self) -> Result<(), End> {
+        self.tasks
+            .iter_mut()
+            .try_for_each(StreamTask::note_changelog_ends)
     }
 }

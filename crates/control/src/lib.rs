@@ -425,9 +425,8 @@ impl OperatorLog {
 
 /// A producer of this id; whoever had it before is fenced.
 fn initialised(settings: &Settings, id: &str) -> Result<TransactionalProducer, Error> {
-    let producer = TransactionalProducer::new(settings, id, REQUEST_TIMEOUT, Capacity::default())?;
-    producer.init_transactions(REQUEST_TIMEOUT * 2)?;
-    Ok(producer)
+    let (alive, capacity) = (REQUEST_TIMEOUT, Capacity::default());
+    TransactionalProducer::initialised(settings, id, alive, capacity, REQUEST_TIMEOUT * 2)
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, Error> {

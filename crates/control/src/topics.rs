@@ -14,19 +14,40 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// [`protocol::TOMBSTONE_RETENTION_MS`], as topics are configured.
 const TOMBSTONE_RETENTION_MS: &str = "604800000";
 
+/// Records keep the times that they have, however far from the broker's clock: their input had them, or a worker's clock
+/// is wrong (the brokers' default would refuse what is an hour ahead, KIP-937).
+const TYPE_OF_TIME: (&str, &str) = ("message.timestamp.type", "CreateTime");
+const ANY_TIME_BEFORE: (&str, &str) = ("message.timestamp.before.max.ms", "9223372036854775807");
+const ANY_TIME_AFTER: (&str, &str) = ("message.timestamp.after.max.ms", "9223372036854775807");
+
 /// Configuration of the topics that hold a compacted table per partition of their tasks.
 const CHANGELOG: &[(&str, &str)] = &[
     ("cleanup.policy", "compact"),
     ("delete.retention.ms", TOMBSTONE_RETENTION_MS),
+    TYPE_OF_TIME,
+    ANY_TIME_BEFORE,
+    ANY_TIME_AFTER,
 ];
 /// Consumed records are deleted by their consumer, never by age.
-const REPARTITION: &[(&str, &str)] = &[("cleanup.policy", "delete"), ("retention.ms", "-1")];
+const REPARTITION: &[(&str, &str)] = &[
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "-1"),
+    TYPE_OF_TIME,
+    ANY_TIME_BEFORE,
+    ANY_TIME_AFTER,
+];
 const POSITIONS: &[(&str, &str)] = &[
+    TYPE_OF_TIME,
+    ANY_TIME_BEFORE,
+    ANY_TIME_AFTER,
     ("cleanup.policy", "compact"),
     ("segment.ms", "3600000"),
     ("min.cleanable.dirty.ratio", "0.1"),
 ];
 const CONTROL: &[(&str, &str)] = &[
+    TYPE_OF_TIME,
+    ANY_TIME_BEFORE,
+    ANY_TIME_AFTER,
     ("cleanup.policy", "delete"),
     ("retention.ms", "-1"),
     ("retention.bytes", "-1"),
@@ -43,7 +64,7 @@ pub enum TopicError {
     Missing(String),
     /// An internal topic has another shape than the plan needs.
     #[error(
-        "internal topic {topic} has {found} partitions, the topology needs {wanted}: the partition count of its source changed; choose another applicationId"
+        "internal topic {topic} has {found} partitions, the topology needs {wanted}: the partition count of its source changed, and its keys would be elsewhere. Put a selectKey before the groupByKey, so that a repartition topic lies between them, or give the source its old partitions in another topic; either way under another applicationId"
     )]
     PartitionCount {
         /// The topic.
@@ -148,6 +169,12 @@ impl Application<'_> {
                         self.external(&name, done)?;
                     }
                     TopicName::Repartition(_) | TopicName::Changelog(_) => {
+                        // It keeps its partitions when those of its source become more: what lies behind it has its keys
+                        // where they are.
+                        let count = self
+                            .admin
+                            .topic(&name, TIMEOUT)?
+                            .map_or(count, |topic| topic.partitions);
                         self.ensure_one(&name, count, REPARTITION, done)?;
                         counts.insert(name, count);
                     }
@@ -168,16 +195,32 @@ impl Application<'_> {
         Ok(partitions)
     }
 
-    /// The positions topic holds one partition per task; it never shrinks.
+    /// The positions topic holds one partition per task; it grows with them, and never shrinks.
     fn positions(&self, tasks: usize, done: &mut Done) -> Result<i32, TopicError> {
         let name = self.id.positions_topic();
-        if let Some(topic) = self.admin.topic(&name, TIMEOUT)? {
-            self.correct(&name, POSITIONS, done)?;
-            return Ok(topic.partitions);
-        }
         let count = i32::try_from(tasks).unwrap_or(i32::MAX).max(1);
-        self.ensure_one(&name, count, POSITIONS, done)?;
-        Ok(count)
+        let Some(topic) = self.admin.topic(&name, TIMEOUT)? else {
+            self.ensure_one(&name, count, POSITIONS, done)?;
+            return Ok(count);
+        };
+        self.correct(&name, POSITIONS, done)?;
+        if topic.partitions < count {
+            self.admin.add_partitions(&name, count, TIMEOUT)?;
+            self.await_partitions(&name, count)?;
+        }
+        Ok(topic.partitions.max(count))
+    }
+
+    /// The broker answers before every metadata cache knows the partitions.
+    fn await_partitions(&self, name: &str, count: i32) -> Result<(), TopicError> {
+        let deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
+            let found = self.admin.topic(name, TIMEOUT)?;
+            if found.is_some_and(|topic| topic.partitions >= count) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn ensure_one(

@@ -11,7 +11,7 @@ use streamapp_engine::{InputRecord, MemoryStore, Output, OutputError, Task};
 struct Last(Vec<u8>, Vec<u8>);
 
 impl Output for Last {
-    fn check(&self, _: usize, _: usize, _: usize) -> Result<(), OutputError> {
+    fn check(&self, _: usize, _: Option<&[u8]>, _: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
         Ok(())
     }
 

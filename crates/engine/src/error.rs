@@ -80,7 +80,7 @@ impl ErrorCategory {
             Self::Serialization => {
                 "change the step so that its result can be written, or filter such records out before"
             }
-            Self::Output => "make the result smaller, or raise the topic's `max.message.bytes`",
+            Self::Output => "change the step so that the topic takes its result, or change the topic",
         }
     }
 }

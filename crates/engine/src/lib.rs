@@ -6,6 +6,7 @@
 //!
 //! In the steady state nothing is allocated on the heap per record; `tests/alloc.rs` counts.
 
+mod cache;
 mod error;
 mod format;
 pub mod json;

@@ -25,12 +25,18 @@ pub struct InputRecord<'a> {
 
 /// Where results go. Called only after the whole record has succeeded.
 pub trait Output {
-    /// Whether a result of this size can be sent; asked for all results of a record before the first is sent,
-    /// so that a result that is too large stops its task only and leaves the transaction whole.
+    /// Whether this result can be sent; asked for all results of a record before the first is sent, so that one
+    /// that its topic would refuse stops its task only and leaves the transaction whole.
     ///
     /// # Errors
     /// When it cannot.
-    fn check(&self, sink: SinkIndex, key_bytes: usize, value_bytes: usize) -> Result<(), OutputError>;
+    fn check(
+        &self,
+        sink: SinkIndex,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: i64,
+    ) -> Result<(), OutputError>;
 
     /// Sends a result. `timestamp`: milliseconds since the Unix epoch.
     ///

@@ -75,6 +75,13 @@ pub(crate) struct Location {
     entry: Option<usize>,
 }
 
+impl Location {
+    /// Of the key.
+    pub(crate) fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
 /// What staging knows of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Staged<'a> {
@@ -221,6 +228,14 @@ impl Staging {
             key: &self.bytes[entry.key()],
             value: entry.value.bytes().map(|range| &self.bytes[range]),
             timestamp: entry.timestamp,
+        })
+    }
+
+    /// Hash, key and last value of each key.
+    pub(crate) fn hashed(&self) -> impl Iterator<Item = (u64, &[u8], Option<&[u8]>)> {
+        self.entries.iter().map(|entry| {
+            let value = entry.value.bytes().map(|range| &self.bytes[range]);
+            (entry.hash, &self.bytes[entry.key()], value)
         })
     }
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use bumpalo::Bump;
 use topology::plan::{OnBadRecord, Plan, StoreIndex, SubTopology};
 
+use crate::cache::Cache;
 use crate::format::Codec;
 use crate::staging::Staging;
 use crate::{Change, InputRecord, MemoryStore, Output, ProcessError, Processed, Store};
@@ -53,6 +54,8 @@ struct Codecs {
 /// Stores and time of a task, committed and staged.
 struct State<S> {
     stores: Vec<S>,
+    /// Of what the stores hold.
+    cached: Vec<Cache>,
     staging: Vec<Staging>,
     /// Scratch: a store's key, the value found there, the value to be staged.
     key: Vec<u8>,
@@ -97,6 +100,7 @@ impl<S: Store> Task<S> {
         let codecs = Codecs::new(&plan.sub_topologies[sub_topology]);
         let state = State {
             staging: stores.iter().map(|_| Staging::default()).collect(),
+            cached: stores.iter().map(|_| Cache::default()).collect(),
             stores,
             key: Vec::new(),
             found: Vec::new(),
@@ -112,6 +116,15 @@ impl<S: Store> Task<S> {
             results: Results::default(),
             arena: Bump::new(),
         }
+    }
+
+    /// Keeps so many bytes of what the stores hold in memory, so that keys in use are not read again; none unless told.
+    pub fn set_cache_bytes(&mut self, bytes: usize) {
+        let share = bytes / self.state.cached.len().max(1);
+        self.state
+            .cached
+            .iter_mut()
+            .for_each(|cache| cache.set_limit(share));
     }
 
     /// Processes one record under a savepoint: after an error nothing of it is staged, and nothing of it was
@@ -204,7 +217,12 @@ impl<S: Store> Task<S> {
 
     /// The transaction is committed and its changes are applied: forgets them, keeps the memory.
     pub fn committed(&mut self) {
-        self.state.staging.iter_mut().for_each(Staging::clear);
+        for (staging, cache) in self.state.staging.iter_mut().zip(&mut self.state.cached) {
+            for (hash, key, value) in staging.hashed() {
+                cache.put(hash, key, value);
+            }
+            staging.clear();
+        }
         self.state.committed_stream_time = self.state.stream_time;
     }
 

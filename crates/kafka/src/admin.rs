@@ -201,6 +201,56 @@ impl Admin {
         }
     }
 
+    /// Gives a topic more partitions: so many in all.
+    ///
+    /// # Errors
+    /// Time-out, authorization, the broker's refusal.
+    pub fn add_partitions(&self, name: &str, total: i32, timeout: Duration) -> Result<(), Error> {
+        let attempted = || format!("give topic {name} {total} partitions");
+        let native = c_string(name, &attempted)?;
+        let total = usize::try_from(total).unwrap_or(0);
+        let mut message = [0 as c_char; 256];
+        // SAFETY: name and buffer are live; the object is ours and destroyed after the call.
+        let mut new = unsafe {
+            sys::rd_kafka_NewPartitions_new(native.as_ptr(), total, message.as_mut_ptr(), message.len())
+        };
+        if new.is_null() {
+            // SAFETY: librdkafka NUL-terminates the message.
+            let detail = unsafe { CStr::from_ptr(message.as_ptr()) }
+                .to_string_lossy()
+                .into_owned();
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG;
+            return Err(Error::new(attempted(), code, &detail));
+        }
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATEPARTITIONS,
+            timeout,
+            // SAFETY: all objects are live; the array has one element.
+            |client, options, queue| unsafe {
+                sys::rd_kafka_CreatePartitions(client, &raw mut new, 1, options, queue);
+            },
+        );
+        // SAFETY: the object is ours and destroyed once.
+        unsafe { sys::rd_kafka_NewPartitions_destroy(new) };
+        let event = event?;
+        // SAFETY: the event is a CreatePartitions result and lives until the end of this block.
+        unsafe {
+            let result = sys::rd_kafka_event_CreatePartitions_result(event.raw);
+            let mut count = 0;
+            let topics = sys::rd_kafka_CreatePartitions_result_topics(result, &raw mut count);
+            let code = if count == 0 {
+                NO_ERROR
+            } else {
+                sys::rd_kafka_topic_result_error(*topics)
+            };
+            match Code::from(code) {
+                Code::NoError => Ok(()),
+                _ => Err(Error::from_code(attempted(), code)),
+            }
+        }
+    }
+
     /// Deletes a topic; one that does not exist is no error. Brokers forget it one after the other.
     ///
     /// # Errors

@@ -34,8 +34,9 @@ pub enum Category {
     UnknownTopic,
     /// A wanted offset is not (or no longer) in the topic.
     OffsetOutOfRange,
-    /// A record exceeds what broker or topic accept.
-    RecordTooLarge,
+    /// The topic does not take a record: it is too large, has no key though the topic is compacted, or a timestamp
+    /// too far from the broker's clock.
+    RecordRefused,
     /// The group's offsets wait for an open transaction.
     UnstableOffsets,
     /// The client's configuration is wrong.
@@ -144,7 +145,10 @@ impl Error {
                 Category::UnknownTopic
             }
             Code::OffsetOutOfRange | Code::AutoOffsetReset | Code::NoOffset => Category::OffsetOutOfRange,
-            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Category::RecordTooLarge,
+            Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp => Category::RecordRefused,
             Code::UnstableOffsetCommit => Category::UnstableOffsets,
             Code::InvalidArgument
             | Code::InvalidConfig
@@ -173,7 +177,7 @@ impl Error {
             Category::Authentication
             | Category::Authorization
             | Category::Configuration
-            | Category::RecordTooLarge
+            | Category::RecordRefused
             | Category::OffsetOutOfRange => Recovery::Stop,
             _ if self.fatal || self.requires_abort => Recovery::Reacquire,
             Category::Fenced | Category::Transaction => Recovery::Reacquire,
@@ -303,8 +307,10 @@ mod tests {
             ),
             (
                 code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
-                Category::RecordTooLarge,
+                Category::RecordRefused,
             ),
+            (code::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, Category::RecordRefused),
+            (code::RD_KAFKA_RESP_ERR_INVALID_RECORD, Category::RecordRefused),
             (code::RD_KAFKA_RESP_ERR__INVALID_ARG, Category::Configuration),
             (
                 code::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT,

@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::client::{Client, Kind, records_in};
 use crate::consumer::{PartitionList, c_string, millis};
-use crate::{ConfigError, Error, Settings};
+use crate::{Category, ConfigError, Error, Settings};
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -47,6 +47,8 @@ impl Default for Capacity {
 
 /// How much later than its time-out a call may come back.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long the first attempts to initialise an id take.
+const SOON: Duration = Duration::from_millis(250);
 /// How long an abort may take.
 const ABORT: Duration = Duration::from_secs(5);
 
@@ -102,11 +104,37 @@ pub struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    /// Makes a producer; no request yet.
+    /// A producer whose id is initialised (`InitProducerId`): predecessors are fenced, their open transaction is ended. No
+    /// attempt takes longer than `timeout`.
+    ///
+    /// The broker ends a predecessor's transaction within moments, but answers the request that makes it do so with "ask
+    /// again", which librdkafka does after half a second, a fixed time. A new producer asks at once; the first one is gone by
+    /// then.
     ///
     /// # Errors
-    /// [`ConfigError`] when librdkafka refuses a property.
-    pub fn new(
+    /// A property that librdkafka refuses; time-out, authorization, configuration.
+    pub fn initialised<E: From<ConfigError> + From<Error>>(
+        settings: &Settings,
+        transactional_id: &str,
+        transaction_timeout: Duration,
+        capacity: Capacity,
+        timeout: Duration,
+    ) -> Result<Self, E> {
+        let attempt = |timeout| -> Result<Result<Self, Error>, ConfigError> {
+            let producer = Self::new(settings, transactional_id, transaction_timeout, capacity)?;
+            Ok(producer.init_transactions(timeout).map(|()| producer))
+        };
+        for _ in 0..2 {
+            match attempt(SOON)? {
+                Err(error) if error.category() == Category::Timeout => {}
+                initialised => return Ok(initialised?),
+            }
+        }
+        Ok(attempt(timeout)??)
+    }
+
+    /// Makes a producer; no request yet.
+    fn new(
         settings: &Settings,
         transactional_id: &str,
         transaction_timeout: Duration,
@@ -158,11 +186,7 @@ impl TransactionalProducer {
         }
     }
 
-    /// `InitProducerId`: fences predecessors, ends their open transaction.
-    ///
-    /// # Errors
-    /// Time-out, authorization, configuration.
-    pub fn init_transactions(&self, timeout: Duration) -> Result<(), Error> {
+    fn init_transactions(&self, timeout: Duration) -> Result<(), Error> {
         self.watched("initialise transactions", timeout, move |raw| {
             // SAFETY: the handle is live.
             unsafe { sys::rd_kafka_init_transactions(raw, millis(timeout)) }

@@ -333,6 +333,7 @@ mod tests {
         let owner = |ordinal| Owner {
             ordinal: Ordinal(ordinal),
             positions_partition: 0,
+            added: false,
         };
         list.iter()
             .map(|(task, ordinal)| (task.parse().unwrap(), owner(*ordinal)))

@@ -18,6 +18,8 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 pub struct MemoryBudget {
     /// Block cache of all stores, with memtables, indexes and filters.
     pub stores: u64,
+    /// What stores hold under keys in use, of all tasks.
+    pub cached: u64,
     /// Changes that a thread stages before it commits early.
     pub staged: u64,
     /// Records of a thread that the broker has not taken yet.
@@ -50,8 +52,8 @@ pub struct MemoryTooSmall {
 }
 
 impl MemoryBudget {
-    /// Shares out `limit` bytes: two fifths to the stores, a fifth each to staged changes, to records on their way to the
-    /// broker, and to records fetched ahead.
+    /// Shares out `limit` bytes: two fifths to the stores (a quarter of that to keys in use), a fifth each to staged changes,
+    /// to records on their way to the broker, and to records fetched ahead.
     ///
     /// # Errors
     /// [`MemoryTooSmall`].
@@ -67,7 +69,8 @@ impl MemoryBudget {
             });
         };
         Ok(Self {
-            stores: rest * 2 / 5,
+            stores: rest * 3 / 10,
+            cached: rest / 10,
             staged: rest / 5 / count,
             sent: rest / 5 / count,
             fetched: rest / 5,
@@ -108,7 +111,7 @@ mod tests {
                 return Ok(());
             };
             let count = u64::from(threads);
-            let parts = budget.stores + count * (budget.staged + budget.sent) + budget.fetched;
+            let parts = budget.stores + budget.cached + count * (budget.staged + budget.sent) + budget.fetched;
             prop_assert!(PROCESS + count * THREAD + parts <= limit);
             prop_assert!(budget.memtables() < budget.stores);
             let kib: u64 = [Fetched::Inputs, Fetched::Restores, Fetched::Copies]

@@ -70,6 +70,10 @@ impl Wanted<'_> {
         let taken: BTreeSet<i32> = self.tasks.iter().filter_map(kept).collect();
         let mut free = (0..self.positions).filter(|partition| !taken.contains(partition));
         let former = |task: &TaskId| before(task).map(|owner| owner.ordinal);
+        let began: BTreeSet<&String> = known
+            .iter()
+            .flat_map(|owners| owners.keys().map(|task| &task.sub_topology))
+            .collect();
         let goals = spread(self.tasks, self.workers.max(1), former, &world.standbys);
         let mut owners = BTreeMap::new();
         let mut warming = BTreeMap::new();
@@ -83,12 +87,14 @@ impl Wanted<'_> {
             if stays.is_some() {
                 warming.insert(task.clone(), goal);
             }
+            let added = before(&task).map_or(began.contains(&task.sub_topology), |owner| owner.added);
             let ordinal = stays.unwrap_or(goal);
             owners.insert(
                 task,
                 Owner {
                     ordinal,
                     positions_partition,
+                    added,
                 },
             );
         }

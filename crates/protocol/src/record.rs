@@ -116,6 +116,10 @@ pub struct Owner {
     pub ordinal: Ordinal,
     /// Its partition of the positions topic; never changes while the task exists.
     pub positions_partition: i32,
+    /// Its input partition was added when its sub-topology had tasks already: it is read from its first record, whatever
+    /// `offsetReset` says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub added: bool,
 }
 
 impl Record {

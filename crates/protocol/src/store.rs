@@ -8,6 +8,8 @@ use crate::Positions;
 
 /// `delete.retention.ms` of changelogs, in milliseconds: tombstones live at least this long.
 pub const TOMBSTONE_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+/// How far clocks may be apart, in milliseconds: a date that is later than this was written by a clock that was wrong.
+const CLOCK_SKEW_MS: i64 = 3_600_000;
 
 /// Positions as a store keeps them: the task's, and where its changelogs are known to be contained.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,12 @@ pub enum CannotContinue {
         /// Hours since it was caught up.
         hours: i64,
     },
+    /// A clock was wrong when the store was dated, so nobody knows how old it is.
+    #[error("the store was last caught up {hours} hours from now: a clock was wrong, tombstones may be gone")]
+    FromTheFuture {
+        /// Hours until then.
+        hours: i64,
+    },
 }
 
 impl StorePositions {
@@ -94,6 +102,9 @@ impl StorePositions {
         if age > TOMBSTONE_RETENTION_MS / 2 {
             let hours = age / 3_600_000;
             Err(CannotContinue::TooOld { hours })
+        } else if age < -CLOCK_SKEW_MS {
+            let hours = -age / 3_600_000;
+            Err(CannotContinue::FromTheFuture { hours })
         } else {
             Ok(())
         }
@@ -134,6 +145,13 @@ mod tests {
         assert_eq!(
             positions.resume("s", "a", (0, 5), now),
             Err(CannotContinue::TooOld { hours: 84 })
+        );
+        positions.as_of_ms = now + CLOCK_SKEW_MS;
+        assert_eq!(positions.check_age(now), Ok(()));
+        positions.as_of_ms += 1;
+        assert_eq!(
+            positions.check_age(now),
+            Err(CannotContinue::FromTheFuture { hours: 1 })
         );
     }
 }

@@ -10,6 +10,7 @@ use super::formats::Formats;
 use super::model::{self, Expected, Exposure, ExposureByCustomer};
 use super::verdict::{Repeats, Section, Verdict};
 use crate::murmur2;
+use crate::orders::{ABORTED, BASE_MS};
 
 /// Matches found records with expected ones: each expected record has a number, a lane in which order is promised,
 /// and a position in that lane.
@@ -107,9 +108,7 @@ fn judge_repartition(orders: &[Order], topic: &Topic, formats: Formats) -> Secti
     let by_time = by_submitted_at(orders, &mut tally.section);
     for record in &topic.records {
         let Some(number) = by_time.get(&record.timestamp).copied() else {
-            tally
-                .section
-                .wrong(|| format!("{} belongs to no input", at(record)));
+            from_nothing(&mut tally.section, record);
             continue;
         };
         let order = &orders[number];
@@ -144,9 +143,7 @@ fn judge_scored(orders: &[Order], topic: &Topic, repeats: Repeats) -> Section {
     for record in &topic.records {
         let number = by_time.get(&record.timestamp).copied();
         let Some((number, right)) = number.and_then(|n| expected[n].as_ref().map(|right| (n, right))) else {
-            tally
-                .section
-                .wrong(|| format!("{} follows from no input", at(record)));
+            from_nothing(&mut tally.section, record);
             continue;
         };
         let order = &orders[number];
@@ -165,6 +162,16 @@ fn judge_scored(orders: &[Order], topic: &Topic, repeats: Repeats) -> Section {
         |number| expected[number].is_some(),
         |number| format!("order {}", orders[number].order_id),
     )
+}
+
+/// Notes a record of a time at which no committed input was submitted.
+fn from_nothing(section: &mut Section, record: &Record) {
+    let what = || format!("{} follows from no input", at(record));
+    if record.timestamp >= BASE_MS.saturating_add_unsigned(ABORTED) {
+        section.aborted_read(what);
+    } else {
+        section.wrong(what);
+    }
 }
 
 /// Inputs by `submittedAt`, which the generator makes unique; two alike could not be told apart downstream.

@@ -29,6 +29,8 @@ pub(crate) struct Section {
     pub(crate) missing: u64,
     pub(crate) wrong: u64,
     pub(crate) out_of_order: u64,
+    /// Records that follow from a record whose transaction was aborted.
+    pub(crate) aborted_reads: u64,
     /// The first faults, in words.
     pub(crate) examples: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Section {
             missing: 0,
             wrong: 0,
             out_of_order: 0,
+            aborted_reads: 0,
             examples: Vec::new(),
         }
     }
@@ -70,6 +73,11 @@ impl Section {
         self.example("out of order", what);
     }
 
+    pub(crate) fn aborted_read(&mut self, what: impl FnOnce() -> String) {
+        self.aborted_reads += 1;
+        self.example("aborted read", what);
+    }
+
     fn example(&mut self, kind: &str, what: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES {
             self.examples.push(format!("{kind}: {}", what()));
@@ -82,7 +90,7 @@ impl Section {
             Repeats::Forbidden => self.duplicates,
             Repeats::Allowed => 0,
         };
-        repeats + self.missing + self.wrong + self.out_of_order == 0
+        repeats + self.missing + self.wrong + self.out_of_order + self.aborted_reads == 0
     }
 }
 

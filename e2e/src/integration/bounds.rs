@@ -105,7 +105,13 @@ pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
     failed(
         &app,
         "documents-0",
-        &["4000001 bytes", &topic("copies"), "takes 3499488", "@1"],
+        &[
+            "4000001 bytes",
+            &topic("copies"),
+            "takes 3499488",
+            "max.message.bytes",
+            "@1",
+        ],
     )?;
     failed(&app, "parts-0", &["store `whole`", "its changelog takes", "@2"])?;
     send("documents", 1, 20)?;
@@ -119,6 +125,68 @@ pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
     })?;
     let sizes = lengths(&scene, &topic("sizes"))?;
     ensure!(sizes == [6, 6], "400000 and 800000 were to be written: {sizes:?}");
+    app.drain()?;
+    scene.clean()?;
+    Ok(Counted::default())
+}
+
+/// A result whose timestamp or missing key its topic would refuse stops its task, and no other. What the application keeps
+/// for itself takes any time. When the topics take it, everything is written.
+pub(super) fn times_and_keys(args: &Integration, name: &str) -> Result<Counted> {
+    const TOPICS: [&str; 4] = ["documents", "copies", "parts", "sizes"];
+    const ANY: (&str, &str) = ("message.timestamp.after.max.ms", "9223372036854775807");
+    let scene = Scene::of_file(args, name, include_str!("sizes.yaml"), &TOPICS, 2)?;
+    let topic = |name: &str| format!("{}-{name}", scene.id);
+    for name in ["documents", "parts", "sizes"] {
+        scene.broker.set_topic_config(&topic(name), ANY.0, ANY.1)?;
+    }
+    scene
+        .broker
+        .set_topic_config(&topic("copies"), "cleanup.policy", "compact")?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    let producer = scene.producer(&[])?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let soon = i64::try_from(now.as_millis())? + 2 * 3_600_000;
+    let send = |name: &str, partition: i32, key: Option<&str>| -> Result<()> {
+        let topic = topic(name);
+        let record = BaseRecord::<str, str>::to(&topic)
+            .partition(partition)
+            .payload("value")
+            .timestamp(soon);
+        let record = match key {
+            Some(key) => record.key(key),
+            None => record.timestamp(soon - 2 * 3_600_000),
+        };
+        producer.send(record).map_err(|(error, _)| error)?;
+        Ok(producer.flush(REQUEST)?)
+    };
+    send("documents", 0, Some("k"))?;
+    send("documents", 1, None)?;
+    send("parts", 0, Some("k"))?;
+    failed(
+        &app,
+        "documents-0",
+        &[&topic("copies"), "after this machine's clock", ANY.0, "@0"],
+    )?;
+    failed(&app, "documents-1", &[&topic("copies"), "no key", "@0"])?;
+    let written = |app: &App, name: &str, wanted: &[usize]| {
+        wait::until(&format!("the records of {name}"), SECONDS(60), || {
+            let found = lengths(&scene, &topic(name)).map_err(|error| format!("{error:#}"))?;
+            if found == wanted {
+                Ok(Ok(()))
+            } else {
+                Err(format!("records of {found:?} bytes: {}", app.words()))
+            }
+        })
+    };
+    written(&app, "sizes", &[1])?;
+    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
+    app.drain()?;
+    scene.broker.set_topic_config(&topic("copies"), ANY.0, ANY.1)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    written(&app, "copies", &[5, 5])?;
     app.drain()?;
     scene.clean()?;
     Ok(Counted::default())

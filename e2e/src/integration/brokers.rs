@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::crash::eventually;
+use super::gap;
 use super::scene::Scene;
 use super::{Counted, Integration};
 use crate::broker::Broker;
@@ -16,14 +17,14 @@ use crate::check::{Example, Guarantee};
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// A broker, or a cluster of three, of one test. Dropping it removes it.
-struct Own {
+pub(super) struct Own {
     script: PathBuf,
     directory: PathBuf,
     port: u16,
 }
 
 impl Own {
-    fn one(args: &Integration, port: u16) -> Result<Self> {
+    pub(super) fn one(args: &Integration, port: u16) -> Result<Self> {
         Self::new(args, args.broker_script.clone(), port)
     }
 
@@ -39,7 +40,7 @@ impl Own {
         })
     }
 
-    fn call(&self, arguments: &[&str]) -> Result<()> {
+    pub(super) fn call(&self, arguments: &[&str]) -> Result<()> {
         let output = Command::new(&self.script)
             .args(arguments)
             .arg("--dir")
@@ -125,20 +126,23 @@ pub(super) fn three_are_killed_in_turn(args: &Integration, name: &str) -> Result
     launch.workers = 2;
     let mut app = launch.start()?;
     app.wait_running(2, SECONDS(60))?;
-    std::thread::scope(|scope| -> Result<()> {
-        let orders = scope.spawn(|| scene.orders(0, ORDERS, RATE, None));
-        for node in ["1", "2", "3"] {
-            eventually("an open transaction", || {
-                Ok(app.status(0)?["openTransactions"].as_u64() > Some(0))
-            })?;
-            own.call(&["kill", node])?;
-            own.call(&["up"])?;
-        }
-        orders
-            .join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+    let standstill = gap::longest(&scene, || {
+        scene.orders_beside(0, ORDERS, RATE, || {
+            for node in ["1", "2", "3"] {
+                eventually("an open transaction", || {
+                    Ok(app.status(0)?["openTransactions"].as_u64() > Some(0))
+                })?;
+                own.call(&["kill", node])?;
+                own.call(&["up"])?;
+            }
+            Ok(())
+        })?;
+        scene.wait_drained(SECONDS(120))
     })?;
-    scene.wait_drained(SECONDS(120))?;
+    println!(
+        "brokers: kills=3 longest_standstill_seconds={:.1}",
+        standstill.as_secs_f64()
+    );
     ensure!(app.events("died") == 0, "a worker died: {}", app.words());
     app.drain()?;
     let mut counted = scene.check(ORDERS, 0)?;

@@ -14,6 +14,10 @@ const DRAINED: Duration = Duration::from_secs(60);
 /// Orders a second: a few dozen transactions.
 const RATE: u64 = 1_000;
 
+/// Transactions beside the orders that are aborted, and orders in each.
+const ABORTS: u64 = 5;
+const ABORT: u64 = 50;
+
 /// Crash points that a running worker passes: the point, and which pass of it crashes. Up to a dozen transactions with
 /// nothing but start vectors come first.
 const RUNNING: [(&str, u64); 7] = [
@@ -99,7 +103,9 @@ fn running(
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
     app.wait_running(1, Duration::from_secs(60))?;
-    scene.orders(0, args.orders, RATE, None)?;
+    scene.orders_beside(0, args.orders, RATE, || {
+        (0..ABORTS).try_for_each(|abort| scene.abort_orders(abort * ABORT, ABORT))
+    })?;
     scene.wait_drained(DRAINED)?;
     let crashes = app.events("died");
     ensure!(

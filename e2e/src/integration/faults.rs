@@ -1,6 +1,6 @@
 //! Bad input and faults: each ends in a clear error or state, and nothing is lost or repeated.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ use serde::Serialize;
 
 use super::bounds;
 use super::brokers;
+use super::clock;
 use super::control_log;
 use super::crash::eventually;
+use super::expiry;
 use super::offsets;
 use super::recovery::{self, Moments};
 use super::scene::Scene;
@@ -28,7 +30,9 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 19] = [
+    let tests: [(&str, Plot); 24] = [
+        // It waits for more than a minute.
+        ("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets),
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -40,6 +44,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-offsets-lost", offsets::lost),
         ("fault-offsets-of-an-idle-app", offsets::of_an_idle_app),
         ("fault-input-lost", offsets::input_lost),
+        ("fault-partitions-added", offsets::partitions_added),
         ("fault-topic-recreated", offsets::topic_recreated),
         ("fault-control-log-lost", control_log::lost),
         ("fault-internal-topics-changed", topics_changed),
@@ -47,7 +52,10 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-full-disk", full_disk),
         ("fault-store-of-another-application", foreign_store),
         ("fault-lost-volume", lost_volume),
+        ("fault-damaged-store", damaged_store),
+        ("fault-clock-jumps", clock::jumps),
         ("bounds-of-records", bounds::record_sizes),
+        ("bounds-of-times-and-keys", bounds::times_and_keys),
     ];
     named(args, &tests)
 }
@@ -422,6 +430,73 @@ fn foreign_store(args: &Integration, name: &str) -> Result<Counted> {
     scene.clean()?;
     other.clean()?;
     Ok(Counted::default())
+}
+
+/// Data blocks of every store are overwritten: each is rebuilt, once. When it happens again at once the worker waits for a
+/// person.
+fn damaged_store(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.process(0, args.orders)?;
+    let tasks = scene.launch().state_dir.join("worker-0/state/tasks");
+    let damaged = damage(&tasks)?;
+    ensure!(damaged > 0, "there is nothing to damage in {}", tasks.display());
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(args.orders, args.orders, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    let last = app.drain()?;
+    ensure!(
+        last["totals"]["storeWipes"] == damaged,
+        "{damaged} stores were damaged: {last}"
+    );
+    damage(&tasks)?;
+    let mut app = scene.launch().start()?;
+    scene.orders(args.orders * 2, args.orders, 0, None)?;
+    status_says(
+        &app,
+        &["StoreDamaged", "does not keep what is written", ".set-aside-"],
+    )?;
+    for (path, _) in directories(&tasks)?.iter().filter(|(_, aside)| *aside) {
+        std::fs::remove_dir_all(path)?;
+    }
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let counted = scene.check(args.orders * 3, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Directories of stores, and whether they were set aside.
+fn directories(tasks: &Path) -> Result<Vec<(PathBuf, bool)>> {
+    let entries = std::fs::read_dir(tasks)?.map(|entry| {
+        let entry = entry?;
+        let aside = entry.file_name().to_string_lossy().contains(".set-aside-");
+        Ok((entry.path(), aside))
+    });
+    entries.collect()
+}
+
+/// Overwrites data blocks, not those of the positions: only a read finds that. Returns how many stores were damaged.
+fn damage(tasks: &Path) -> Result<u64> {
+    let mut damaged = 0;
+    for (path, _) in directories(tasks)?.iter().filter(|(_, aside)| !aside) {
+        let mut hit = false;
+        for file in std::fs::read_dir(path.join("db"))? {
+            let file = file?.path();
+            if file.extension().is_none_or(|extension| extension != "sst") {
+                continue;
+            }
+            let mut bytes = std::fs::read(&file)?;
+            if !bytes.windows(6).any(|part| part == b"asOfMs") {
+                bytes[..32].fill(0xAA);
+                std::fs::write(&file, bytes)?;
+                hit = true;
+            }
+        }
+        damaged += u64::from(hit);
+    }
+    Ok(damaged)
 }
 
 fn lost_volume(args: &Integration, name: &str) -> Result<Counted> {

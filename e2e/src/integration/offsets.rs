@@ -64,6 +64,30 @@ pub(super) fn lost(args: &Integration, name: &str) -> Result<Counted> {
     Ok(counted)
 }
 
+/// The input gets more partitions while nothing runs: they are read from their first record, though the stream begins with
+/// the latest.
+pub(super) fn partitions_added(args: &Integration, name: &str) -> Result<Counted> {
+    const MORE: i32 = PARTITIONS + 3;
+    let scene = stateful(args, name)?;
+    scene.write_file(|text| {
+        let line = "        timestamp: \"value.submittedAt\"\n";
+        text.replace(line, &format!("{line}        offsetReset: Latest\n"))
+    })?;
+    scene.process(0, 1_000)?;
+    scene.broker.add_partitions(&scene.input(), MORE)?;
+    scene.orders(1_000, 1_000, 0, None)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    let tasks = app.status(0)?["tasks"].as_array().map_or(0, Vec::len);
+    let wanted = usize::try_from(MORE + PARTITIONS)?;
+    ensure!(tasks == wanted, "{tasks} tasks run, not {wanted}");
+    scene.wait_drained(SECONDS(60))?;
+    app.drain()?;
+    let counted = scene.check(2_000, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
 /// Offsets expire though the application runs, for it is idle: they are written again in time.
 pub(super) fn of_an_idle_app(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;

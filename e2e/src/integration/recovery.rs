@@ -6,20 +6,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
 use report::Report;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::faults::stateful;
+use super::gap;
 use super::handover::total;
 use super::scene::Scene;
 use super::{Counted, Integration};
 use crate::app::signal;
-use crate::broker::Isolation;
 use crate::generate::{Generate, run as generate};
 use crate::orders::Orders;
+use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second around the kill.
@@ -44,7 +43,7 @@ struct Figures {
     restore_rate: f64,
     /// From the first record of the control log to restoring.
     acquire_seconds: f64,
-    /// From the kill to the first output that readers of committed records see.
+    /// From the last output before the kill to the next one that readers of committed records see.
     first_output_seconds: f64,
     stores_deleted: u64,
     /// Changelog records that a worker with an empty volume read, then.
@@ -90,35 +89,21 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
     let filled = orders.customers * 3;
     write(0, filled, 0)?;
     scene.wait_drained(SECONDS(300))?;
-    let reader = reader(&scene)?;
     let pid = app.pid(0)?;
-    let first_output = std::thread::scope(|scope| -> Result<f64> {
-        let load = scope.spawn(|| write(filled, RATE * LOAD, RATE));
-        let begun = Instant::now();
-        let mut killed = None;
-        let mut last = begun;
-        let mut gap = Duration::ZERO;
-        while begun.elapsed() < SECONDS(LOAD) {
-            let arrived = reader
-                .poll(Duration::from_millis(20))
-                .is_some_and(|record| record.is_ok());
-            if arrived && killed.is_some() {
-                gap = gap.max(last.elapsed());
+    let first_output = gap::longest(&scene, || {
+        std::thread::scope(|scope| {
+            let load = scope.spawn(|| write(filled, RATE * LOAD, RATE));
+            let kill = Instant::now() + KILL_AFTER;
+            while Instant::now() < kill {
+                wait::pause();
             }
-            if arrived {
-                last = Instant::now();
-            }
-            if killed.is_none() && begun.elapsed() >= KILL_AFTER {
-                signal(pid, libc::SIGKILL)?;
-                killed = Some(Instant::now());
-                last = Instant::now();
-            }
-        }
-        load.join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))??;
-        ensure!(!gap.is_zero(), "no output after the kill");
-        Ok(gap.as_secs_f64())
-    })?;
+            signal(pid, libc::SIGKILL)?;
+            load.join()
+                .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+                .map(|_| ())
+        })
+    })?
+    .as_secs_f64();
     app.wait_running(1, SECONDS(60))?;
     scene.wait_drained(SECONDS(120))?;
     let moments = Moments::read(&scene.launch().state_dir.join("worker-0/worker.log"))?;
@@ -171,19 +156,6 @@ fn empty_volume(scene: &Scene<'_>) -> Result<(u64, f64)> {
         records,
         Moments::read(&worker.join("worker.log"))?.restore_seconds(),
     ))
-}
-
-/// Reads committed outputs from now on.
-fn reader(scene: &Scene<'_>) -> Result<BaseConsumer> {
-    let consumer = scene
-        .broker
-        .consumer(&format!("{}-reader", scene.id), Isolation::Committed)?;
-    let mut from = TopicPartitionList::new();
-    for (partition, end) in scene.broker.ends(&consumer, &scene.output())? {
-        from.add_partition_offset(&scene.output(), partition, Offset::Offset(end))?;
-    }
-    consumer.assign(&from)?;
-    Ok(consumer)
 }
 
 impl Moments {

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::producer::BaseProducer;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::{Counted, Integration};
 use crate::app::Launch;
 use crate::bench::subjects::set;
-use crate::broker::Broker;
+use crate::broker::{Broker, REQUEST};
 use crate::check::{Check, Example, Formats, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::{Generate, run as generate};
 use crate::hit::Target;
+use crate::orders::{ABORTED, BASE_MS, Orders};
 
 /// Partitions of input and output.
 pub(super) const PARTITIONS: i32 = 6;
@@ -181,6 +182,32 @@ impl<'a> Scene<'a> {
         .map(|_| ())
     }
 
+    /// Writes orders in a transaction and aborts it: nothing may follow from them.
+    pub(super) fn abort_orders(&self, first: u64, count: u64) -> Result<()> {
+        let orders = Orders {
+            seed: 7,
+            customers: 200,
+            max_amount_cents: 200_000,
+        };
+        let (topic, id) = (self.input(), format!("{}-aborter", self.id));
+        let producer = self.producer(&[("transactional.id", &id)])?;
+        producer.init_transactions(REQUEST)?;
+        producer.begin_transaction()?;
+        let (mut key, mut value) = (String::new(), String::new());
+        for index in ABORTED + first..ABORTED + first + count {
+            Orders::write_key(index, &mut key);
+            orders.write_value(index, &mut value);
+            let timestamp = BASE_MS.saturating_add_unsigned(index);
+            let record = BaseRecord::to(&topic)
+                .key(&key)
+                .payload(&value)
+                .timestamp(timestamp);
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        producer.flush(REQUEST)?;
+        Ok(producer.abort_transaction(REQUEST)?)
+    }
+
     /// Writes orders `first..first + count` while something happens.
     pub(super) fn orders_beside(
         &self,
@@ -259,7 +286,9 @@ impl<'a> Scene<'a> {
                 verdict.total(|section| section.duplicates)
             },
             missing: verdict.total(|section| section.missing),
-            wrong: verdict.total(|section| section.wrong + section.out_of_order),
+            wrong: verdict.total(|section| section.wrong),
+            out_of_order: verdict.total(|section| section.out_of_order),
+            aborted_reads: verdict.total(|section| section.aborted_reads),
         })
     }
 

@@ -21,8 +21,10 @@ use crate::wait;
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second.
 const RATE: u64 = 1_000;
-/// What a process takes is compared with what it took after this long.
-const WARM: Duration = Duration::from_secs(120);
+/// From here on what a process takes is looked at, once a minute.
+const WARM_MINUTES: u64 = 5;
+/// Most growth an hour that is noise, in percent; judged when the storm lasts an hour.
+const GROWTH_PERCENT: f64 = 1.0;
 
 /// The figures of `reports/soak.json`.
 #[derive(Debug, Default, Serialize)]
@@ -37,21 +39,56 @@ struct Figures {
     ends: u64,
     scalings: u64,
     orders: u64,
-    duplicates: u64,
-    missing: u64,
-    wrong: u64,
+    /// Without a fault, or the soak ends before.
+    judged: Counted,
     store_wipes: u64,
     /// Producers that worker 0 made anew.
     producer_rebuilds: u64,
-    /// Of worker 0, when it was warm and at the end.
-    memory_mib: [u64; 2],
-    descriptors: [u64; 2],
-    threads: [u64; 2],
+    /// Of worker 0.
+    memory_kib: Size,
+    descriptors: Size,
+    threads: Size,
 }
 
 impl Figures {
     fn faults(&self) -> u64 {
         self.requests + self.kills + self.stops + self.ends + self.scalings
+    }
+
+    fn grows(&self) -> bool {
+        let sizes = [&self.memory_kib, &self.descriptors, &self.threads];
+        self.minutes >= 60 && sizes.iter().any(|size| size.percent_an_hour > GROWTH_PERCENT)
+    }
+}
+
+/// What a process takes of something, minute by minute.
+#[derive(Debug, Default, Serialize)]
+struct Size {
+    /// Median of the first third of the time.
+    first: u64,
+    /// Median of the last third.
+    last: u64,
+    /// From the one to the other.
+    percent_an_hour: f64,
+    #[serde(skip)]
+    samples: Vec<u64>,
+}
+
+impl Size {
+    fn sum_up(&mut self) {
+        let third = self.samples.len() / 3;
+        let median = |samples: &[u64]| {
+            let mut sorted = samples.to_vec();
+            sorted.sort_unstable();
+            sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+        };
+        self.first = median(&self.samples[..third]);
+        self.last = median(&self.samples[self.samples.len() - third..]);
+        let minutes = (self.samples.len() - third).max(1) as f64;
+        if self.first > 0 {
+            let growth = self.last as f64 / self.first as f64 - 1.0;
+            self.percent_an_hour = growth * 100.0 * 60.0 / minutes;
+        }
     }
 }
 
@@ -87,14 +124,8 @@ pub(super) fn run(args: &Integration, minutes: u64, seed: u64) -> Result<bool> {
     figures.producer_rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
     app.drain()?;
     figures.orders = written.load(Ordering::Acquire);
-    let Counted {
-        duplicates,
-        missing,
-        wrong,
-        ..
-    } = scene.check(figures.orders, 0)?;
-    (figures.duplicates, figures.missing, figures.wrong) = (duplicates, missing, wrong);
-    let passed = duplicates + missing + wrong + figures.store_wipes == 0;
+    figures.judged = scene.check(figures.orders, 0)?;
+    let passed = figures.store_wipes == 0 && !figures.grows();
     report.end(passed, &figures)?;
     println!(
         "soak: faults={} {}",
@@ -120,10 +151,11 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
         }
         if elapsed.as_secs() / 60 > told {
             told = elapsed.as_secs() / 60;
+            figures.requests = u64::try_from(proxy.fired())?;
             eprintln!("soak: minute {told} of {minutes}, {} faults", figures.faults());
-        }
-        if figures.memory_mib[0] == 0 && elapsed >= WARM {
-            figures.size(app, 0)?;
+            if told >= WARM_MINUTES {
+                figures.look(app)?;
+            }
         }
         let mut random = SplitMix::of(seed, step);
         let other = u32::try_from(1 + random.below(2))?.min(workers - 1);
@@ -175,7 +207,13 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
     }
     scale(scene, app, 3)?;
     settle(app, 3)?;
-    figures.size(app, 1)?;
+    for size in [
+        &mut figures.memory_kib,
+        &mut figures.descriptors,
+        &mut figures.threads,
+    ] {
+        size.sum_up();
+    }
     figures.requests = u64::try_from(proxy.fired())?;
     ensure!(figures.faults() > 0, "nothing happened");
     Ok(figures)
@@ -189,16 +227,39 @@ fn settle(app: &mut App, workers: u32) -> Result<()> {
 
 impl Figures {
     /// Notes what worker 0 takes.
-    fn size(&mut self, app: &App, at: usize) -> Result<()> {
+    fn look(&mut self, app: &App) -> Result<()> {
         let pid = app.pid(0)?;
         let entries = |name: &str| -> Result<u64> {
             Ok(u64::try_from(
                 std::fs::read_dir(format!("/proc/{pid}/{name}"))?.count(),
             )?)
         };
-        self.memory_mib[at] = memory_bytes(pid, "VmRSS").context("worker 0 is gone")? >> 20;
-        self.descriptors[at] = entries("fd")?;
-        self.threads[at] = entries("task")?;
+        let memory = memory_bytes(pid, "VmRSS").context("worker 0 is gone")? >> 10;
+        self.memory_kib.samples.push(memory);
+        self.descriptors.samples.push(entries("fd")?);
+        self.threads.samples.push(entries("task")?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_between_the_thirds_and_an_hour_s() {
+        let mut size = Size {
+            // 1,000, then 1,010 half an hour later.
+            samples: [vec![1_000; 15], vec![5_000; 15], vec![1_010; 15]].concat(),
+            ..Size::default()
+        };
+        size.sum_up();
+        assert_eq!((size.first, size.last), (1_000, 1_010));
+        assert!(
+            (size.percent_an_hour - 2.0).abs() < 1e-6,
+            "{}",
+            size.percent_an_hour
+        );
+        Size::default().sum_up();
     }
 }

@@ -67,10 +67,11 @@ impl Results {
             node,
             key,
             value,
-            ..
+            timestamp,
         } in &self.sends
         {
-            let checked = output.check(*sink, length(key.as_ref()), length(value.as_ref()));
+            let (key, value) = (self.slice(key.as_ref()), self.slice(value.as_ref()));
+            let checked = output.check(*sink, key, value, *timestamp);
             checked.map_err(|error| failure(*node, &error, Recovery::StopTask))?;
         }
         for Send {
@@ -81,12 +82,8 @@ impl Results {
             timestamp,
         } in &self.sends
         {
-            let sent = output.send(
-                *sink,
-                self.slice(key.as_ref()),
-                self.slice(value.as_ref()),
-                *timestamp,
-            );
+            let (key, value) = (self.slice(key.as_ref()), self.slice(value.as_ref()));
+            let sent = output.send(*sink, key, value, *timestamp);
             sent.map_err(|error| failure(*node, &error, Recovery::AbortTransaction))?;
         }
         Ok(())
@@ -95,10 +92,6 @@ impl Results {
     fn slice(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
         range.map(|range| &self.bytes[range.start..range.end])
     }
-}
-
-fn length(range: Option<&Range<usize>>) -> usize {
-    range.map_or(0, ExactSizeIterator::len)
 }
 
 #[cold]

@@ -17,7 +17,8 @@ struct Collected {
 }
 
 impl Output for Collected {
-    fn check(&self, _: usize, _: usize, value_bytes: usize) -> Result<(), OutputError> {
+    fn check(&self, _: usize, _: Option<&[u8]>, value: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
+        let value_bytes = value.map_or(0, <[u8]>::len);
         match self.max_value_bytes {
             Some(max) if value_bytes > max => {
                 Err(OutputError::new(format!("{value_bytes} bytes, at most {max}")))

@@ -187,13 +187,15 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let State {
             staging,
             stores,
+            cached,
             key,
             found,
             ..
         } = &mut *self.state;
-        let (Some(staging), Some(committed), Some(codec)) = (
+        let (Some(staging), Some(committed), Some(cache), Some(codec)) = (
             staging.get(store),
             stores.get(store),
+            cached.get_mut(store),
             self.codecs.stores.get(store),
         ) else {
             return Err(unread(&"not open"));
@@ -207,7 +209,19 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             Staged::Value(bytes) => bytes,
             Staged::Deleted => return Ok((location, None)),
             Staged::Unknown => {
-                if !committed.get(key, found).map_err(|error| unread(&error))? {
+                found.clear();
+                let is_there = match cache.get(location.hash(), key) {
+                    Some(known) => {
+                        found.extend_from_slice(known.unwrap_or_default());
+                        known.is_some()
+                    }
+                    None => {
+                        let is_there = committed.get(key, found).map_err(|error| unread(&error))?;
+                        cache.put(location.hash(), key, is_there.then_some(found.as_slice()));
+                        is_there
+                    }
+                };
+                if !is_there {
                     return Ok((location, None));
                 }
                 found

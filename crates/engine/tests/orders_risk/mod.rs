@@ -91,8 +91,8 @@ impl Last {
 }
 
 impl Output for Last {
-    fn check(&self, _: usize, key_bytes: usize, value_bytes: usize) -> Result<(), OutputError> {
-        assert!(key_bytes + value_bytes < 1_000_000);
+    fn check(&self, _: usize, _: Option<&[u8]>, value: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
+        assert!(value.is_some_and(|value| value.len() < 1_000_000));
         Ok(())
     }
 

@@ -138,6 +138,20 @@ fn a_task_keeps_its_positions_partition_when_others_come_and_workers_change() {
 }
 
 #[test]
+fn a_task_of_a_partition_that_was_added_is_known_for_life() {
+    let first = at_once(&tasks(&["a-0"]), 1, &World::default());
+    let second = at_once(&tasks(&["a-0", "a-1", "b-0"]), 1, &owned(&first));
+    let third = at_once(&tasks(&["a-0", "a-1", "b-0", "b-1"]), 2, &owned(&second));
+    let added = |placement: &BTreeMap<TaskId, Owner>| {
+        let added = placement.iter().filter(|(_, owner)| owner.added);
+        added.map(|(task, _)| task.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(added(&first), [""; 0]);
+    assert_eq!(added(&second), ["a-1"], "b begins");
+    assert_eq!(added(&third), ["a-1", "b-1"]);
+}
+
+#[test]
 fn a_task_with_stores_moves_when_its_new_owner_is_warm_and_each_task_moves_once() {
     let tasks = fourteen();
     let stateful = BTreeSet::from(["a".to_owned()]);

@@ -88,6 +88,7 @@ pub(crate) fn owners(ordinals: &[u32]) -> BTreeMap<TaskId, Owner> {
             Owner {
                 ordinal,
                 positions_partition,
+                added: false,
             },
         )
     };

@@ -188,6 +188,8 @@ impl Figures {
         self.kills
             + self.twins
             + self.drains
+            + self.stops
+            + self.lost_logs
             + self.operator_kills
             + self.lost_calls
             + self.late_requests

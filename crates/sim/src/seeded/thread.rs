@@ -73,7 +73,7 @@ struct Task {
     dirty: bool,
     moved_over_markers: bool,
     next: Option<Positions>,
-    /// Changes were committed since the changelog's end was noted.
+    /// Changes were committed since the changelog's end was asked for.
     unnoted: bool,
     /// The changelog's end before the transaction under way.
     asked: Option<i64>,
@@ -93,7 +93,7 @@ struct Collected<'a> {
 }
 
 impl Output for Collected<'_> {
-    fn check(&self, _: usize, _: usize, _: usize) -> Result<(), OutputError> {
+    fn check(&self, _: usize, _: Option<&[u8]>, _: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
         Ok(())
     }
 
@@ -128,6 +128,8 @@ impl Task {
         let readers = seed.db.iter().map(|db| Reader(Rc::clone(db))).collect();
         let mut engine = Engine::new(plan.clone(), seed.sub_topology, readers);
         engine.restore_stream_time(seed.committed.stream_time);
+        // Small enough that keys are forgotten now and then.
+        engine.set_cache_bytes(2_000);
         let sinks = sub.sinks.iter();
         Self {
             engine,
@@ -200,11 +202,10 @@ impl Task {
 
     /// What was asked counts as contained.
     fn note(&mut self) {
-        if let (Some(db), Some(store), Some(end)) = (&self.db, &self.store, self.asked.take()) {
-            if let Some(position) = db.borrow_mut().memory.positions.changelogs.get_mut(store) {
-                position.offset = end;
-            }
-            self.unnoted = false;
+        if let (Some(db), Some(store), Some(end)) = (&self.db, &self.store, self.asked.take())
+            && let Some(position) = db.borrow_mut().memory.positions.changelogs.get_mut(store)
+        {
+            position.offset = end;
         }
     }
 
@@ -271,7 +272,7 @@ impl StreamThread {
                     if self.began || self.tasks.iter().any(|task| task.dirty) {
                         self.commit().await?;
                     }
-                    self.flush(|_| true).await?;
+                    self.flush().await?;
                     return Ok(End::Drained);
                 }
                 Wanted::Drop => return Ok(End::Dropped),
@@ -285,7 +286,7 @@ impl StreamThread {
                 self.commit().await?;
             }
             if self.sim.once_in(10) {
-                self.flush(|_| true).await?;
+                self.flush().await?;
             }
             pause().await;
         }
@@ -447,33 +448,40 @@ impl StreamThread {
     }
 
     async fn give_up(&mut self, leaving: &BTreeSet<TaskId>) -> Result<(), End> {
-        if self.began {
+        let asked = self.ask_changelog_ends(|id| leaving.contains(id)).await;
+        if asked || self.began {
             self.commit().await?;
         }
-        self.flush(|id| leaving.contains(id)).await?;
-        let (leave, stay): (Vec<_>, _) = std::mem::take(&mut self.tasks)
-            .into_iter()
-            .partition(|task| leaving.contains(&task.id));
-        self.tasks = stay;
-        drop(leave);
+        self.flush_noting(|id| leaving.contains(id)).await;
+        self.tasks.retain(|task| !leaving.contains(&task.id));
         Ok(())
     }
 
-    /// Writes stores to disk, with their changelogs' ends as contained: those were asked before a transaction that was
-    /// committed afterwards, so nobody else had written until then.
-    async fn flush(&mut self, of: impl Fn(&TaskId) -> bool) -> Result<(), End> {
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.ask_changelog_ends(|_| true).await {
+            self.commit().await?;
+        }
+        self.flush_noting(|_| true).await;
+        Ok(())
+    }
+
+    /// Returns whether a commit must follow, before the ends count as contained: nobody else had written until then.
+    async fn ask_changelog_ends(&mut self, of: impl Fn(&TaskId) -> bool) -> bool {
         let commits = self.sim.mutant != Mutant::NotesWithoutCommit;
         let mut any = false;
         for task in self.tasks.iter_mut().filter(|task| of(&task.id)) {
             if task.unnoted || !commits {
                 task.asked = ask(&self.sim, task).await;
+                task.unnoted = false;
                 task.dirty |= commits;
-                any = true;
+                any |= commits;
             }
         }
-        if any && commits {
-            self.commit().await?;
-        }
+        any
+    }
+
+    /// Writes stores to disk, with what was asked as contained.
+    async fn flush_noting(&mut self, of: impl Fn(&TaskId) -> bool) {
         for task in self.tasks.iter_mut().filter(|task| of(&task.id)) {
             task.note();
             pause().await;
@@ -481,7 +489,6 @@ impl StreamThread {
                 db.borrow_mut().flush();
             }
         }
-        Ok(())
     }
 }
 
