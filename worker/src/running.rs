@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_millis(5);
 /// How often a running worker looks for members in its group, and at its inputs.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// How long that look may take: the loop that follows the control log waits for it.
-pub(crate) const GLANCE: Duration = Duration::from_secs(2);
+const GLANCE: Duration = Duration::from_secs(2);
 /// How often consumed records of repartition topics are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 

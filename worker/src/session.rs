@@ -19,13 +19,16 @@ use crate::control::{ControlLog, REQUEST_TIMEOUT};
 use crate::crew::Crew;
 use crate::limits::Limits;
 use crate::preparation::{Preparation, Preparer, panicked};
-use crate::running::{GLANCE, Running};
+use crate::running::Running;
 use crate::seed::{KnownTopic, Outline, Topics};
 use crate::session_end::SessionEnd;
 use crate::shared::{Shared, add};
 use crate::standby::Standbys;
 use crate::store::StoreMemory;
 use crate::stream_thread::StreamThread;
+
+/// How long a session waits, at its start, for every broker to say whether the group has members.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// The worker process between sessions.
 pub(crate) struct Worker {
@@ -75,7 +78,7 @@ impl Worker {
     }
 
     fn session_on(&self, control: &mut ControlLog) -> Result<SessionEnd, SessionEnd> {
-        match self.refuse_live_group(GLANCE) {
+        match self.refuse_live_group(MOMENT) {
             // Every broker must say that it knows of no members. One that is down cannot, and stops nothing: they are asked
             // again while the session runs.
             Err(SessionEnd::Wait {

@@ -2,20 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::client::{Client, Kind};
 use crate::consumer::{PartitionList, c_string, millis};
-use crate::{ConfigError, Error, Settings};
+use crate::{Category, ConfigError, Error, Settings};
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
-/// Admin client.
+/// How long a request waits for its answer before a new client asks again.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// Admin client. A request that has no answer is made again by a new client: librdkafka may keep asking a controller that is
+/// gone, for as long as that is gone. All requests here can be repeated.
 pub struct Admin {
-    client: Client,
+    settings: Settings,
+    client: Mutex<Arc<Client>>,
 }
 
 /// A topic to create.
@@ -56,8 +62,24 @@ impl Admin {
     /// [`ConfigError`] when librdkafka refuses a property.
     pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
         Ok(Self {
-            client: Client::new(Kind::Producer, settings, &[])?,
+            settings: settings.clone(),
+            client: Mutex::new(Arc::new(Client::new(Kind::Producer, settings, &[])?)),
         })
+    }
+
+    fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The error of a call by that client.
+    fn failed(&self, client: &Client, error: Error, attempted: &dyn Fn() -> String) -> Error {
+        let error = client.explain(error, attempted);
+        if matches!(error.category(), Category::Timeout | Category::BrokerUnreachable)
+            && let Ok(fresh) = Client::new(Kind::Producer, &self.settings, &[])
+        {
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        }
+        error
     }
 
     /// The cluster's id.
@@ -65,17 +87,18 @@ impl Admin {
     /// # Errors
     /// Time-out: no broker answers.
     pub fn cluster_id(&self, timeout: Duration) -> Result<String, Error> {
+        let client = self.client();
         // SAFETY: the handle is live; the string is ours and freed once.
         unsafe {
-            let raw = sys::rd_kafka_clusterid(self.client.raw(), millis(timeout));
+            let raw = sys::rd_kafka_clusterid(client.raw(), millis(timeout));
             if raw.is_null() {
                 let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
                 let attempted = || "reach the cluster".to_owned();
                 let error = Error::new(attempted(), code, "no broker answered");
-                return Err(self.client.explain(error, &attempted));
+                return Err(self.failed(&client, error, &attempted));
             }
             let id = CStr::from_ptr(raw).to_string_lossy().into_owned();
-            sys::rd_kafka_mem_free(self.client.raw(), raw.cast());
+            sys::rd_kafka_mem_free(client.raw(), raw.cast());
             Ok(id)
         }
     }
@@ -446,9 +469,35 @@ impl Admin {
         attempted: &dyn Fn() -> String,
         operation: sys::rd_kafka_admin_op_t,
         timeout: Duration,
-        start: impl FnOnce(*mut sys::rd_kafka_t, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+        mut start: impl FnMut(
+            *mut sys::rd_kafka_t,
+            *const sys::rd_kafka_AdminOptions_t,
+            *mut sys::rd_kafka_queue_t,
+        ),
     ) -> Result<AdminEvent, Error> {
-        let client = self.client.raw();
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.attempt(attempted, operation, left.min(ATTEMPT), &mut start) {
+                Err(error) if error.category() == Category::Timeout && left > ATTEMPT => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        attempted: &dyn Fn() -> String,
+        operation: sys::rd_kafka_admin_op_t,
+        timeout: Duration,
+        start: &mut dyn FnMut(
+            *mut sys::rd_kafka_t,
+            *const sys::rd_kafka_AdminOptions_t,
+            *mut sys::rd_kafka_queue_t,
+        ),
+    ) -> Result<AdminEvent, Error> {
+        let owned = self.client();
+        let client = owned.raw();
         let mut message = [0 as c_char; 256];
         // SAFETY: options and queue are made here and destroyed once; the wait is longer than the request's own
         // time-out, so the event arrives before the queue goes (otherwise librdkafka drops it).
@@ -469,11 +518,12 @@ impl Admin {
         };
         if event.is_null() {
             let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
-            return Err(self
-                .client
-                .explain(Error::from_code(attempted(), code), attempted));
+            return Err(self.failed(&owned, Error::from_code(attempted(), code), attempted));
         }
-        let event = AdminEvent { raw: event };
+        let event = AdminEvent {
+            raw: event,
+            client: owned,
+        };
         // SAFETY: the event is live.
         let (code, detail) = unsafe {
             (
@@ -485,9 +535,9 @@ impl Admin {
             // SAFETY: a non-null error string is NUL-terminated and lives as long as the event.
             let detail = (!detail.is_null()).then(|| unsafe { CStr::from_ptr(detail) }.to_string_lossy());
             let error = Error::new(attempted(), code, &detail.unwrap_or_default());
-            return Err(self.client.explain(error, attempted));
+            return Err(self.failed(&event.client, error, attempted));
         }
-        self.client.accepted();
+        event.client.accepted();
         Ok(event)
     }
 }
@@ -545,6 +595,8 @@ impl Drop for TopicResource {
 /// Owns the answer to an admin call.
 struct AdminEvent {
     raw: *mut sys::rd_kafka_event_t,
+    /// It outlives the answer.
+    client: Arc<Client>,
 }
 
 impl Drop for AdminEvent {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::bindings as sys;
@@ -48,6 +48,8 @@ pub(crate) struct Notes {
     /// Requests that change a transaction, were sent, and have no answer. One whose connection broke, or whose answer was
     /// too late, stays here for good: it may still reach the broker.
     pub(crate) unanswered: AtomicI64,
+    /// A connection broke that had such requests under way.
+    pub(crate) broken: AtomicBool,
     /// Records that the broker did not take, ever.
     pub(crate) failed_deliveries: AtomicU64,
     /// The last refusal of credentials or certificates: connections are tried again, so calls only time out.
@@ -208,6 +210,8 @@ unsafe extern "C" fn on_error(
 thread_local! {
     /// Whether this is one of librdkafka's broker threads: they send requests and receive answers, no others do.
     static SENDS: Cell<bool> = const { Cell::new(false) };
+    /// Requests of this broker thread that change a transaction and have no answer.
+    static UNANSWERED: Cell<i64> = const { Cell::new(0) };
 }
 
 /// Requests and answers are counted where librdkafka sends and receives them: it tells nobody of a connection that broke.
@@ -221,6 +225,7 @@ unsafe extern "C" fn on_new(
     // SAFETY: the client is the one that is being made; the opaque is its Notes.
     unsafe {
         sys::rd_kafka_interceptor_add_on_request_sent(client, NAME.as_ptr(), Some(on_sent), opaque);
+        sys::rd_kafka_interceptor_add_on_broker_state_change(client, NAME.as_ptr(), Some(on_state), opaque);
         sys::rd_kafka_interceptor_add_on_response_received(client, NAME.as_ptr(), Some(on_received), opaque)
     }
 }
@@ -238,6 +243,7 @@ unsafe extern "C" fn on_sent(
 ) -> sys::rd_kafka_resp_err_t {
     SENDS.set(true);
     if TRANSACTIONAL.contains(&api) {
+        UNANSWERED.set(UNANSWERED.get() + 1);
         // SAFETY: the opaque is the Notes of a live Client.
         unsafe {
             (*opaque.cast::<Notes>())
@@ -264,12 +270,32 @@ unsafe extern "C" fn on_received(
     // It is called for requests that are given up, too: then there is no answer that has a size. For an answer that another
     // thread handles it is called again, there.
     if size > 0 && SENDS.get() && TRANSACTIONAL.contains(&api) {
+        UNANSWERED.set(UNANSWERED.get() - 1);
         // SAFETY: the opaque is the Notes of a live Client.
         unsafe {
             (*opaque.cast::<Notes>())
                 .unanswered
                 .fetch_sub(1, Ordering::AcqRel)
         };
+    }
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// A thread of librdkafka's serves one broker and tells the states of its connection.
+unsafe extern "C" fn on_state(
+    _client: *mut sys::rd_kafka_t,
+    _broker: i32,
+    _protocol: *const c_char,
+    _name: *const c_char,
+    _port: c_int,
+    state: *const c_char,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: the state is a NUL-terminated name, the opaque is the Notes of a live Client.
+    unsafe {
+        if UNANSWERED.get() > 0 && CStr::from_ptr(state) == c"DOWN" {
+            (*opaque.cast::<Notes>()).broken.store(true, Ordering::Release);
+        }
     }
     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
@@ -47,8 +47,10 @@ impl Default for Capacity {
 
 /// How much later than its time-out a call may come back.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long the first attempts to initialise an id take.
+/// How long the first attempt to initialise an id takes; each other takes twice as long as the one before.
 const SOON: Duration = Duration::from_millis(250);
+/// How often a call that waits for an answer looks after its connections.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long an abort may take.
 const ABORT: Duration = Duration::from_secs(5);
 
@@ -104,12 +106,11 @@ pub struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    /// A producer whose id is initialised (`InitProducerId`): predecessors are fenced, their open transaction is ended. No
-    /// attempt takes longer than `timeout`.
+    /// A producer whose id is initialised (`InitProducerId`): predecessors are fenced, their open transaction is ended.
     ///
     /// The broker ends a predecessor's transaction within moments, but answers the request that makes it do so with "ask
     /// again", which librdkafka does after half a second, a fixed time. A new producer asks at once; the first one is gone by
-    /// then.
+    /// then. It also looks for the coordinator anew.
     ///
     /// # Errors
     /// A property that librdkafka refuses; time-out, authorization, configuration.
@@ -124,13 +125,21 @@ impl TransactionalProducer {
             let producer = Self::new(settings, transactional_id, transaction_timeout, capacity)?;
             Ok(producer.init_transactions(timeout).map(|()| producer))
         };
-        for _ in 0..2 {
-            match attempt(SOON)? {
-                Err(error) if error.category() == Category::Timeout => {}
+        // Not one that was fenced meanwhile: whoever did that may speak for the ordinal now.
+        let again = [
+            Category::Timeout,
+            Category::BrokerUnreachable,
+            Category::Transaction,
+        ];
+        let deadline = Instant::now() + timeout;
+        let mut wait = SOON;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match attempt(wait.min(left))? {
+                Err(error) if again.contains(&error.category()) && wait < left => wait *= 2,
                 initialised => return Ok(initialised?),
             }
         }
-        Ok(attempt(timeout)??)
     }
 
     /// Makes a producer; no request yet.
@@ -155,7 +164,8 @@ impl TransactionalProducer {
 
     /// Makes a call that has a time-out, and does not trust it: librdkafka may wait for an answer that a broker which
     /// went away never gave, for as long as that connection lasts. Then the call is left to itself, on its own thread, and
-    /// the producer is lost.
+    /// the producer is lost. So it is as soon as a connection breaks that had a request of the transaction under way: the
+    /// call might still succeed, but the producer would be [in doubt](Self::in_doubt) all the same.
     fn watched(
         &self,
         what: &str,
@@ -174,16 +184,35 @@ impl TransactionalProducer {
                 // Nobody waits any more after the time-out.
                 let _ = sender.send(result);
             });
-        let given_up = |why: &str| {
-            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
-            Error::new(attempted.clone(), code, why)
-        };
-        match spawned {
-            Ok(_) => answer
-                .recv_timeout(timeout + GRACE)
-                .unwrap_or_else(|_| Err(given_up("no answer; the producer is given up"))),
-            Err(error) => Err(given_up(&format!("no thread: {error}"))),
+        let given_up = |code, why: &str| Err(Error::new(attempted.clone(), code, why));
+        if let Err(error) = spawned {
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FAIL;
+            return given_up(code, &format!("no thread: {error}"));
         }
+        let deadline = Instant::now() + timeout + GRACE;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if self.is_broken() => {
+                    return given_up(
+                        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TRANSPORT,
+                        "a connection broke with a request under way; the producer is given up",
+                    );
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return given_up(
+                        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT,
+                        "no answer; the producer is given up",
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether a connection broke that had a request of a transaction under way.
+    fn is_broken(&self) -> bool {
+        self.client.notes.broken.load(Ordering::Acquire)
     }
 
     fn init_transactions(&self, timeout: Duration) -> Result<(), Error> {
@@ -451,7 +480,9 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
         match code {
             NO_ERROR => return Ok(()),
             // The queue is bounded on purpose: wait until the broker has taken some.
-            code if Code::from(code) == Code::QueueFull => client.poll(10),
+            code if Code::from(code) == Code::QueueFull && !client.notes.broken.load(Ordering::Acquire) => {
+                client.poll(10);
+            }
             code => {
                 return Err(Error::from_code(
                     format!("send to {}/{}", topic.name, record.partition),
