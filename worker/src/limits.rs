@@ -73,7 +73,7 @@ impl Limits {
                 seconds(ahead),
                 seconds(self.after_ms)
             ))
-        } else if ahead < self.before_ms.saturating_neg() {
+        } else if ahead.saturating_neg() > self.before_ms {
             Some(format!(
                 "the result's timestamp {timestamp} is {} s before this machine's clock, the topic takes {} s (message.timestamp.before.max.ms)",
                 seconds(ahead.saturating_neg()),

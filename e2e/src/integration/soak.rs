@@ -177,13 +177,13 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
                 }
             }
             14..17 if other > 0 => {
-                signal(app.pid(other)?, libc::SIGKILL)?;
+                signal(pid(app, other)?, libc::SIGKILL)?;
                 figures.kills += 1;
                 settle(app, workers)?;
             }
             17 => {
                 let worker = u32::try_from(random.below(u64::from(workers)))?;
-                let (pid, until) = (app.pid(worker)?, Instant::now() + SECONDS(1 + random.below(14)));
+                let (pid, until) = (pid(app, worker)?, Instant::now() + SECONDS(1 + random.below(14)));
                 signal(pid, libc::SIGSTOP)?;
                 while Instant::now() < until {
                     wait::pause();
@@ -193,7 +193,7 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
                 settle(app, workers)?;
             }
             18 if other > 0 => {
-                signal(app.pid(other)?, libc::SIGTERM)?;
+                signal(pid(app, other)?, libc::SIGTERM)?;
                 figures.ends += 1;
                 settle(app, workers)?;
             }
@@ -219,6 +219,13 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
     Ok(figures)
 }
 
+/// The process of a worker, which may be starting.
+fn pid(app: &App, worker: u32) -> Result<u32> {
+    wait::until(&format!("worker {worker} to answer"), SECONDS(60), || {
+        app.pid(worker).map(Ok).map_err(|error| format!("{error:#}"))
+    })
+}
+
 /// Waits until every worker runs again.
 fn settle(app: &mut App, workers: u32) -> Result<()> {
     // The supervisor notices a death within a moment; until then the dead one's address leads nowhere.
@@ -228,7 +235,7 @@ fn settle(app: &mut App, workers: u32) -> Result<()> {
 impl Figures {
     /// Notes what worker 0 takes.
     fn look(&mut self, app: &App) -> Result<()> {
-        let pid = app.pid(0)?;
+        let pid = pid(app, 0)?;
         let entries = |name: &str| -> Result<u64> {
             Ok(u64::try_from(
                 std::fs::read_dir(format!("/proc/{pid}/{name}"))?.count(),
