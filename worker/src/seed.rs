@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka::Capacity;
 use protocol::{ApplicationId, Owner, Phase, Positions, TaskId};
@@ -23,6 +24,9 @@ pub(crate) struct KnownTopic {
     pub(crate) partitions: i32,
     pub(crate) limits: Limits,
 }
+
+/// Longest time that records wait for others, in milliseconds (Kafka Streams' `linger.ms`).
+const MOST_LINGER_MS: u32 = 100;
 
 /// The topology with the names and sizes that its topics have in Kafka.
 #[derive(Clone)]
@@ -69,7 +73,10 @@ pub(crate) struct ChangelogOutline {
 
 impl Outline {
     /// What producers may send at once: batches that every topic takes, records that the most generous one takes.
-    pub(crate) fn capacity(&self, queue_kib: u32) -> Capacity {
+    ///
+    /// Nobody reads a record before its transaction is committed, which flushes: until half of that time it may wait for
+    /// others, since each batch costs the broker a request.
+    pub(crate) fn capacity(&self, queue_kib: u32, commit_interval: Duration) -> Capacity {
         let sizes = self.topics.values().map(|topic| topic.limits.batch_bytes());
         let bytes =
             |size: Option<usize>, usual| size.map_or(usual, |size| u32::try_from(size).unwrap_or(usual));
@@ -78,6 +85,8 @@ impl Outline {
             queue_kib,
             batch_bytes: bytes(sizes.clone().min(), usual.batch_bytes).min(usual.batch_bytes),
             record_bytes: bytes(sizes.max(), usual.record_bytes),
+            linger_ms: u32::try_from(commit_interval.as_millis() / 2)
+                .map_or(MOST_LINGER_MS, |half| half.min(MOST_LINGER_MS)),
         }
     }
 

@@ -94,7 +94,7 @@ impl Worker {
             topics: self.topics()?,
             cached_bytes: self.budget.cached,
         };
-        let capacity = outline.capacity(self.queue_kib());
+        let capacity = outline.capacity(self.queue_kib(), self.commit_interval());
         let (token, producers) = match self.acquire(control, capacity)? {
             Ok(granted) => granted,
             Err(superseded) => return Ok(SessionEnd::Superseded(superseded)),
@@ -140,13 +140,13 @@ impl Worker {
                     Guarantee::ExactlyOnceV2 => None,
                     Guarantee::AtLeastOnce => Some(PlainProducer::new(
                         &self.settings,
-                        outline.capacity(self.queue_kib()),
+                        outline.capacity(self.queue_kib(), self.commit_interval()),
                     )?),
                 };
                 Ok(StreamThread {
                     application_id: self.config.application_id.0.clone(),
                     staged_bytes: usize::try_from(self.budget.staged).unwrap_or(usize::MAX),
-                    commit_interval: Duration::from_millis(self.config.commit_interval_ms),
+                    commit_interval: self.commit_interval(),
                     refresh_offsets: self.refresh_offsets,
                     consumer: self.consumer(Isolation::ReadCommitted, prefetch_kib)?,
                     all: Arc::clone(&all),
@@ -293,6 +293,10 @@ impl Worker {
                 .map(|handle| handle.join().unwrap_or_else(|_| Err(panicked())))
                 .collect()
         })
+    }
+
+    fn commit_interval(&self) -> Duration {
+        Duration::from_millis(self.config.commit_interval_ms)
     }
 
     fn queue_kib(&self) -> u32 {

@@ -43,6 +43,8 @@ struct Changelog {
 pub(crate) struct SendTargets<'a> {
     pub(crate) producer: &'a TransactionalProducer,
     pub(crate) plain: Option<&'a PlainProducer>,
+    /// This machine's clock, a moment ago.
+    pub(crate) now_ms: i64,
 }
 
 /// A task.
@@ -214,7 +216,7 @@ impl StreamTask {
             targets,
             sinks: &self.parts.sinks,
             source_partition: message.partition(),
-            now_ms: kafka::now_ms(),
+            now_ms: targets.now_ms,
             sent: 0,
             failed: None,
         };

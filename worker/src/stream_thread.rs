@@ -178,6 +178,7 @@ impl StreamThread {
             return Ok(0);
         };
         task.fill(BATCH)?;
+        let now_ms = kafka::now_ms();
         let mut events = 0;
         while let Some(event) = task.events.pop_front() {
             events += 1;
@@ -193,6 +194,7 @@ impl StreamThread {
                     let targets = SendTargets {
                         producer: &self.producer,
                         plain: self.plain.as_ref(),
+                        now_ms,
                     };
                     match task.process(&message, &targets)? {
                         Some(Processed::Done) => {}

@@ -16,11 +16,7 @@ use crate::{Category, ConfigError, Error, Settings};
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
 /// Common to both producers.
-const PRODUCER: [(&str, &str); 3] = [
-    ("enable.idempotence", "true"),
-    ("linger.ms", "5"),
-    ("batch.num.messages", "10000"),
-];
+const PRODUCER: [(&str, &str); 2] = [("enable.idempotence", "true"), ("batch.num.messages", "10000")];
 /// The brokers' default of `message.max.bytes` is a little more.
 const MESSAGE_BYTES: u32 = 1_000_000;
 
@@ -33,6 +29,8 @@ pub struct Capacity {
     pub batch_bytes: u32,
     /// Largest record: the largest `max.message.bytes` of the topics. The caller keeps to that of each topic.
     pub record_bytes: u32,
+    /// How long a record may wait for others of its partition, in milliseconds (`linger.ms`). A flush does not wait.
+    pub linger_ms: u32,
 }
 
 impl Default for Capacity {
@@ -41,6 +39,7 @@ impl Default for Capacity {
             queue_kib: 4 * 1024,
             batch_bytes: MESSAGE_BYTES,
             record_bytes: MESSAGE_BYTES,
+            linger_ms: 5,
         }
     }
 }
@@ -408,10 +407,12 @@ fn client(settings: &Settings, own: &[(&str, &str)], capacity: Capacity) -> Resu
         queue_kib,
         batch_bytes,
         record_bytes,
+        linger_ms,
     } = capacity;
     let bounds = [
         ("queue.buffering.max.kbytes", queue_kib),
         ("queue.buffering.max.messages", records_in(queue_kib)),
+        ("linger.ms", linger_ms),
         ("batch.size", batch_bytes),
         ("message.max.bytes", record_bytes.max(1_000)),
     ]
