@@ -7,8 +7,8 @@ use protocol::ChangelogPosition;
 use crate::restore::RestoreError;
 use crate::store::{FlushWait, TaskDb};
 
-/// Records applied to the store at once.
-const BATCH: usize = 2_000;
+/// Records applied to the store at once: of each key the last one, in the order of keys, which a memtable takes faster.
+const BATCH: usize = 10_000;
 
 /// A changelog to read.
 pub(crate) struct Tail {
@@ -106,20 +106,26 @@ impl Follower {
 
     fn apply(&mut self, at: usize) -> Result<u64, RestoreError> {
         let Read { tail, at_end, .. } = &mut self.reads[at];
-        let mut records = 0;
-        let mut batch = self.db.batch();
+        let mut records = Vec::with_capacity(self.events.len());
         for event in &self.events {
             match event {
                 Event::Record(message) => {
                     tail.at.offset = message.offset() + 1;
                     *at_end = false;
-                    batch.change(tail.store, message.key().unwrap_or_default(), message.value());
-                    records += 1;
+                    records.push((message.key().unwrap_or_default(), message.value()));
                 }
                 Event::EndOfPartition { offset, .. } => {
                     tail.at.offset = *offset;
                     *at_end = true;
                 }
+            }
+        }
+        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        records.sort_by_key(|(key, _)| *key);
+        let mut batch = self.db.batch();
+        for same in records.chunk_by(|one, other| one.0 == other.0) {
+            if let Some((key, value)) = same.last() {
+                batch.change(tail.store, key, *value);
             }
         }
         let mut positions = self.db.positions.clone();
@@ -132,7 +138,7 @@ impl Follower {
         positions.changelogs.insert(tail.name.clone(), position);
         batch.apply(&positions)?;
         self.db.positions = positions;
-        Ok(records)
+        Ok(count)
     }
 
     /// A changelog that was not read to its target. Only an end at or after it counts: the end fires at the last stable

@@ -14,7 +14,7 @@ use protocol::{Fetched, MemoryBudget, Owner, Phase, Positions, TaskId, TaskState
 
 use crate::follower::Follower;
 use crate::recovery::{Recovered, recover};
-use crate::restore::{RestoreError, Restorer};
+use crate::restore::{ChangelogReader, RestoreError, Restorer};
 use crate::seed::{Outline, Seed};
 use crate::session_end::SessionEnd;
 use crate::shared::{Shared, TaskShared, lock};
@@ -30,6 +30,8 @@ pub(crate) struct Preparer<'a> {
     pub(crate) cluster_id: String,
     pub(crate) settings: &'a Settings,
     pub(crate) admin: &'a Admin,
+    /// Sees high watermarks.
+    pub(crate) all: &'a Consumer,
     pub(crate) state_dir: &'a Path,
     pub(crate) memory: &'a StoreMemory,
     pub(crate) budget: &'a MemoryBudget,
@@ -88,6 +90,7 @@ impl Preparer<'_> {
             cluster_id: &self.cluster_id,
             settings: self.settings,
             admin: self.admin,
+            all: self.all,
             state_dir: self.state_dir,
             memory: self.memory,
             prefetch_kib: self.budget.prefetch_kib(Fetched::Restores, self.threads),
@@ -111,14 +114,14 @@ impl Preparer<'_> {
         let started = Instant::now();
         let (stateful, stateless): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|(id, _)| self.has_stores(id));
-        let one = |(id, order): (TaskId, Order)| {
+        let one = |reader: &mut Option<ChangelogReader>, (id, order): (TaskId, Order)| {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 let positions = recovered.get(&id).map(Recovered::positions);
-                self.seed(order, positions)
+                self.seed(order, positions, reader)
             }));
             report(&id, outcome.unwrap_or_else(|_| Err(panicked())));
         };
-        stateless.into_iter().for_each(one);
+        stateless.into_iter().for_each(|task| one(&mut None, task));
         if stateful.is_empty() {
             return;
         }
@@ -127,13 +130,21 @@ impl Preparer<'_> {
         let next = || lock(&queue).next();
         std::thread::scope(|scope| {
             for _ in 0..self.threads.clamp(1, stores) {
-                scope.spawn(|| std::iter::from_fn(next).for_each(one));
+                scope.spawn(|| {
+                    let mut reader = None;
+                    std::iter::from_fn(next).for_each(|task| one(&mut reader, task));
+                });
             }
         });
         tracing::info!(stores, elapsed = ?started.elapsed(), "stores restored");
     }
 
-    fn seed(&self, order: Order, positions: Option<&Positions>) -> Result<Seed, SessionEnd> {
+    fn seed(
+        &self,
+        order: Order,
+        positions: Option<&Positions>,
+        reader: &mut Option<ChangelogReader>,
+    ) -> Result<Seed, SessionEnd> {
         let Order { task, owner, copy } = order;
         let (_, sub) = self.outline.sub_topology(&task.id)?;
         // What is recovered is what was asked for.
@@ -143,25 +154,26 @@ impl Preparer<'_> {
         } else {
             // A sender that is gone had none.
             let copy = copy.and_then(|copy| copy.recv().ok().flatten());
-            Some(self.restorer().restore(sub, positions, &task, copy)?)
+            let restorer = self.restorer();
+            let used = match reader.take() {
+                Some(reader) => reader,
+                None => restorer.reader()?,
+            };
+            let db = restorer.restore(sub, positions, &task, copy, &used)?;
+            *reader = Some(used);
+            Some(db)
         };
         self.outline.seed(&task, positions, owner, db)
     }
 
     fn recover(&self, batch: &BTreeMap<TaskId, Order>) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {
         let application = &self.outline.application;
-        let consumer =
-            |isolation, prefetch_kib| Consumer::new(self.settings, &application.0, isolation, prefetch_kib);
+        let committed = Consumer::new(self.settings, &application.0, Isolation::ReadCommitted, 1024)?;
         let owners = batch
             .iter()
             .map(|(id, order)| (id.clone(), order.owner))
             .collect();
-        Ok(recover(
-            self.outline,
-            &owners,
-            &consumer(Isolation::ReadCommitted, 1024)?,
-            &consumer(Isolation::ReadUncommitted, 64)?,
-        )?)
+        Ok(recover(self.outline, &owners, &committed, self.all)?)
     }
 }
 

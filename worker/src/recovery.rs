@@ -2,6 +2,7 @@
 //! start vector of tasks that have never committed.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use control::{OPEN_TRANSACTION, PositionsError, last_positions};
 use kafka::{Category, Consumer};
@@ -127,6 +128,7 @@ pub(crate) fn recover(
     let Outline {
         application, plan, ..
     } = outline;
+    let began = Instant::now();
     let planned: Vec<_> = tasks
         .keys()
         .filter_map(|task| {
@@ -150,7 +152,9 @@ pub(crate) fn recover(
             error.into()
         }
     })?;
+    tracing::debug!(after = ?began.elapsed(), "recovery: mirror read");
     let mut last = last_positions(application, tasks, committed, all)?;
+    tracing::debug!(after = ?began.elapsed(), "recovery: positions read");
     let mut recovered = BTreeMap::new();
     for ((task, sub, topic), mirror) in planned.iter().zip(mirror) {
         let (low, high) = all.watermarks(topic, task.partition, REQUEST_TIMEOUT)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, Consumer, Isolation, Settings, Start};
+use kafka::{Admin, Consumer, Isolation, Settings, Start, Wakeup};
 use protocol::{ApplicationId, CannotContinue, Positions, TaskState};
 use topology::plan::SubTopology;
 
@@ -73,6 +73,8 @@ pub(crate) struct Restorer<'a> {
     pub(crate) cluster_id: &'a str,
     pub(crate) settings: &'a Settings,
     pub(crate) admin: &'a Admin,
+    /// Sees high watermarks.
+    pub(crate) all: &'a Consumer,
     pub(crate) state_dir: &'a Path,
     pub(crate) memory: &'a StoreMemory,
     /// What is fetched ahead per changelog partition.
@@ -80,15 +82,36 @@ pub(crate) struct Restorer<'a> {
     pub(crate) shared: &'a Shared,
 }
 
+/// Reads changelogs, of one store after the other: a consumer takes a while to make and to connect.
+pub(crate) struct ChangelogReader {
+    consumer: Consumer,
+    wakeup: Wakeup,
+}
+
 impl Restorer<'_> {
+    /// A reader for [`Self::restore`].
+    pub(crate) fn reader(&self) -> Result<ChangelogReader, RestoreError> {
+        let (group, committed) = (&self.application.0, Isolation::ReadCommitted);
+        let wakeup = Wakeup::new().map_err(|error| StoreError::Io {
+            path: self.state_dir.into(),
+            error,
+        })?;
+        Ok(ChangelogReader {
+            consumer: Consumer::new(self.settings, group, committed, self.prefetch_kib)?,
+            wakeup,
+        })
+    }
+
     /// Opens the task's store, unless a copy of it is open, and reads the tail of its changelogs up to high watermarks
-    /// taken now, after the acquisition: nobody but this process can write them any more.
+    /// taken now, after the acquisition: nobody but this process can write them any more. After an error the reader must not
+    /// be used again.
     pub(crate) fn restore(
         &self,
         sub_topology: &SubTopology,
         positions: &Positions,
         task: &TaskShared,
         copy: Option<TaskDb>,
+        reader: &ChangelogReader,
     ) -> Result<TaskDb, RestoreError> {
         task.set_state(TaskState::Restoring);
         let db = match copy {
@@ -111,7 +134,7 @@ impl Restorer<'_> {
         // What is below the targets is contained then, whenever it was read.
         let as_of_ms = kafka::now_ms();
         let (db, tails) = self.tails(sub_topology, db, task)?;
-        let mut db = self.read(db, tails, task)?;
+        let mut db = self.read(db, tails, task, reader)?;
         db.positions.task = Some(positions.clone());
         db.positions.as_of_ms = as_of_ms;
         db.batch().apply(&db.positions)?;
@@ -187,13 +210,12 @@ impl Restorer<'_> {
         db: &mut TaskDb,
         partition: i32,
     ) -> Result<Result<Vec<Tail>, CannotContinue>, RestoreError> {
-        let all = Consumer::new(self.settings, &self.application.0, Isolation::ReadUncommitted, 64)?;
         let mut tails = Vec::new();
         for (store, spec) in sub_topology.stores.iter().enumerate() {
             let topic = spec.changelog.resolve(&self.application.0);
             let found = self.admin.topic(&topic, REQUEST_TIMEOUT)?;
             let topic_id = found.ok_or_else(|| RestoreError::Missing(topic.clone()))?.id;
-            let (low, target) = all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
+            let (low, target) = self.all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
             let resumed = db
                 .positions
                 .resume(&spec.name, &topic_id, (low, target), kafka::now_ms());
@@ -216,23 +238,20 @@ impl Restorer<'_> {
         Ok(Ok(tails))
     }
 
-    fn read(&self, mut db: TaskDb, tails: Vec<Tail>, task: &TaskShared) -> Result<TaskDb, RestoreError> {
+    fn read(
+        &self,
+        mut db: TaskDb,
+        tails: Vec<Tail>,
+        task: &TaskShared,
+        reader: &ChangelogReader,
+    ) -> Result<TaskDb, RestoreError> {
         let (behind, there): (Vec<_>, Vec<_>) = tails.into_iter().partition(Tail::is_behind);
         there.into_iter().for_each(|tail| tail.note(&mut db));
         if behind.is_empty() {
             return Ok(db);
         }
-        let consumer = Consumer::new(
-            self.settings,
-            &self.application.0,
-            Isolation::ReadCommitted,
-            self.prefetch_kib,
-        )?;
-        let wakeup = kafka::Wakeup::new().map_err(|error| StoreError::Io {
-            path: self.state_dir.into(),
-            error,
-        })?;
-        let mut follower = Follower::new(db, behind, &consumer, &wakeup)?;
+        let ChangelogReader { consumer, wakeup } = reader;
+        let mut follower = Follower::new(db, behind, consumer, wakeup)?;
         task.restore_remaining
             .store(follower.remaining(), Ordering::Relaxed);
         let mut moved = Instant::now();
@@ -261,6 +280,6 @@ impl Restorer<'_> {
             add(&self.shared.counters.restored_records, step.records);
             failpoint::reach(Point::DuringRestore, || ());
         }
-        follower.close(&consumer)
+        follower.close(consumer)
     }
 }

@@ -100,11 +100,13 @@ impl Worker {
             Err(superseded) => return Ok(SessionEnd::Superseded(superseded)),
         };
         self.shared.set_tasks(Vec::new());
+        let all = Arc::new(self.consumer(Isolation::ReadUncommitted, 64)?);
         let preparer = Preparer {
             outline: &outline,
             cluster_id: control.cluster_id().to_owned(),
             settings: &self.settings,
             admin: &self.admin,
+            all: &all,
             state_dir: &self.state_dir,
             memory: &self.memory,
             budget: &self.budget,
@@ -117,7 +119,7 @@ impl Worker {
                 control,
                 token,
                 outline: &outline,
-                crew: self.crew(producers, &outline)?,
+                crew: self.crew(producers, &outline, &all)?,
                 preparation: Preparation::new(scope, &preparer),
                 standbys: Standbys::new(scope, &preparer),
                 unanswered: None,
@@ -130,9 +132,13 @@ impl Worker {
         })
     }
 
-    fn crew(&self, producers: Vec<TransactionalProducer>, outline: &Outline) -> Result<Crew, SessionEnd> {
+    fn crew(
+        &self,
+        producers: Vec<TransactionalProducer>,
+        outline: &Outline,
+        all: &Arc<Consumer>,
+    ) -> Result<Crew, SessionEnd> {
         let prefetch_kib = self.budget.prefetch_kib(Fetched::Inputs, outline.inputs());
-        let all = Arc::new(self.consumer(Isolation::ReadUncommitted, 64)?);
         let mut crew = Crew::new();
         for producer in producers {
             crew.hire(|post| {
@@ -149,7 +155,7 @@ impl Worker {
                     commit_interval: self.commit_interval(),
                     refresh_offsets: self.refresh_offsets,
                     consumer: self.consumer(Isolation::ReadCommitted, prefetch_kib)?,
-                    all: Arc::clone(&all),
+                    all: Arc::clone(all),
                     positions_topic: producer.topic(&self.config.application_id.positions_topic())?,
                     producer,
                     plain,
@@ -243,7 +249,9 @@ impl Worker {
             threads,
         });
         let mut producers = Vec::new();
+        let began = Instant::now();
         loop {
+            tracing::debug!(action = ?acquire.action(), after = ?began.elapsed(), "acquire");
             let outcome = match acquire.action() {
                 Action::Append(record) => Outcome::Appended(control.append(&record)?),
                 Action::ReadThrough(offset) => Outcome::Read(control.read_through(offset)?),

@@ -297,7 +297,8 @@ impl Appender {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(settings: &Settings, application: &ApplicationId) -> Result<Self, Error> {
-        let producer = PlainProducer::new(settings, Capacity::default())?;
+        // Repeated records change nothing: the simulation repeats and delays them.
+        let producer = PlainProducer::of_single_records(settings)?;
         let topic = producer.topic(&application.control_topic())?;
         Ok(Self { producer, topic })
     }

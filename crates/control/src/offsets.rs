@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kafka::{Admin, Capacity, Consumer, Isolation, PlainProducer, Settings};
+use kafka::{Admin, Consumer, Isolation, PlainProducer, Settings};
 use protocol::{ApplicationId, InputPosition, MirrorMismatch, Owner, Positions, TaskId, World, check_mirror};
 use serde::Serialize;
 
@@ -225,7 +225,7 @@ impl<'a> Offsets<'a> {
             )
         });
         let mut positions = self.positions()?;
-        let producer = PlainProducer::new(self.settings, Capacity::default())?;
+        let producer = PlainProducer::of_single_records(self.settings)?;
         let topic = producer.topic(&self.application.positions_topic())?;
         for input in &lost {
             let (Some(owner), Some(next)) = (self.owners.get(&input.task), positions.get_mut(&input.task))

@@ -39,6 +39,7 @@ impl ConfigError {
 /// Kafka's numbers of the requests that change a transaction: Produce, AddPartitionsToTxn, AddOffsetsToTxn, EndTxn,
 /// TxnOffsetCommit.
 const TRANSACTIONAL: [i16; 5] = [0, 24, 25, 26, 28];
+const INIT_PRODUCER_ID: i16 = 22;
 /// The interceptors' name.
 const NAME: &CStr = c"streamapp";
 
@@ -48,6 +49,8 @@ pub(crate) struct Notes {
     /// Requests that change a transaction, were sent, and have no answer. One whose connection broke, or whose answer was
     /// too late, stays here for good: it may still reach the broker.
     pub(crate) unanswered: AtomicI64,
+    /// Answers to `InitProducerId`, whatever they say.
+    pub(crate) init_answers: AtomicU64,
     /// A connection broke that had such requests under way.
     pub(crate) broken: AtomicBool,
     /// Records that the broker did not take, ever.
@@ -269,6 +272,14 @@ unsafe extern "C" fn on_received(
 ) -> sys::rd_kafka_resp_err_t {
     // It is called for requests that are given up, too: then there is no answer that has a size. For an answer that another
     // thread handles it is called again, there.
+    if size > 0 && api == INIT_PRODUCER_ID {
+        // SAFETY: the opaque is the Notes of a live Client.
+        unsafe {
+            (*opaque.cast::<Notes>())
+                .init_answers
+                .fetch_add(1, Ordering::AcqRel)
+        };
+    }
     if size > 0 && SENDS.get() && TRANSACTIONAL.contains(&api) {
         UNANSWERED.set(UNANSWERED.get() - 1);
         // SAFETY: the opaque is the Notes of a live Client.

@@ -1,10 +1,11 @@
 //! The assigned consumer: partitions are assigned, never subscribed, so there is no group membership.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_void};
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -14,6 +15,9 @@ use crate::client::{Client, Kind, records_in};
 use crate::{ConfigError, Error, Settings};
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// How long to wait for the leaders of a topic.
+const LEADERS: Duration = Duration::from_secs(1);
 
 /// Which records a consumer sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Start {
 /// An assigned consumer.
 pub struct Consumer {
     client: Arc<Client>,
+    /// Topics whose leaders it has asked for.
+    known: Mutex<BTreeSet<String>>,
 }
 
 /// What a poll brings.
@@ -95,7 +101,33 @@ impl Consumer {
         let client = Arc::new(Client::new(Kind::Consumer, settings, &own)?);
         // SAFETY: the handle is live; events then arrive through rd_kafka_consumer_poll.
         unsafe { sys::rd_kafka_poll_set_consumer(client.raw()) };
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            known: Mutex::default(),
+        })
+    }
+
+    /// Asks for a topic's leaders, once. Left to itself, librdkafka looks once a second for assigned partitions without one.
+    fn learn(&self, topic: &str) -> Result<(), Error> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.insert(topic.to_owned()) {
+            return Ok(());
+        }
+        let name = c_string(topic, &|| format!("ask for the leaders of {topic}"))?;
+        // SAFETY: handle and name are live; topic and answer are ours and destroyed once.
+        unsafe {
+            let raw = sys::rd_kafka_topic_new(self.client.raw(), name.as_ptr(), std::ptr::null_mut());
+            if raw.is_null() {
+                return Ok(()); // assigning it says why
+            }
+            let mut answer = std::ptr::null();
+            let code = sys::rd_kafka_metadata(self.client.raw(), 0, raw, &raw mut answer, millis(LEADERS));
+            sys::rd_kafka_topic_destroy(raw);
+            if code == NO_ERROR {
+                sys::rd_kafka_metadata_destroy(answer);
+            }
+        }
+        Ok(())
     }
 
     /// Takes the partition's records out of [`Self::poll`] into a queue of its own. Before [`Self::assign`] or [`Self::add`].
@@ -125,6 +157,9 @@ impl Consumer {
     /// # Errors
     /// When librdkafka refuses the list.
     pub fn assign(&self, starts: &[Start]) -> Result<(), Error> {
+        for start in starts {
+            self.learn(&start.topic)?;
+        }
         let attempted = || format!("assign {} partitions", starts.len());
         let list = PartitionList::new(
             starts
@@ -144,6 +179,7 @@ impl Consumer {
     /// # Errors
     /// When librdkafka refuses the partition, such as one that is assigned already.
     pub fn add(&self, start: &Start) -> Result<(), Error> {
+        self.learn(&start.topic)?;
         let attempted = || format!("assign {}/{}", start.topic, start.partition);
         let one = [(start.topic.as_str(), start.partition, start.offset)];
         let list = PartitionList::new(one.into_iter(), &attempted)?;

@@ -46,8 +46,8 @@ impl Default for Capacity {
 
 /// How much later than its time-out a call may come back.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long the first attempt to initialise an id takes; each other takes twice as long as the one before.
-const SOON: Duration = Duration::from_millis(250);
+/// How long a producer that initialises its id waits before it looks whether it was told to ask again.
+const SOON: Duration = Duration::from_millis(100);
 /// How often a call that waits for an answer looks after its connections.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long an abort may take.
@@ -120,10 +120,6 @@ impl TransactionalProducer {
         capacity: Capacity,
         timeout: Duration,
     ) -> Result<Self, E> {
-        let attempt = |timeout| -> Result<Result<Self, Error>, ConfigError> {
-            let producer = Self::new(settings, transactional_id, transaction_timeout, capacity)?;
-            Ok(producer.init_transactions(timeout).map(|()| producer))
-        };
         // Not one that was fenced meanwhile: whoever did that may speak for the ordinal now.
         let again = [
             Category::Timeout,
@@ -131,13 +127,23 @@ impl TransactionalProducer {
             Category::Transaction,
         ];
         let deadline = Instant::now() + timeout;
-        let mut wait = SOON;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match attempt(wait.min(left))? {
-                Err(error) if again.contains(&error.category()) && wait < left => wait *= 2,
-                initialised => return Ok(initialised?),
-            }
+            let producer = Self::new(settings, transactional_id, transaction_timeout, capacity)?;
+            // Each call goes on with what the one before has begun.
+            let error = loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let answers = &producer.client.notes.init_answers;
+                match producer.init_transactions(left.min(SOON)) {
+                    Ok(()) => return Ok(producer),
+                    Err(error) if left <= SOON || !again.contains(&error.category()) => {
+                        return Err(error.into());
+                    }
+                    Err(error)
+                        if error.category() == Category::Timeout && answers.load(Ordering::Acquire) == 0 => {}
+                    Err(error) => break error,
+                }
+            };
+            tracing::debug!(%error, "asked again by a new producer");
         }
     }
 
@@ -319,7 +325,7 @@ impl TransactionalProducer {
     }
 }
 
-/// A producer without transactions, idempotent, acknowledged by all replicas.
+/// A producer without transactions, acknowledged by all replicas.
 pub struct PlainProducer {
     client: Arc<Client>,
 }
@@ -332,6 +338,18 @@ impl PlainProducer {
     pub fn new(settings: &Settings, capacity: Capacity) -> Result<Self, ConfigError> {
         Ok(Self {
             client: client(settings, &[], capacity)?,
+        })
+    }
+
+    /// A producer of single records, one after the other, that may be written twice: librdkafka needs half a second for the
+    /// id that would prevent it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when librdkafka refuses a property.
+    pub fn of_single_records(settings: &Settings) -> Result<Self, ConfigError> {
+        let own = [("enable.idempotence", "false"), ("acks", "all")];
+        Ok(Self {
+            client: client(settings, &own, Capacity::default())?,
         })
     }
 
