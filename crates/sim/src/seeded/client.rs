@@ -317,12 +317,14 @@ impl ControlLog {
         }
     }
 
-    /// Appends a record of a worker. Without an answer it may lie in the log all the same.
+    /// Appends a record of a worker. Without an answer it may lie in the log all the same; and the client may have asked
+    /// again, so that it comes twice, the second time late.
     pub(crate) async fn append(&self, record: &Control) -> Result<i64, NoAnswer> {
         let record = control(record);
         let appended = self.sim.call_once(|broker| broker.append_control(record.clone()));
         let answer = appended.await;
-        if answer.is_err() && self.sim.once_in(3) {
+        let odds = if answer.is_err() { 3 } else { 10 };
+        if self.sim.faults.get() && self.sim.once_in(odds) {
             self.sim.broker.borrow_mut().late_control(record);
         }
         answer?.ok_or(NoAnswer)
