@@ -286,6 +286,10 @@ impl Supervisor<'_> {
                 return Ok(());
             };
             let have = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+            // A worker that drains still has the directory of its ordinal.
+            if to > have && !self.leaving.is_empty() {
+                return Ok(());
+            }
             for ordinal in have..to {
                 self.workers.push((self.hire)(ordinal)?);
             }

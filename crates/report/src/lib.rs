@@ -11,6 +11,8 @@ pub struct Report {
     name: &'static str,
     seed: u64,
     started: u64,
+    /// What was checked out then: the tree may move on while a long proof runs.
+    commit: String,
 }
 
 fn now() -> u64 {
@@ -23,10 +25,17 @@ impl Report {
     /// Begins; the time counts from here.
     #[must_use]
     pub fn begin(name: &'static str, seed: u64) -> Self {
+        let commit = Command::new("git")
+            .args(["rev-parse", "--short", "HEAD"])
+            .output();
+        let commit = commit
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .unwrap_or_default();
         Self {
             name,
             seed,
             started: now(),
+            commit,
         }
     }
 
@@ -35,16 +44,10 @@ impl Report {
     /// # Errors
     /// When the file cannot be written.
     pub fn end(&self, passed: bool, figures: &impl Serialize) -> std::io::Result<()> {
-        let commit = Command::new("git")
-            .args(["rev-parse", "--short", "HEAD"])
-            .output();
-        let commit = commit
-            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-            .unwrap_or_default();
         let document = serde_json::json!({
             "name": self.name,
             "passed": passed,
-            "commit": commit,
+            "commit": self.commit,
             "command": std::env::args().collect::<Vec<_>>().join(" "),
             "seed": self.seed,
             "started": self.started,

@@ -54,6 +54,8 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
             ));
         }
     }
+    let name = "handover-down-and-up-at-once";
+    tests.push((name.to_owned(), Box::new(move || down_and_up(args, name))));
     let name = "handover-log-shortened";
     tests.push((name.to_owned(), Box::new(move || shortened(args, name))));
     let name = "handover-stopped-owner";
@@ -145,6 +147,40 @@ fn up_and_down(args: &Integration, name: &str, guarantee: Guarantee) -> Result<C
             "worker {worker} wiped a store: {status}"
         );
     }
+    ensure!(app.events("died") == 0, "a worker died: {}", app.words());
+    app.drain()?;
+    let counted = scene.check(ORDERS, 0)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// A worker is wanted again while its predecessor, which has given its tasks up, still drains.
+fn down_and_up(args: &Integration, name: &str) -> Result<Counted> {
+    const ORDERS: u64 = 6_000;
+    let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let mut launch = scene.launch();
+    launch.workers = 2;
+    let mut app = launch.start()?;
+    app.wait_running(2, SECONDS(60))?;
+    scene.orders_beside(0, ORDERS, RATE, || {
+        let leaving = app.pid(1)?;
+        scale(&scene, &app, 1)?;
+        // It stands still while it drains, unless it was faster.
+        let _ = signal(leaving, libc::SIGSTOP);
+        std::thread::scope(|threads| {
+            let again = threads.spawn(|| scale(&scene, &app, 2));
+            let until = Instant::now() + SECONDS(2);
+            while Instant::now() < until && !again.is_finished() {
+                wait::pause();
+            }
+            let _ = signal(leaving, libc::SIGCONT);
+            again
+                .join()
+                .map_err(|_| anyhow::anyhow!("streamapp scale panicked"))?
+        })?;
+        wait_spread(&app, &[6, 6])
+    })?;
+    scene.wait_drained(SECONDS(60))?;
     ensure!(app.events("died") == 0, "a worker died: {}", app.words());
     app.drain()?;
     let counted = scene.check(ORDERS, 0)?;

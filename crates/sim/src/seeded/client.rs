@@ -27,6 +27,9 @@ pub(crate) struct Sim {
     pub(crate) figures: RefCell<Figures>,
     /// Whether requests get lost.
     pub(crate) faults: Cell<bool>,
+    /// Whether control records that were answered may come again, late. Not in every run: late requests are delivered one
+    /// at a time, and these would crowd the others out.
+    pub(crate) repeats_control: bool,
     /// What a process has found that must never be.
     pub(crate) broken: RefCell<Option<String>>,
 }
@@ -323,8 +326,11 @@ impl ControlLog {
         let record = control(record);
         let appended = self.sim.call_once(|broker| broker.append_control(record.clone()));
         let answer = appended.await;
-        let odds = if answer.is_err() { 3 } else { 10 };
-        if self.sim.faults.get() && self.sim.once_in(odds) {
+        let again = match answer {
+            Ok(_) => self.sim.repeats_control && self.sim.faults.get() && self.sim.once_in(10),
+            Err(_) => self.sim.once_in(3),
+        };
+        if again {
             self.sim.broker.borrow_mut().late_control(record);
         }
         answer?.ok_or(NoAnswer)

@@ -302,6 +302,7 @@ impl Simulation {
             random: RefCell::new(random),
             figures: RefCell::default(),
             faults: Cell::new(true),
+            repeats_control: seed.is_multiple_of(3),
             broken: RefCell::new(None),
         });
         Self {
