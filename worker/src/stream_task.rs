@@ -216,7 +216,6 @@ impl StreamTask {
             targets,
             sinks: &self.parts.sinks,
             source_partition: message.partition(),
-            now_ms: targets.now_ms,
             sent: 0,
             failed: None,
         };
@@ -413,9 +412,15 @@ struct ThreadOutput<'a> {
     targets: &'a SendTargets<'a>,
     sinks: &'a [SinkTopic],
     source_partition: i32,
-    now_ms: i64,
     sent: u64,
     failed: Option<kafka::Error>,
+}
+
+impl ThreadOutput<'_> {
+    fn sink(&self, sink: usize) -> Result<&SinkTopic, OutputError> {
+        let found = self.sinks.get(sink);
+        found.ok_or_else(|| OutputError::new(format!("sink {sink} does not exist")))
+    }
 }
 
 impl Output for ThreadOutput<'_> {
@@ -426,10 +431,8 @@ impl Output for ThreadOutput<'_> {
         value: Option<&[u8]>,
         timestamp: i64,
     ) -> Result<(), OutputError> {
-        let Some(target) = self.sinks.get(sink) else {
-            return Err(OutputError::new(format!("sink {sink} does not exist")));
-        };
-        match target.limits.refusal(key, value, timestamp, self.now_ms) {
+        let target = self.sink(sink)?;
+        match target.limits.refusal(key, value, timestamp, self.targets.now_ms) {
             Some(why) => Err(OutputError::new(format!("topic {}: {why}", target.topic.name()))),
             None => Ok(()),
         }
@@ -442,9 +445,7 @@ impl Output for ThreadOutput<'_> {
         value: Option<&[u8]>,
         timestamp: i64,
     ) -> Result<(), OutputError> {
-        let Some(target) = self.sinks.get(sink) else {
-            return Err(OutputError::new(format!("sink {sink} does not exist")));
-        };
+        let target = self.sink(sink)?;
         // Kafka spreads null keys at random; here they follow their input, so that replay gives the same result.
         let partition = match key {
             Some(key) => engine::partition::partition_for(key, target.partitions),

@@ -171,11 +171,7 @@ impl Application<'_> {
                     TopicName::Repartition(_) | TopicName::Changelog(_) => {
                         // It keeps its partitions when those of its source become more: what lies behind it has its keys
                         // where they are.
-                        let count = self
-                            .admin
-                            .topic(&name, TIMEOUT)?
-                            .map_or(count, |topic| topic.partitions);
-                        self.ensure_one(&name, count, REPARTITION, done)?;
+                        let count = self.ensure_kept(&name, count, REPARTITION, done)?;
                         counts.insert(name, count);
                     }
                 }
@@ -199,28 +195,28 @@ impl Application<'_> {
     fn positions(&self, tasks: usize, done: &mut Done) -> Result<i32, TopicError> {
         let name = self.id.positions_topic();
         let count = i32::try_from(tasks).unwrap_or(i32::MAX).max(1);
-        let Some(topic) = self.admin.topic(&name, TIMEOUT)? else {
-            self.ensure_one(&name, count, POSITIONS, done)?;
-            return Ok(count);
-        };
-        self.correct(&name, POSITIONS, done)?;
-        if topic.partitions < count {
+        let found = self.ensure_kept(&name, count, POSITIONS, done)?;
+        if found < count {
             self.admin.add_partitions(&name, count, TIMEOUT)?;
-            self.await_partitions(&name, count)?;
+            await_partitions(self.admin, &name, count)?;
         }
-        Ok(topic.partitions.max(count))
+        Ok(found.max(count))
     }
 
-    /// The broker answers before every metadata cache knows the partitions.
-    fn await_partitions(&self, name: &str, count: i32) -> Result<(), TopicError> {
-        let deadline = Instant::now() + TIMEOUT;
-        while Instant::now() < deadline {
-            let found = self.admin.topic(name, TIMEOUT)?;
-            if found.is_some_and(|topic| topic.partitions >= count) {
-                break;
-            }
+    /// A topic that keeps the partitions that it has; returns how many these are.
+    fn ensure_kept(
+        &self,
+        name: &str,
+        partitions: i32,
+        config: &[(&str, &str)],
+        done: &mut Done,
+    ) -> Result<i32, TopicError> {
+        if let Some(topic) = self.admin.topic(name, TIMEOUT)? {
+            self.correct(name, config, done)?;
+            return Ok(topic.partitions);
         }
-        Ok(())
+        self.ensure_one(name, partitions, config, done)?;
+        Ok(partitions)
     }
 
     fn ensure_one(
@@ -294,9 +290,14 @@ fn create(
             .collect(),
     };
     admin.create_topic(&wanted, TIMEOUT)?;
-    // The broker answers before every metadata cache knows the topic.
+    await_partitions(admin, name, partitions)
+}
+
+/// The broker answers before every metadata cache knows a topic's partitions.
+fn await_partitions(admin: &Admin, name: &str, count: i32) -> Result<(), TopicError> {
     let deadline = Instant::now() + TIMEOUT;
-    while admin.topic(name, TIMEOUT)?.is_none() && Instant::now() < deadline {}
+    let known = || Ok::<_, TopicError>(admin.topic(name, TIMEOUT)?.map_or(0, |topic| topic.partitions));
+    while known()? < count && Instant::now() < deadline {}
     Ok(())
 }
 

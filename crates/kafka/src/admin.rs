@@ -177,11 +177,7 @@ impl Admin {
         };
         if new.is_null() {
             // SAFETY: librdkafka NUL-terminates the message.
-            let detail = unsafe { CStr::from_ptr(message.as_ptr()) }
-                .to_string_lossy()
-                .into_owned();
-            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG;
-            return Err(Error::new(attempted(), code, &detail));
+            return Err(unsafe { refused(&message, &attempted) });
         }
         for (name, value) in &config {
             // SAFETY: object and strings are live.
@@ -204,23 +200,7 @@ impl Admin {
             let result = sys::rd_kafka_event_CreateTopics_result(event.raw);
             let mut count = 0;
             let topics = sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count);
-            let code = if count == 0 {
-                NO_ERROR
-            } else {
-                sys::rd_kafka_topic_result_error(*topics)
-            };
-            match Code::from(code) {
-                Code::NoError | Code::TopicAlreadyExists => Ok(()),
-                _ => {
-                    let detail = sys::rd_kafka_topic_result_error_string(*topics);
-                    let detail = if detail.is_null() {
-                        String::new()
-                    } else {
-                        CStr::from_ptr(detail).to_string_lossy().into_owned()
-                    };
-                    Err(Error::new(attempted(), code, &detail))
-                }
-            }
+            check_topic(topics, count, &[Code::TopicAlreadyExists], &attempted)
         }
     }
 
@@ -239,11 +219,7 @@ impl Admin {
         };
         if new.is_null() {
             // SAFETY: librdkafka NUL-terminates the message.
-            let detail = unsafe { CStr::from_ptr(message.as_ptr()) }
-                .to_string_lossy()
-                .into_owned();
-            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG;
-            return Err(Error::new(attempted(), code, &detail));
+            return Err(unsafe { refused(&message, &attempted) });
         }
         let event = self.call(
             &attempted,
@@ -262,15 +238,7 @@ impl Admin {
             let result = sys::rd_kafka_event_CreatePartitions_result(event.raw);
             let mut count = 0;
             let topics = sys::rd_kafka_CreatePartitions_result_topics(result, &raw mut count);
-            let code = if count == 0 {
-                NO_ERROR
-            } else {
-                sys::rd_kafka_topic_result_error(*topics)
-            };
-            match Code::from(code) {
-                Code::NoError => Ok(()),
-                _ => Err(Error::from_code(attempted(), code)),
-            }
+            check_topic(topics, count, &[], &attempted)
         }
     }
 
@@ -300,15 +268,7 @@ impl Admin {
             let result = sys::rd_kafka_event_DeleteTopics_result(event.raw);
             let mut count = 0;
             let topics = sys::rd_kafka_DeleteTopics_result_topics(result, &raw mut count);
-            let code = if count == 0 {
-                NO_ERROR
-            } else {
-                sys::rd_kafka_topic_result_error(*topics)
-            };
-            match Code::from(code) {
-                Code::NoError | Code::UnknownTopicOrPartition => Ok(()),
-                _ => Err(Error::from_code(attempted(), code)),
-            }
+            check_topic(topics, count, &[Code::UnknownTopicOrPartition], &attempted)
         }
     }
 
@@ -539,6 +499,45 @@ impl Admin {
         }
         event.client.accepted();
         Ok(event)
+    }
+}
+
+/// Why librdkafka does not make an object.
+///
+/// # Safety
+/// `message` holds a NUL-terminated text.
+unsafe fn refused(message: &[c_char], attempted: &dyn Fn() -> String) -> Error {
+    // SAFETY: by the caller's promise.
+    let detail = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy();
+    let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__INVALID_ARG;
+    Error::new(attempted(), code, &detail)
+}
+
+/// The error of the one topic of an answer, unless it is `harmless`.
+///
+/// # Safety
+/// `topics` has `count` live elements.
+unsafe fn check_topic(
+    topics: *mut *const sys::rd_kafka_topic_result_t,
+    count: usize,
+    harmless: &[Code],
+    attempted: &dyn Fn() -> String,
+) -> Result<(), Error> {
+    if count == 0 {
+        return Ok(());
+    }
+    // SAFETY: by the caller's promise the first element is live; its error text lives as long.
+    unsafe {
+        let code = sys::rd_kafka_topic_result_error(*topics);
+        if code == NO_ERROR || harmless.contains(&Code::from(code)) {
+            return Ok(());
+        }
+        let detail = sys::rd_kafka_topic_result_error_string(*topics);
+        if detail.is_null() {
+            return Err(Error::from_code(attempted(), code));
+        }
+        let detail = CStr::from_ptr(detail).to_string_lossy();
+        Err(Error::new(attempted(), code, &detail))
     }
 }
 
