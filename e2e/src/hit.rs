@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use rdkafka::consumer::BaseConsumer;
 
 use crate::app::signal;
 use crate::broker::{Broker, Isolation, Offsets};
@@ -49,6 +50,7 @@ impl Target<'_> {
         let mut tries = 0;
         loop {
             let pid = pid()?;
+            self.aim(&stable, &all, started + MOMENT)?;
             signal(pid, libc::SIGSTOP)?;
             let written = self.broker.ends(&all, self.written)?;
             // Transactions of the other workers end, the stopped one's stays open.
@@ -79,9 +81,21 @@ impl Target<'_> {
         }
     }
 
+    /// Waits until somebody has a transaction open. Bursts of records are committed sooner than a blind shot hits: without
+    /// this a worker with pauses between its transactions is met by chance only.
+    fn aim(&self, stable: &BaseConsumer, all: &BaseConsumer, until: Instant) -> Result<()> {
+        loop {
+            let written = self.broker.ends(all, self.written)?;
+            let stable = self.broker.ends(stable, self.written)?;
+            if pinned(&stable, &stable, &written).is_some() || Instant::now() > until {
+                return Ok(());
+            }
+        }
+    }
+
     /// Input records above the group's offsets. Asked without waiting for stable offsets: a worker that was stopped
     /// after it sent offsets would keep the answer back until its transaction times out.
-    fn lag(&self, all: &rdkafka::consumer::BaseConsumer) -> Result<i64> {
+    fn lag(&self, all: &BaseConsumer) -> Result<i64> {
         let ends = self.broker.ends(all, self.input)?;
         let committed = Broker::committed(all, self.input, i32::try_from(ends.len())?)?;
         Ok(ends
