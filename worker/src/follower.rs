@@ -2,12 +2,12 @@
 
 use kafka::{Consumer, Event, PartitionQueue, Start, Wakeup};
 
-use protocol::ChangelogPosition;
+use protocol::{ChangelogPosition, StorePositions};
 
 use crate::restore::RestoreError;
 use crate::store::{FlushWait, TaskDb};
 
-/// Records applied to the store at once: of each key the last one, in the order of keys, which a memtable takes faster.
+/// Records applied to the store at once.
 const BATCH: usize = 10_000;
 
 /// A changelog to read.
@@ -30,12 +30,12 @@ impl Tail {
     }
 
     /// Writes where the store stands into the positions that lie with the data.
-    pub(crate) fn note(&self, db: &mut TaskDb) {
+    pub(crate) fn note(&self, positions: &mut StorePositions) {
         let position = ChangelogPosition {
             topic_id: self.topic_id.clone(),
             offset: self.at.offset,
         };
-        db.positions.changelogs.insert(self.name.clone(), position);
+        positions.changelogs.insert(self.name.clone(), position);
     }
 }
 
@@ -91,7 +91,7 @@ impl Follower {
     /// # Errors
     /// Also when it has stood still so long that tombstones may be gone: the store is begun again, then.
     pub(crate) fn step(&mut self) -> Result<Step, RestoreError> {
-        self.db.positions.check_age(kafka::now_ms())?;
+        self.db.positions().check_age(kafka::now_ms())?;
         let mut step = Step::default();
         for at in 0..self.reads.len() {
             self.events.clear();
@@ -121,23 +121,13 @@ impl Follower {
             }
         }
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-        records.sort_by_key(|(key, _)| *key);
-        let mut batch = self.db.batch();
-        for same in records.chunk_by(|one, other| one.0 == other.0) {
-            if let Some((key, value)) = same.last() {
-                batch.change(tail.store, key, *value);
-            }
-        }
-        let mut positions = self.db.positions.clone();
+        let mut positions = self.db.positions().clone();
         // The data is between two transactions: no task positions belong to it.
         positions.task = None;
-        let position = ChangelogPosition {
-            topic_id: tail.topic_id.clone(),
-            offset: tail.at.offset,
-        };
-        positions.changelogs.insert(tail.name.clone(), position);
-        batch.apply(&positions)?;
-        self.db.positions = positions;
+        tail.note(&mut positions);
+        let store = tail.store;
+        let changes = records.into_iter().map(|(key, value)| (store, key, value));
+        self.db.apply(changes, positions)?;
         Ok(count)
     }
 
@@ -174,12 +164,11 @@ impl Follower {
     /// Writes to disk what was read. A store that lacks nothing has seen every tombstone up to now.
     pub(crate) fn flush(&mut self, consumer: &Consumer, wait: FlushWait) -> Result<(), RestoreError> {
         let now_ms = kafka::now_ms();
-        self.db.positions.check_age(now_ms)?;
+        self.db.positions().check_age(now_ms)?;
         if self.lag(consumer) == 0 {
-            let mut positions = self.db.positions.clone();
+            let mut positions = self.db.positions().clone();
             positions.as_of_ms = now_ms;
-            self.db.batch().apply(&positions)?;
-            self.db.positions = positions;
+            self.db.apply([], positions)?;
         }
         Ok(self.db.flush(wait)?)
     }

@@ -17,6 +17,7 @@ use protocol::{Phase, WorkerStatus};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::memory::Memory;
 use crate::shared::Shared;
 
 /// Serves on `listener`, and turns SIGTERM, SIGINT (and, if asked, the end of standard input) into a drain.
@@ -176,7 +177,8 @@ impl Collector for Metrics {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        for (name, help, unit, value) in gauges(&status) {
+        let memory = Memory::now().map_err(|_| std::fmt::Error)?;
+        for (name, help, unit, value) in gauges(&status, memory) {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)?;
         }
@@ -184,7 +186,8 @@ impl Collector for Metrics {
     }
 }
 
-fn gauges(status: &WorkerStatus) -> [(&'static str, &'static str, Option<Unit>, i64); 4] {
+fn gauges(status: &WorkerStatus, memory: Memory) -> [(&'static str, &'static str, Option<Unit>, i64); 6] {
+    let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
     let failed = status
         .tasks
         .iter()
@@ -220,6 +223,18 @@ fn gauges(status: &WorkerStatus) -> [(&'static str, &'static str, Option<Unit>, 
             "Offsets still to restore",
             Some(Unit::Other("records".to_owned())),
             remaining,
+        ),
+        (
+            "streamapp_memory_allocated",
+            "Memory in use",
+            Some(Unit::Bytes),
+            bytes(memory.allocated),
+        ),
+        (
+            "streamapp_memory_resident",
+            "Memory that the allocator holds, in use or not",
+            Some(Unit::Bytes),
+            bytes(memory.resident),
         ),
     ]
 }

@@ -8,6 +8,7 @@ mod failpoint;
 mod follower;
 mod http;
 mod limits;
+mod memory;
 mod preparation;
 mod recovery;
 mod restore;
@@ -20,6 +21,7 @@ mod standby;
 mod store;
 mod stream_task;
 mod stream_thread;
+mod unwritten;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

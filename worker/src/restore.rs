@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kafka::{Admin, Consumer, Isolation, Settings, Start, Wakeup};
-use protocol::{ApplicationId, CannotContinue, Positions, TaskState};
+use protocol::{ApplicationId, CannotContinue, Positions, StorePositions, TaskState};
 use topology::plan::SubTopology;
 
 use crate::control::REQUEST_TIMEOUT;
@@ -119,7 +119,7 @@ impl Restorer<'_> {
             None => self.open(sub_topology, task)?,
         };
         let known = db
-            .positions
+            .positions()
             .task
             .as_ref()
             .map_or(0, |positions| positions.transaction);
@@ -135,9 +135,12 @@ impl Restorer<'_> {
         let as_of_ms = kafka::now_ms();
         let (db, tails) = self.tails(sub_topology, db, task)?;
         let mut db = self.read(db, tails, task, reader)?;
-        db.positions.task = Some(positions.clone());
-        db.positions.as_of_ms = as_of_ms;
-        db.batch().apply(&db.positions)?;
+        let restored = StorePositions {
+            task: Some(positions.clone()),
+            as_of_ms,
+            ..db.positions().clone()
+        };
+        db.apply([], restored)?;
         // The restored state is on disk before the task runs: a crash now costs no second restore.
         db.flush(FlushWait::UntilDone)?;
         Ok(db)
@@ -211,14 +214,13 @@ impl Restorer<'_> {
         partition: i32,
     ) -> Result<Result<Vec<Tail>, CannotContinue>, RestoreError> {
         let mut tails = Vec::new();
+        let mut positions = db.positions().clone();
         for (store, spec) in sub_topology.stores.iter().enumerate() {
             let topic = spec.changelog.resolve(&self.application.0);
             let found = self.admin.topic(&topic, REQUEST_TIMEOUT)?;
             let topic_id = found.ok_or_else(|| RestoreError::Missing(topic.clone()))?.id;
             let (low, target) = self.all.watermarks(&topic, partition, REQUEST_TIMEOUT)?;
-            let resumed = db
-                .positions
-                .resume(&spec.name, &topic_id, (low, target), kafka::now_ms());
+            let resumed = positions.resume(&spec.name, &topic_id, (low, target), kafka::now_ms());
             let offset = match resumed {
                 Ok(offset) => offset,
                 Err(why) => return Ok(Err(why)),
@@ -235,6 +237,7 @@ impl Restorer<'_> {
                 },
             });
         }
+        db.apply([], positions)?;
         Ok(Ok(tails))
     }
 
@@ -246,7 +249,9 @@ impl Restorer<'_> {
         reader: &ChangelogReader,
     ) -> Result<TaskDb, RestoreError> {
         let (behind, there): (Vec<_>, Vec<_>) = tails.into_iter().partition(Tail::is_behind);
-        there.into_iter().for_each(|tail| tail.note(&mut db));
+        let mut positions = db.positions().clone();
+        there.iter().for_each(|tail| tail.note(&mut positions));
+        db.apply([], positions)?;
         if behind.is_empty() {
             return Ok(db);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka::Capacity;
-use protocol::{ApplicationId, Owner, Phase, Positions, TaskId};
+use protocol::{ApplicationId, MemoryBudget, Owner, Phase, Positions, TaskId};
 use topology::Plan;
 use topology::plan::{SubTopology, TopicName};
 
@@ -34,8 +34,8 @@ pub(crate) struct Outline {
     pub(crate) application: ApplicationId,
     pub(crate) plan: Arc<Plan>,
     pub(crate) topics: Topics,
-    /// What stores hold under keys in use: memory of all tasks.
-    pub(crate) cached_bytes: u64,
+    /// What all tasks may take.
+    pub(crate) budget: MemoryBudget,
 }
 
 /// A task, ready to run.
@@ -53,6 +53,8 @@ pub(crate) struct Seed {
     pub(crate) db: Option<TaskDb>,
     /// Its share of what is kept in memory of stores.
     pub(crate) cache_bytes: usize,
+    /// Its share of what waits in memory to be written to its stores.
+    pub(crate) unwritten_bytes: usize,
 }
 
 /// A topic that the task writes.
@@ -144,6 +146,10 @@ impl Outline {
                 name,
             })
         });
+        // A worker may come to own every task.
+        let share = |bytes: u64| {
+            usize::try_from(bytes).unwrap_or(usize::MAX) / self.changelogs().max(1) * sub.stores.len()
+        };
         Ok(Seed {
             shared: Arc::clone(shared),
             plan: Arc::clone(&self.plan),
@@ -154,9 +160,8 @@ impl Outline {
             committed: committed.clone(),
             positions_partition: owner.positions_partition,
             db,
-            // A worker may come to own every task.
-            cache_bytes: usize::try_from(self.cached_bytes).unwrap_or(usize::MAX) / self.changelogs().max(1)
-                * sub.stores.len(),
+            cache_bytes: share(self.budget.cached),
+            unwritten_bytes: share(self.budget.unwritten),
         })
     }
 }

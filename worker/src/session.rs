@@ -92,7 +92,7 @@ impl Worker {
             application: self.config.application_id.clone(),
             plan: Arc::clone(&self.plan),
             topics: self.topics()?,
-            cached_bytes: self.budget.cached,
+            budget: self.budget,
         };
         let capacity = outline.capacity(self.queue_kib(), self.commit_interval());
         let (token, producers) = match self.acquire(control, capacity)? {

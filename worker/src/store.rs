@@ -1,7 +1,8 @@
 //! State on disk: one RocksDB per task, one column family per store, positions in the same batch.
 //!
-//! Nothing uncommitted is ever written here: a batch is applied after Kafka has committed it. The write-ahead
-//! log is off and flushes are atomic over all column families, so what is on disk is always a committed prefix
+//! Nothing uncommitted is ever written here: a batch is applied after Kafka has committed it. Applied changes wait in
+//! memory for others of the same keys, and then go to RocksDB together with the positions of the last of them. The
+//! write-ahead log is off and flushes are atomic over all column families, so what is on disk is always a committed prefix
 //! with its own positions, and a crash costs the changelog's tail.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use rocksdb::{
 use serde::{Deserialize, Serialize};
 
 use crate::shared::lock;
+use crate::unwritten::Unwritten;
 
 /// Version of the directory's layout.
 const FORMAT: u32 = 1;
@@ -29,6 +31,9 @@ const DAMAGED: &str = "damaged";
 const ASIDE: &str = ".set-aside-";
 /// A store that is damaged again sooner than this was not damaged by chance.
 const CHANCE_MS: i64 = 24 * 60 * 60 * 1_000;
+/// The most that waits in memory for other changes of the same keys: handing so much to RocksDB takes a few milliseconds,
+/// in which the thread processes nothing.
+const MOST_UNWRITTEN: usize = 1 << 20;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -229,7 +234,13 @@ pub(crate) struct TaskDb {
     path: PathBuf,
     stores: Vec<String>,
     write: WriteOptions,
-    pub(crate) positions: StorePositions,
+    /// Changes up to the positions that are not in the database yet.
+    unwritten: Arc<Mutex<Unwritten>>,
+    /// They are written before they take more than this.
+    unwritten_limit: usize,
+    positions: StorePositions,
+    /// Positions were applied since the last write.
+    moved: bool,
     /// Why a reader could not read.
     unread: Arc<Mutex<Option<StoreError>>>,
 }
@@ -264,19 +275,34 @@ impl TaskDb {
         Ok(Self {
             db: Arc::new(db),
             path,
+            unwritten: Arc::new(Mutex::new(Unwritten::new(stores.len()))),
+            unwritten_limit: 0,
             stores,
             write,
             positions,
+            moved: false,
             unread: Arc::default(),
         })
     }
 
-    /// Read access for the engine to a store, whose changelog takes so much as one record.
-    pub(crate) fn reader(&self, store: &str, max_record_bytes: usize) -> StoreReader {
+    /// Lets changes wait in memory, up to so many bytes; none wait unless told.
+    pub(crate) fn set_unwritten_bytes(&mut self, bytes: usize) {
+        self.unwritten_limit = bytes.min(MOST_UNWRITTEN);
+    }
+
+    /// Up to where the stores contain their changelogs, and what the task had committed then.
+    pub(crate) fn positions(&self) -> &StorePositions {
+        &self.positions
+    }
+
+    /// Read access for the engine to the store in this place, whose changelog takes so much as one record.
+    pub(crate) fn reader(&self, store: usize, max_record_bytes: usize) -> StoreReader {
         StoreReader {
             db: Arc::clone(&self.db),
+            unwritten: Arc::clone(&self.unwritten),
             path: self.path.clone(),
-            name: store.to_owned(),
+            store,
+            name: self.stores.get(store).cloned().unwrap_or_default(),
             max_record_bytes,
             unread: Arc::clone(&self.unread),
         }
@@ -287,13 +313,53 @@ impl TaskDb {
         lock(&self.unread).take()
     }
 
-    /// A batch for [`Self::apply`].
-    pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch {
-            db: self,
-            batch: WriteBatch::default(),
-            failed: None,
+    /// Takes changes, and the positions that belong to them, together.
+    pub(crate) fn apply<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = (usize, &'a [u8], Option<&'a [u8]>)>,
+        positions: StorePositions,
+    ) -> Result<(), StoreError> {
+        let full = {
+            let mut unwritten = lock(&self.unwritten);
+            for (store, key, value) in changes {
+                unwritten.change(store, key, value);
+            }
+            unwritten.bytes() > self.unwritten_limit
+        };
+        self.positions = positions;
+        self.moved = true;
+        if full { self.write() } else { Ok(()) }
+    }
+
+    /// Hands to RocksDB what it does not have yet.
+    fn write(&mut self) -> Result<(), StoreError> {
+        if !self.moved {
+            return Ok(());
         }
+        let mut unwritten = lock(&self.unwritten);
+        let mut batch = WriteBatch::default();
+        for (store, name) in self.stores.iter().enumerate() {
+            let family = cf(&self.db, name).ok_or_else(|| self.missing(name))?;
+            for (key, value) in unwritten.sorted(store) {
+                match value {
+                    Some(value) => batch.put_cf(&family, key, value),
+                    None => batch.delete_cf(&family, key),
+                }
+            }
+        }
+        let unreadable = |error: serde_json::Error| StoreError::Incomplete {
+            path: self.path.clone(),
+            reason: format!("positions cannot be written: {error}"),
+        };
+        let bytes = serde_json::to_vec(&self.positions).map_err(unreadable)?;
+        let family = cf(&self.db, POSITIONS).ok_or_else(|| self.missing(POSITIONS))?;
+        batch.put_cf(&family, POSITIONS, bytes);
+        self.db
+            .write_opt(batch, &self.write)
+            .map_err(|error| self.rocks(error))?;
+        unwritten.clear();
+        self.moved = false;
+        Ok(())
     }
 
     fn rocks(&self, error: rocksdb::Error) -> StoreError {
@@ -307,8 +373,9 @@ impl TaskDb {
         }
     }
 
-    /// Writes memtables to disk; what is on disk afterwards contains everything applied so far.
-    pub(crate) fn flush(&self, wait: FlushWait) -> Result<(), StoreError> {
+    /// Writes to disk; what is there afterwards contains everything applied so far.
+    pub(crate) fn flush(&mut self, wait: FlushWait) -> Result<(), StoreError> {
+        self.write()?;
         // A flush that failed in the background is told only to the next one that waits.
         let failed = self
             .db
@@ -341,47 +408,22 @@ pub(crate) enum FlushWait {
     No,
 }
 
-/// Changes of one committed transaction, or of one step of a restore.
-pub(crate) struct Batch<'a> {
-    db: &'a TaskDb,
-    batch: WriteBatch,
-    failed: Option<StoreError>,
-}
-
-impl Batch<'_> {
-    /// Puts or, with `None`, deletes a key of a store.
-    pub(crate) fn change(&mut self, store: usize, key: &[u8], value: Option<&[u8]>) {
-        let family = self.db.stores.get(store).and_then(|name| cf(&self.db.db, name));
-        match (family, value) {
-            (Some(cf), Some(value)) => self.batch.put_cf(&cf, key, value),
-            (Some(cf), None) => self.batch.delete_cf(&cf, key),
-            (None, _) => self.failed = Some(self.db.missing(&format!("of store {store}"))),
+/// What is left in memory goes to RocksDB, which writes it to disk when it is closed: a session that begins anew after an
+/// error finds it there.
+impl Drop for TaskDb {
+    fn drop(&mut self) {
+        if let Err(error) = self.write() {
+            tracing::debug!(%error, "store closed without its last changes");
         }
-    }
-
-    /// Applies the changes and the positions that belong to them, together.
-    pub(crate) fn apply(mut self, positions: &StorePositions) -> Result<(), StoreError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        let unreadable = |error: serde_json::Error| StoreError::Incomplete {
-            path: self.db.path.clone(),
-            reason: format!("positions cannot be written: {error}"),
-        };
-        let bytes = serde_json::to_vec(positions).map_err(unreadable)?;
-        let family = cf(&self.db.db, POSITIONS).ok_or_else(|| self.db.missing(POSITIONS))?;
-        self.batch.put_cf(&family, POSITIONS, bytes);
-        self.db
-            .db
-            .write_opt(self.batch, &self.db.write)
-            .map_err(|error| self.db.rocks(error))
     }
 }
 
 /// The engine's view of one store.
 pub(crate) struct StoreReader {
     db: Arc<DB>,
+    unwritten: Arc<Mutex<Unwritten>>,
     path: PathBuf,
+    store: usize,
     name: String,
     max_record_bytes: usize,
     unread: Arc<Mutex<Option<StoreError>>>,
@@ -391,6 +433,10 @@ impl engine::Store for StoreReader {
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, engine::StoreError> {
         let failed = |reason: String| engine::StoreError::new(format!("store {}: {reason}", self.name));
         into.clear();
+        if let Some(value) = lock(&self.unwritten).get(self.store, key) {
+            into.extend_from_slice(value.unwrap_or_default());
+            return Ok(value.is_some());
+        }
         let family = cf(&self.db, &self.name).ok_or_else(|| failed("column family is missing".into()))?;
         match self.db.get_pinned_cf(&family, key) {
             Ok(Some(value)) => {
@@ -513,6 +559,7 @@ fn aside_before(path: &Path) -> std::io::Result<Vec<(i64, PathBuf)>> {
 mod tests {
     use super::*;
     use engine::Store as _;
+    use proptest::prelude::*;
     use protocol::{ChangelogPosition, DEFAULT_MEMORY_BYTES};
 
     fn label(application: &str) -> Label {
@@ -546,18 +593,121 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t-0");
         {
-            let db = open(&path, "a").unwrap();
-            let mut batch = db.batch();
-            batch.change(0, b"k", Some(b"v"));
-            batch.apply(&positions(7)).unwrap();
+            let mut db = open(&path, "a").unwrap();
+            db.apply([(0, &b"k"[..], Some(&b"v"[..]))], positions(7)).unwrap();
             db.flush(FlushWait::UntilDone).unwrap();
         }
         let db = open(&path, "a").unwrap();
-        assert_eq!(db.positions, positions(7));
+        assert_eq!(db.positions(), &positions(7));
         let mut value = Vec::new();
-        assert!(db.reader("s", 100).get(b"k", &mut value).unwrap());
+        assert!(db.reader(0, 100).get(b"k", &mut value).unwrap());
         assert_eq!(value, b"v");
-        assert!(!db.reader("s", 100).get(b"absent", &mut value).unwrap());
+        assert!(!db.reader(0, 100).get(b"absent", &mut value).unwrap());
+    }
+
+    fn value(db: &TaskDb, key: &[u8]) -> Option<Vec<u8>> {
+        let mut value = Vec::new();
+        let found = db.reader(0, 100).get(key, &mut value).unwrap();
+        found.then_some(value)
+    }
+
+    /// What a process that is killed now leaves behind.
+    fn killed(path: &Path, into: &Path) -> TaskDb {
+        fs::create_dir_all(into.join("db")).unwrap();
+        fs::copy(path.join("store.json"), into.join("store.json")).unwrap();
+        for entry in fs::read_dir(path.join("db")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), into.join("db").join(entry.file_name())).unwrap();
+        }
+        open(into, "a").unwrap()
+    }
+
+    #[test]
+    fn what_waits_is_read_and_is_lost_with_its_positions_by_a_kill_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t-0");
+        let (key, other) = (&b"k"[..], &b"other"[..]);
+        let mut db = open(&path, "a").unwrap();
+        db.set_unwritten_bytes(1_000);
+        db.apply([(0, key, Some(&b"1"[..]))], positions(1)).unwrap();
+        db.flush(FlushWait::UntilDone).unwrap();
+        db.apply([(0, key, Some(&b"2"[..])), (0, other, None)], positions(2))
+            .unwrap();
+        // Positions alone do not overtake the changes before them.
+        db.apply([], positions(3)).unwrap();
+        db.db.flush().unwrap();
+        assert_eq!((value(&db, key), value(&db, other)), (Some(b"2".to_vec()), None));
+        {
+            let left = killed(&path, &dir.path().join("killed"));
+            assert_eq!(left.positions(), &positions(1));
+            assert_eq!(value(&left, key), Some(b"1".to_vec()));
+        }
+        drop(db);
+        let mut db = open(&path, "a").unwrap();
+        assert_eq!(db.positions(), &positions(3));
+        assert_eq!(value(&db, key), Some(b"2".to_vec()));
+        db.set_unwritten_bytes(1_000);
+        db.apply([(0, key, Some(&[7; 2_000][..]))], positions(4)).unwrap();
+        assert_eq!(lock(&db.unwritten).bytes(), 0, "too much to wait");
+        assert_eq!(value(&db, key), Some(vec![7; 2_000]));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Apply(Vec<(u8, Option<u8>)>),
+        Flush,
+        Reopen,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let changes = proptest::collection::vec((0..20u8, any::<Option<u8>>()), 0..15);
+        let step = prop_oneof![
+            6 => changes.prop_map(Step::Apply),
+            1 => Just(Step::Flush),
+            1 => Just(Step::Reopen),
+        ];
+        proptest::collection::vec(step, 0..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_store_reads_as_what_was_applied_whatever_waits(steps in steps(), limit in 0..4_000usize) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t-0");
+            let mut held = BTreeMap::new();
+            let mut db = open(&path, "a").unwrap();
+            for (at, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Apply(changes) => {
+                        let bytes: Vec<_> = changes
+                            .iter()
+                            .map(|(key, value)| ([*key], value.map(|value| vec![value; usize::from(value)])))
+                            .collect();
+                        let changes = bytes.iter().map(|(key, value)| (0, &key[..], value.as_deref()));
+                        db.apply(changes, positions(i64::try_from(at).unwrap())).unwrap();
+                        for (key, value) in &bytes {
+                            match value {
+                                Some(value) => held.insert(key[0], value.clone()),
+                                None => held.remove(&key[0]),
+                            };
+                        }
+                        prop_assert!(lock(&db.unwritten).bytes() <= limit);
+                    }
+                    Step::Flush => db.flush(FlushWait::No).unwrap(),
+                    Step::Reopen => {
+                        let before = db.positions().clone();
+                        drop(db);
+                        db = open(&path, "a").unwrap();
+                        prop_assert_eq!(db.positions(), &before);
+                    }
+                }
+                db.set_unwritten_bytes(limit);
+                for key in 0..20u8 {
+                    prop_assert_eq!(value(&db, &[key]), held.get(&key).cloned());
+                }
+            }
+        }
     }
 
     #[test]
@@ -574,12 +724,10 @@ mod tests {
     /// A store with so much on disk that its data blocks fill the first half of its file, which `damage` gets.
     fn damaged(path: &Path, damage: impl FnOnce(&mut Vec<u8>)) {
         {
-            let db = open(path, "a").unwrap();
-            let mut batch = db.batch();
-            for key in 0..20_000_u32 {
-                batch.change(0, &key.to_be_bytes(), Some(&[7; 20]));
-            }
-            batch.apply(&positions(7)).unwrap();
+            let mut db = open(path, "a").unwrap();
+            let keys: Vec<_> = (0..20_000_u32).map(u32::to_be_bytes).collect();
+            let changes = keys.iter().map(|key| (0, &key[..], Some(&[7; 20][..])));
+            db.apply(changes, positions(7)).unwrap();
             db.flush(FlushWait::UntilDone).unwrap();
         }
         let files = fs::read_dir(path.join("db"))
@@ -605,7 +753,7 @@ mod tests {
         {
             let db = open(&path, "a").unwrap();
             let mut value = Vec::new();
-            assert!(db.reader("s", 100).get(&0_u32.to_be_bytes(), &mut value).is_err());
+            assert!(db.reader(0, 100).get(&0_u32.to_be_bytes(), &mut value).is_err());
             let unread = db.unread();
             assert!(matches!(unread, Some(StoreError::Damaged { .. })), "{unread:?}");
         }

@@ -112,9 +112,13 @@ impl StreamTask {
             })
         });
         let sinks = sinks.collect::<Result<_, kafka::Error>>()?;
-        let readers = seed.db.iter().flat_map(|db| {
-            let limits = seed.changelogs.iter();
-            limits.map(|changelog| db.reader(&changelog.store, changelog.max_record_bytes))
+        let mut db = seed.db;
+        if let Some(db) = &mut db {
+            db.set_unwritten_bytes(seed.unwritten_bytes);
+        }
+        let readers = db.iter().flat_map(|db| {
+            let limits = seed.changelogs.iter().enumerate();
+            limits.map(|(store, changelog)| db.reader(store, changelog.max_record_bytes))
         });
         let readers = readers.collect();
         let changelogs = seed.changelogs.into_iter().map(|changelog| {
@@ -138,7 +142,7 @@ impl StreamTask {
             topic: seed.input,
             queue,
             engine,
-            db: seed.db,
+            db,
             sinks,
             changelogs,
             committed: seed.committed,
@@ -339,16 +343,18 @@ impl StreamTask {
             return Ok(());
         };
         if let Some(db) = &mut self.parts.db {
-            db.positions.task = Some(next.clone());
-            db.positions.as_of_ms = as_of_ms;
-            let mut batch = db.batch();
-            for store in 0..self.parts.changelogs.len() {
-                for change in self.parts.engine.changes(store) {
-                    batch.change(store, change.key, change.value);
-                    self.unnoted = true;
-                }
-            }
-            batch.apply(&db.positions)?;
+            let positions = StorePositions {
+                task: Some(next.clone()),
+                as_of_ms,
+                ..db.positions().clone()
+            };
+            let engine = &self.parts.engine;
+            self.unnoted |= engine.staged_entries() > 0;
+            let changes = (0..self.parts.changelogs.len()).flat_map(|store| {
+                let changes = engine.changes(store);
+                changes.map(move |change| (store, change.key, change.value))
+            });
+            db.apply(changes, positions)?;
         }
         self.parts.engine.committed();
         self.parts
@@ -391,19 +397,17 @@ impl StreamTask {
         let Some(db) = self.parts.db.as_mut().filter(|_| !asked.is_empty()) else {
             return Ok(());
         };
-        let mut positions: StorePositions = db.positions.clone();
+        let mut positions = db.positions().clone();
         for (store, end) in asked {
             if let Some(position) = positions.changelogs.get_mut(&store) {
                 position.offset = end;
             }
         }
-        db.batch().apply(&positions)?;
-        db.positions = positions;
-        Ok(())
+        Ok(db.apply([], positions)?)
     }
 
-    pub(crate) fn flush(&self, wait: FlushWait) -> Result<(), End> {
-        self.parts.db.as_ref().map_or(Ok(()), |db| Ok(db.flush(wait)?))
+    pub(crate) fn flush(&mut self, wait: FlushWait) -> Result<(), End> {
+        self.parts.db.as_mut().map_or(Ok(()), |db| Ok(db.flush(wait)?))
     }
 }
 

@@ -361,7 +361,7 @@ impl StreamThread {
             .into_iter()
             .partition(|task| leaving.contains(&task.shared().id));
         self.tasks = stay;
-        for task in leave {
+        for mut task in leave {
             task.flush(FlushWait::UntilDone)?;
             let start = task.start();
             self.consumer.remove(&start.topic, start.partition)?;
@@ -386,7 +386,7 @@ impl StreamThread {
             self.commit()?;
         }
         self.note_changelog_ends()?;
-        for task in &self.tasks {
+        for task in &mut self.tasks {
             failpoint::reach(Point::DuringFlush, || ());
             task.flush(wait)?;
         }

@@ -20,6 +20,8 @@ pub struct MemoryBudget {
     pub stores: u64,
     /// What stores hold under keys in use, of all tasks.
     pub cached: u64,
+    /// Committed changes that wait for others of their keys before they are handed to the stores, of all tasks.
+    pub unwritten: u64,
     /// Changes that a thread stages before it commits early.
     pub staged: u64,
     /// Records of a thread that the broker has not taken yet.
@@ -52,8 +54,8 @@ pub struct MemoryTooSmall {
 }
 
 impl MemoryBudget {
-    /// Shares out `limit` bytes: two fifths to the stores (a quarter of that to keys in use), a fifth each to staged changes,
-    /// to records on their way to the broker, and to records fetched ahead.
+    /// Shares out `limit` bytes: two fifths to the stores (a quarter of that to keys in use, an eighth to changes that are
+    /// not written yet), a fifth each to staged changes, to records on their way to the broker, and to records fetched ahead.
     ///
     /// # Errors
     /// [`MemoryTooSmall`].
@@ -69,8 +71,9 @@ impl MemoryBudget {
             });
         };
         Ok(Self {
-            stores: rest * 3 / 10,
+            stores: rest / 4,
             cached: rest / 10,
+            unwritten: rest / 20,
             staged: rest / 5 / count,
             sent: rest / 5 / count,
             fetched: rest / 5,
@@ -111,7 +114,7 @@ mod tests {
                 return Ok(());
             };
             let count = u64::from(threads);
-            let parts = budget.stores + budget.cached + count * (budget.staged + budget.sent) + budget.fetched;
+            let parts = budget.stores + budget.cached + budget.unwritten + count * (budget.staged + budget.sent) + budget.fetched;
             prop_assert!(PROCESS + count * THREAD + parts <= limit);
             prop_assert!(budget.memtables() < budget.stores);
             let kib: u64 = [Fetched::Inputs, Fetched::Restores, Fetched::Copies]

@@ -21,8 +21,8 @@ use crate::wait;
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second.
 const RATE: u64 = 1_000;
-/// From here on what a process takes is looked at, once a minute.
-const WARM_MINUTES: u64 = 5;
+/// From here on what a process takes is looked at, after each fault: caches are full by then.
+const WARM_MINUTES: u64 = 10;
 /// Most growth an hour that is noise, in percent; judged when the storm lasts an hour.
 const GROWTH_PERCENT: f64 = 1.0;
 
@@ -61,7 +61,7 @@ impl Figures {
     }
 }
 
-/// What a process takes of something, minute by minute.
+/// What a process takes of something. How much that is depends on how many tasks it has at the moment.
 #[derive(Debug, Default, Serialize)]
 struct Size {
     /// Median of the first third of the time.
@@ -75,7 +75,8 @@ struct Size {
 }
 
 impl Size {
-    fn sum_up(&mut self) {
+    /// Of samples from so many minutes.
+    fn sum_up(&mut self, minutes: u64) {
         let third = self.samples.len() / 3;
         let median = |samples: &[u64]| {
             let mut sorted = samples.to_vec();
@@ -84,10 +85,10 @@ impl Size {
         };
         self.first = median(&self.samples[..third]);
         self.last = median(&self.samples[self.samples.len() - third..]);
-        let minutes = (self.samples.len() - third).max(1) as f64;
-        if self.first > 0 {
+        if self.first > 0 && minutes > 0 {
             let growth = self.last as f64 / self.first as f64 - 1.0;
-            self.percent_an_hour = growth * 100.0 * 60.0 / minutes;
+            // From the middle of the first third to that of the last.
+            self.percent_an_hour = growth * 100.0 * 60.0 / (minutes as f64 * 2.0 / 3.0);
         }
     }
 }
@@ -153,9 +154,9 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
             told = elapsed.as_secs() / 60;
             figures.requests = u64::try_from(proxy.fired())?;
             eprintln!("soak: minute {told} of {minutes}, {} faults", figures.faults());
-            if told >= WARM_MINUTES {
-                figures.look(app)?;
-            }
+        }
+        if told >= WARM_MINUTES {
+            figures.look(app)?;
         }
         let mut random = SplitMix::of(seed, step);
         let other = u32::try_from(1 + random.below(2))?.min(workers - 1);
@@ -212,7 +213,7 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
         &mut figures.descriptors,
         &mut figures.threads,
     ] {
-        size.sum_up();
+        size.sum_up(minutes.saturating_sub(WARM_MINUTES));
     }
     figures.requests = u64::try_from(proxy.fired())?;
     ensure!(figures.faults() > 0, "nothing happened");
@@ -257,16 +258,16 @@ mod tests {
     fn growth_is_between_the_thirds_and_an_hour_s() {
         let mut size = Size {
             // 1,000, then 1,010 half an hour later.
-            samples: [vec![1_000; 15], vec![5_000; 15], vec![1_010; 15]].concat(),
+            samples: [vec![1_000; 150], vec![5_000; 150], vec![1_010; 150]].concat(),
             ..Size::default()
         };
-        size.sum_up();
+        size.sum_up(45);
         assert_eq!((size.first, size.last), (1_000, 1_010));
         assert!(
             (size.percent_an_hour - 2.0).abs() < 1e-6,
             "{}",
             size.percent_an_hour
         );
-        Size::default().sum_up();
+        Size::default().sum_up(45);
     }
 }
