@@ -26,6 +26,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// The bare loop is the limit of what a worker can reach: it allocates with the same library.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "streamapp-e2e", version, about, max_term_width = 110)]
 struct Cli {

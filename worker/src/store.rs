@@ -504,7 +504,7 @@ pub(crate) fn write_atomically(path: &Path, document: &impl Serialize) -> std::i
 }
 
 /// Sets a store directory aside, to be rebuilt from its changelog; returns where it went. Of each store only the last one
-/// is kept.
+/// is kept, and one that was damaged for as long as that counts.
 ///
 /// # Errors
 /// [`StoreError::DamagedAgain`], or what the file system says.
@@ -513,11 +513,12 @@ pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError>
         path: path.to_owned(),
         error,
     };
-    let before = aside_before(path).map_err(io)?;
+    let (damaged, others): (Vec<_>, Vec<_>) = aside_before(path)
+        .map_err(io)?
+        .into_iter()
+        .partition(|(at_ms, aside)| now_ms - at_ms < CHANCE_MS && aside.join(DAMAGED).exists());
     if let Ok(reason) = fs::read_to_string(path.join(DAMAGED))
-        && let Some((_, aside)) = before
-            .iter()
-            .find(|(at_ms, aside)| now_ms - at_ms < CHANCE_MS && aside.join(DAMAGED).exists())
+        && let Some((_, aside)) = damaged.first()
     {
         return Err(StoreError::DamagedAgain {
             path: path.to_owned(),
@@ -527,7 +528,7 @@ pub(crate) fn set_aside(path: &Path, now_ms: i64) -> Result<PathBuf, StoreError>
     }
     let aside = path.with_file_name(format!("{}{now_ms}", aside_prefix(path)));
     fs::rename(path, &aside).map_err(io)?;
-    for (_, old) in before {
+    for (_, old) in others {
         fs::remove_dir_all(old).map_err(io)?;
     }
     Ok(aside)
@@ -780,6 +781,9 @@ mod tests {
         };
         damage();
         let first = set_aside(&path, 1_000).unwrap();
+        // For another reason, meanwhile.
+        drop(open(&path, "a").unwrap());
+        let old = set_aside(&path, 2_000).unwrap();
         damage();
         let error = set_aside(&path, CHANCE_MS).err().unwrap();
         assert!(
@@ -787,6 +791,9 @@ mod tests {
             "{error}"
         );
         let second = set_aside(&path, CHANCE_MS + 1_000).unwrap();
-        assert!(second.exists() && !first.exists(), "one is kept");
+        assert!(
+            second.exists() && !first.exists() && !old.exists(),
+            "the last one is kept"
+        );
     }
 }

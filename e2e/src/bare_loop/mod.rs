@@ -161,7 +161,7 @@ impl Worker {
                 ("transactional.id", &format!("{}-{thread}", args.application_id)),
                 ("transaction.timeout.ms", "10000"),
                 ("partitioner", "murmur2_random"),
-                ("linger.ms", "5"),
+                ("linger.ms", &(args.commit_interval_ms / 2).min(100).to_string()),
                 ("batch.size", "1000000"),
                 ("batch.num.messages", "10000"),
                 ("queue.buffering.max.messages", "2000000"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::crash::eventually;
-use super::gap;
+use super::gap::{self, Reading};
 use super::scene::Scene;
 use super::{Counted, Integration};
 use crate::broker::Broker;
@@ -126,7 +126,7 @@ pub(super) fn three_are_killed_in_turn(args: &Integration, name: &str) -> Result
     launch.workers = 2;
     let mut app = launch.start()?;
     app.wait_running(2, SECONDS(60))?;
-    let standstill = gap::longest(&scene, || {
+    let standstill = gap::longest(&scene, Reading::Everything, || {
         scene.orders_beside(0, ORDERS, RATE, || {
             for node in ["1", "2", "3"] {
                 eventually("an open transaction", || {

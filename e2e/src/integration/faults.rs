@@ -30,9 +30,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 24] = [
-        // It waits for more than a minute.
-        ("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets),
+    let tests: [(&str, Plot); 23] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -58,6 +56,14 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("bounds-of-times-and-keys", bounds::times_and_keys),
     ];
     named(args, &tests)
+}
+
+/// It waits for more than a minute.
+pub(super) fn longest(args: &Integration) -> Vec<Test<'_>> {
+    named(
+        args,
+        &[("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets)],
+    )
 }
 
 /// Faults with brokers of their own, or that are timed: they need the machine for themselves.

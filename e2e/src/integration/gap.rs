@@ -1,29 +1,45 @@
 //! How long readers of committed outputs waited, at worst, while something happened.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::scene::Scene;
 use crate::broker::Isolation;
 
+/// Whose outputs are waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// All that the application writes.
+    Everything,
+    /// Those of one partition, whichever waits longest.
+    OnePartition,
+}
+
 /// The longest time between two outputs while `happens` ran; before the first and after the last one nobody waits.
-pub(super) fn longest(scene: &Scene<'_>, happens: impl FnOnce() -> Result<()>) -> Result<Duration> {
+pub(super) fn longest(
+    scene: &Scene<'_>,
+    reading: Reading,
+    happens: impl FnOnce() -> Result<()>,
+) -> Result<Duration> {
     let reader = reader(scene)?;
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
         let watch = threads.spawn(|| {
-            let (mut last, mut longest) = (None, Duration::ZERO);
+            let (mut last, mut longest) = (BTreeMap::<i32, Instant>::new(), Duration::ZERO);
             while !done.load(Ordering::Acquire) {
-                if reader
-                    .poll(Duration::from_millis(20))
-                    .is_some_and(|record| record.is_ok())
-                {
-                    longest = longest.max(last.map_or(Duration::ZERO, |last: Instant| last.elapsed()));
-                    last = Some(Instant::now());
+                if let Some(Ok(record)) = reader.poll(Duration::from_millis(20)) {
+                    let partition = match reading {
+                        Reading::Everything => 0,
+                        Reading::OnePartition => record.partition(),
+                    };
+                    let before = last.insert(partition, Instant::now());
+                    longest = longest.max(before.map_or(Duration::ZERO, |before| before.elapsed()));
                 }
             }
             longest

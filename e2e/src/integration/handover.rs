@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use rdkafka::consumer::Consumer as _;
 
 use super::crash::environment;
+use super::gap::{self, Reading};
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
@@ -19,6 +20,8 @@ use crate::wait;
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second while tasks move.
 const RATE: u64 = 1_000;
+/// What readers of a partition never wait for a task that moves, on the busiest machine, in seconds.
+const LONGEST_PAUSE: f64 = 10.0;
 
 /// Crash points of a handover, with the number of workers before and after: of two workers the second gives its tasks up,
 /// of one worker that gets company the first gives some up and the second starts them.
@@ -121,12 +124,20 @@ fn up_and_down(args: &Integration, name: &str, guarantee: Guarantee) -> Result<C
     let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
-    scene.orders_beside(0, ORDERS, RATE, || {
-        scale(&scene, &app, 3)?;
-        wait_spread(&app, &[4, 4, 4])?;
-        scale(&scene, &app, 2)?;
-        wait_spread(&app, &[6, 6])
-    })?;
+    let pause = gap::longest(&scene, Reading::OnePartition, || {
+        scene.orders_beside(0, ORDERS, RATE, || {
+            scale(&scene, &app, 3)?;
+            wait_spread(&app, &[4, 4, 4])?;
+            scale(&scene, &app, 2)?;
+            wait_spread(&app, &[6, 6])
+        })
+    })?
+    .as_secs_f64();
+    println!("{name}: longest_pause_seconds={pause:.2}");
+    ensure!(
+        pause <= LONGEST_PAUSE,
+        "readers of a partition waited {pause:.1} s for tasks that moved"
+    );
     scene.wait_drained(SECONDS(60))?;
     for worker in 0..2 {
         let status = app.status(worker)?;

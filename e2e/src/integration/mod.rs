@@ -144,7 +144,8 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
         return soak::run(args, minutes, args.seed);
     }
     // Long ones first.
-    let mut beside = system::tests(args);
+    let mut beside = faults::longest(args);
+    beside.extend(system::tests(args));
     beside.extend(proxy::tests(args));
     beside.extend(standby::tests(args));
     beside.extend(handover::tests(args));

@@ -11,13 +11,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::faults::stateful;
-use super::gap;
+use super::gap::{self, Reading};
 use super::handover::total;
 use super::scene::Scene;
 use super::{Counted, Integration};
 use crate::app::signal;
+use crate::broker::Isolation;
 use crate::generate::{Generate, run as generate};
 use crate::orders::Orders;
+use crate::reader::read_all;
 use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -50,6 +52,8 @@ struct Figures {
     bulk_records: u64,
     /// Of them per second.
     bulk_rate: f64,
+    /// Records a second that a bare consumer reads from the same changelog.
+    bare_rate: f64,
     aim_seconds: f64,
     aim_met: bool,
 }
@@ -90,7 +94,7 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
     write(0, filled, 0)?;
     scene.wait_drained(SECONDS(300))?;
     let pid = app.pid(0)?;
-    let first_output = gap::longest(&scene, || {
+    let first_output = gap::longest(&scene, Reading::Everything, || {
         std::thread::scope(|scope| {
             let load = scope.spawn(|| write(filled, RATE * LOAD, RATE));
             let kill = Instant::now() + KILL_AFTER;
@@ -112,6 +116,7 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
     let restoring = moments.restore_seconds();
     app.drain()?;
     let (bulk_records, bulk_seconds) = empty_volume(&scene)?;
+    let bare_rate = bare_consumer(&scene)?;
     let figures = Figures {
         keys: keys.len(),
         tail_records,
@@ -121,11 +126,12 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
         stores_deleted,
         bulk_records,
         bulk_rate: bulk_records as f64 / bulk_seconds,
+        bare_rate,
         aim_seconds: AIM + restoring,
         aim_met: first_output <= AIM + restoring,
     };
     let line = format!(
-        "recovery: keys={} tail_records={tail_records} restore_rate={:.0} acquire_seconds={:.2} first_output_seconds={first_output:.2} aim_seconds={:.2} aim_met={} stores_deleted={stores_deleted} bulk_records={bulk_records} bulk_rate={:.0}",
+        "recovery: keys={} tail_records={tail_records} restore_rate={:.0} acquire_seconds={:.2} first_output_seconds={first_output:.2} aim_seconds={:.2} aim_met={} stores_deleted={stores_deleted} bulk_records={bulk_records} bulk_rate={:.0} bare_rate={bare_rate:.0}",
         figures.keys,
         figures.restore_rate,
         figures.acquire_seconds,
@@ -156,6 +162,23 @@ fn empty_volume(scene: &Scene<'_>) -> Result<(u64, f64)> {
         records,
         Moments::read(&worker.join("worker.log"))?.restore_seconds(),
     ))
+}
+
+/// Records a second of the store's changelog that a consumer reads that does nothing with them.
+fn bare_consumer(scene: &Scene<'_>) -> Result<f64> {
+    let changelog = format!("{}-exposure-by-customer-changelog", scene.id);
+    let (started, mut records) = (Instant::now(), 0_u64);
+    read_all(
+        &scene.broker,
+        &changelog,
+        Isolation::Committed,
+        SECONDS(300),
+        |_| {
+            records += 1;
+            Ok(())
+        },
+    )?;
+    Ok(records as f64 / started.elapsed().as_secs_f64())
 }
 
 impl Moments {
