@@ -627,9 +627,14 @@ enum End {
     Abort,
 }
 
-/// The committed outputs and the store, with transactions of these lengths.
-fn run(orders: &[(u8, i8)], transactions: &[(usize, End)]) -> (Vec<Sent>, MemoryStore, i64) {
+/// The committed outputs and the store, with transactions of these lengths and so much cache.
+fn run(
+    orders: &[(u8, i8)],
+    transactions: &[(usize, End)],
+    cache_bytes: usize,
+) -> (Vec<Sent>, MemoryStore, i64) {
     let mut task = task(&sums(), 0);
+    task.set_cache_bytes(cache_bytes);
     let (mut committed, mut at) = (Vec::new(), 0);
     let mut transactions = transactions.iter().copied();
     while at < orders.len() {
@@ -665,8 +670,9 @@ proptest! {
     fn results_do_not_depend_on_where_transactions_end_or_abort(
         orders in proptest::collection::vec((0u8..5, any::<i8>()), 1..40),
         transactions in transactions(),
+        cache_bytes in 0..1_000usize,
     ) {
-        prop_assert_eq!(run(&orders, &transactions), run(&orders, &[]));
+        prop_assert_eq!(run(&orders, &transactions, cache_bytes), run(&orders, &[], 0));
     }
 }
 
