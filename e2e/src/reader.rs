@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::{Broker, Isolation, Offsets, REQUEST};
@@ -16,7 +16,7 @@ use crate::wait;
 const GROUP: &str = "streamapp-e2e-reader";
 
 /// One record, borrowed from the client's buffer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Record<'a> {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
@@ -24,6 +24,7 @@ pub(crate) struct Record<'a> {
     pub(crate) timestamp: i64,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: Option<&'a BorrowedHeaders>,
 }
 
 /// Waits until no transaction is open before the topic's present high watermark, and returns how many partitions
@@ -136,5 +137,6 @@ fn record<'a>(message: &'a BorrowedMessage<'_>) -> Result<Record<'a>> {
         timestamp,
         key: message.key(),
         value: message.payload(),
+        headers: message.headers(),
     })
 }

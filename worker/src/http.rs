@@ -153,6 +153,11 @@ impl Collector for Metrics {
             ),
             ("streamapp_skipped_records", "Bad records skipped", totals.skipped),
             (
+                "streamapp_dead_letters",
+                "Records sent to a dead-letter topic",
+                totals.dead_letters,
+            ),
+            (
                 "streamapp_dropped_records",
                 "Records dropped by an operator's semantics",
                 totals.dropped,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::Outgoing;
 use kafka::Capacity;
 
 /// What a record's own framing may take in a batch.
@@ -50,14 +51,8 @@ impl Limits {
     }
 
     /// Why the topic would refuse the record, if it would. `now_ms`: this machine's clock, for want of the broker's.
-    pub(crate) fn refusal(
-        &self,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp: i64,
-        now_ms: i64,
-    ) -> Option<String> {
-        let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+    pub(crate) fn refusal(&self, record: &Outgoing<'_>, now_ms: i64) -> Option<String> {
+        let (bytes, timestamp) = (record.bytes(), record.timestamp);
         let ahead = timestamp.saturating_sub(now_ms);
         let seconds = |ms: i64| ms / 1_000;
         if bytes > self.record_bytes {
@@ -65,7 +60,7 @@ impl Limits {
                 "the result has {bytes} bytes, the topic takes {} (max.message.bytes)",
                 self.record_bytes
             ))
-        } else if key.is_none() && self.needs_key {
+        } else if record.key.is_none() && self.needs_key {
             Some("the result has no key, the topic is compacted (cleanup.policy)".to_owned())
         } else if ahead > self.after_ms {
             Some(format!(
@@ -94,6 +89,16 @@ mod tests {
         Limits::of(&config.iter().map(own).collect())
     }
 
+    fn record<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>, timestamp: i64) -> Outgoing<'a> {
+        Outgoing {
+            sink: 0,
+            key,
+            value,
+            headers: &[],
+            timestamp,
+        }
+    }
+
     #[test]
     fn a_topic_takes_what_its_configuration_says() {
         const NOW: i64 = 1_000_000;
@@ -104,10 +109,10 @@ mod tests {
             ("cleanup.policy", "compact,delete"),
         ];
         let limits = limits(&hour);
-        let refusal = |key: Option<&[u8]>, bytes: usize, timestamp| {
-            limits
-                .refusal(key, Some(&vec![0; bytes]), timestamp, NOW)
-                .unwrap_or_default()
+        let refusal = |key, bytes, timestamp| {
+            let value = vec![0; bytes];
+            let record = record(key, Some(&value), timestamp);
+            limits.refusal(&record, NOW).unwrap_or_default()
         };
         assert_eq!(refusal(Some(b"k"), 99, NOW + 3_600), "");
         assert_eq!(refusal(Some(b"k"), 99, i64::MIN), "");
@@ -124,12 +129,12 @@ mod tests {
             usual.batch_bytes(),
             usize::try_from(Capacity::default().record_bytes).unwrap()
         );
-        let taken = usual.refusal(None, Some(b"v"), i64::MAX, 0);
+        let taken = usual.refusal(&record(None, Some(b"v"), i64::MAX), 0);
         assert_eq!(taken, None);
         let own_time = limits(&[
             ("message.timestamp.type", "LogAppendTime"),
             ("message.timestamp.after.max.ms", "0"),
         ]);
-        assert_eq!(own_time.refusal(None, None, i64::MAX, 0), None);
+        assert_eq!(own_time.refusal(&record(None, None, i64::MAX), 0), None);
     }
 }

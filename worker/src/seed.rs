@@ -62,7 +62,7 @@ pub(crate) struct SinkOutline {
     pub(crate) name: String,
     pub(crate) partitions: i32,
     pub(crate) limits: Limits,
-    /// Outside the application.
+    /// Outside the application, and no dead letters.
     pub(crate) external: bool,
 }
 
@@ -128,13 +128,13 @@ impl Outline {
         let application = &self.application.0;
         let (sub_topology, sub) = self.sub_topology(&shared.id)?;
         let topic = |name: &str| self.topics.get(name).ok_or_else(|| unknown(&shared.id));
-        let sinks = sub.sinks.iter().map(|sink| {
+        let sinks = sub.sinks.iter().enumerate().map(|(at, sink)| {
             let name = sink.topic.resolve(application);
             let topic = topic(&name)?;
             Ok::<_, SessionEnd>(SinkOutline {
                 partitions: topic.partitions,
                 limits: topic.limits.clone(),
-                external: matches!(sink.topic, TopicName::External(_)),
+                external: matches!(sink.topic, TopicName::External(_)) && sub.source.dead_letters != Some(at),
                 name,
             })
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use engine::{InputRecord, Output, OutputError, ProcessError, Processed, Task};
+use engine::{InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task};
 use kafka::{
     Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle,
     TransactionalProducer, Wakeup,
@@ -27,7 +27,7 @@ const MARKER_COMMIT: Duration = Duration::from_secs(1);
 struct SinkTopic {
     topic: TopicHandle,
     partitions: i32,
-    /// Outside the application: what `at_least_once` writes outside the transaction.
+    /// Outside the application, and no dead letters: what `at_least_once` writes outside the transaction.
     external: bool,
     limits: Limits,
 }
@@ -307,6 +307,7 @@ impl StreamTask {
                     partition,
                     key: Some(change.key),
                     value: change.value,
+                    headers: &[],
                     timestamp: change.timestamp,
                 };
                 producer.send(&changelog.topic, &record)?;
@@ -325,6 +326,7 @@ impl StreamTask {
             partition: self.parts.positions_partition,
             key: Some(key.as_bytes()),
             value: Some(&value),
+            headers: &[],
             timestamp: kafka::now_ms(),
         };
         producer.send(positions_topic, &record)?;
@@ -428,38 +430,27 @@ impl ThreadOutput<'_> {
 }
 
 impl Output for ThreadOutput<'_> {
-    fn check(
-        &self,
-        sink: usize,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp: i64,
-    ) -> Result<(), OutputError> {
-        let target = self.sink(sink)?;
-        match target.limits.refusal(key, value, timestamp, self.targets.now_ms) {
+    fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        let target = self.sink(record.sink)?;
+        match target.limits.refusal(record, self.targets.now_ms) {
             Some(why) => Err(OutputError::new(format!("topic {}: {why}", target.topic.name()))),
             None => Ok(()),
         }
     }
 
-    fn send(
-        &mut self,
-        sink: usize,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp: i64,
-    ) -> Result<(), OutputError> {
-        let target = self.sink(sink)?;
+    fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), OutputError> {
+        let target = self.sink(outgoing.sink)?;
         // Kafka spreads null keys at random; here they follow their input, so that replay gives the same result.
-        let partition = match key {
+        let partition = match outgoing.key {
             Some(key) => engine::partition::partition_for(key, target.partitions),
             None => self.source_partition % target.partitions,
         };
         let record = Record {
             partition,
-            key,
-            value,
-            timestamp,
+            key: outgoing.key,
+            value: outgoing.value,
+            headers: outgoing.headers,
+            timestamp: outgoing.timestamp,
         };
         let result = match self.targets.plain {
             Some(plain) if target.external => plain.send(&target.topic, &record),

@@ -203,6 +203,10 @@ impl StreamThread {
                             add(&self.shared.counters.skipped, 1);
                             tracing::warn!(task = %task.shared().id, %bad, "record skipped");
                         }
+                        Some(Processed::DeadLettered(bad)) => {
+                            add(&self.shared.counters.dead_letters, 1);
+                            tracing::warn!(task = %task.shared().id, %bad, "record sent to the dead-letter topic");
+                        }
                         // The task stopped at this record; the others go on.
                         None => break,
                     }

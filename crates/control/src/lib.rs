@@ -314,6 +314,7 @@ impl Appender {
             partition: 0,
             key: None,
             value: Some(&value),
+            headers: &[],
             timestamp: kafka::now_ms(),
         };
         Ok(self.producer.append(&self.topic, &record, REQUEST_TIMEOUT)?)
@@ -364,6 +365,7 @@ impl OperatorLog {
             partition: 0,
             key: None,
             value: Some(&value),
+            headers: &[],
             timestamp: kafka::now_ms(),
         };
         self.producer.send(&self.topic, &record)?;

@@ -248,6 +248,7 @@ impl<'a> Offsets<'a> {
                 partition: owner.positions_partition,
                 key: Some(key.as_bytes()),
                 value: Some(&value),
+                headers: &[],
                 timestamp: kafka::now_ms(),
             };
             producer.append(&topic, &record, REQUEST_TIMEOUT)?;

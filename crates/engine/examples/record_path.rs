@@ -6,26 +6,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use streamapp_engine::{InputRecord, MemoryStore, Output, OutputError, Task};
+use streamapp_engine::{InputRecord, MemoryStore, Outgoing, Output, OutputError, Task};
 
 struct Last(Vec<u8>, Vec<u8>);
 
 impl Output for Last {
-    fn check(&self, _: usize, _: Option<&[u8]>, _: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
+    fn check(&self, _: &Outgoing<'_>) -> Result<(), OutputError> {
         Ok(())
     }
 
-    fn send(
-        &mut self,
-        _: usize,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        _: i64,
-    ) -> Result<(), OutputError> {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
         self.0.clear();
-        self.0.extend_from_slice(key.unwrap_or_default());
+        self.0.extend_from_slice(record.key.unwrap_or_default());
         self.1.clear();
-        self.1.extend_from_slice(value.unwrap_or_default());
+        self.1.extend_from_slice(record.value.unwrap_or_default());
         Ok(())
     }
 }

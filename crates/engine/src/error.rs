@@ -71,9 +71,11 @@ impl ErrorCategory {
     fn advice(self) -> &'static str {
         match self {
             Self::Deserialization => {
-                "correct the producer or the declared type, or set `onBadRecord: Skip` for the stream"
+                "correct the producer or the declared type, or set `onBadRecord: Skip` or `onBadRecord: DeadLetter` for the stream"
             }
-            Self::Expression => "give the expression a value for such records, or filter them out before",
+            Self::Expression => {
+                "give the expression a value for such records, filter them out before, or set `onError: Skip` or `onError: DeadLetter` for the stream"
+            }
             Self::StoreRead => {
                 "the state store is damaged or was written by another version; see the worker's log"
             }
@@ -101,6 +103,14 @@ impl Failure {
             reason: reason.to_string(),
             node,
             recovery: Recovery::StopTask,
+        }
+    }
+
+    /// Whether the record is to blame, and nothing of it was sent: only then may it be passed over.
+    pub(crate) fn is_of_the_record(&self) -> bool {
+        match (self.recovery, self.category) {
+            (Recovery::AbortTransaction, _) | (_, ErrorCategory::StoreRead) => false,
+            (Recovery::StopTask, _) => true,
         }
     }
 

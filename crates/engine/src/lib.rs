@@ -18,7 +18,7 @@ mod store;
 mod task;
 
 pub use error::{ErrorCategory, ProcessError, Recovery};
-pub use record::{BadRecord, DropReason, InputRecord, Output, OutputError, Processed};
+pub use record::{BadRecord, DropReason, InputRecord, Outgoing, Output, OutputError, Processed};
 pub use staging::Change;
 pub use store::{MemoryStore, Store, StoreError};
 pub use task::Task;

@@ -23,33 +23,49 @@ pub struct InputRecord<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// Where results go. Called only after the whole record has succeeded.
+/// A record that leaves a task, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Its topic.
+    pub sink: SinkIndex,
+    /// The key; `None` for null.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Names and values. Only dead letters have some.
+    pub headers: &'a [(&'static str, &'a [u8])],
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+}
+
+impl Outgoing<'_> {
+    /// Of key, value and headers.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        self.key.map_or(0, <[u8]>::len)
+            + self.value.map_or(0, <[u8]>::len)
+            + headers
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>()
+    }
+}
+
+/// Where results go. Called only after the whole record has succeeded, and for dead letters.
 pub trait Output {
     /// Whether this result can be sent; asked for all results of a record before the first is sent, so that one
     /// that its topic would refuse stops its task only and leaves the transaction whole.
     ///
     /// # Errors
     /// When it cannot.
-    fn check(
-        &self,
-        sink: SinkIndex,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp: i64,
-    ) -> Result<(), OutputError>;
+    fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError>;
 
-    /// Sends a result. `timestamp`: milliseconds since the Unix epoch.
+    /// Sends a result.
     ///
     /// # Errors
     /// When the producer does not take it. The transaction must then be aborted, because earlier results of
     /// the record are in it: [`crate::Recovery::AbortTransaction`].
-    fn send(
-        &mut self,
-        sink: SinkIndex,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp: i64,
-    ) -> Result<(), OutputError>;
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError>;
 }
 
 /// A result that cannot be sent.
@@ -73,8 +89,10 @@ pub enum Processed {
     /// An operator dropped it, as its semantics say. Where a topology branches, other branches may have
     /// processed it; the reason is that of the first branch in declared order.
     Dropped(DropReason),
-    /// It could not be read, and the stream says `onBadRecord: Skip`. It does not move stream time.
+    /// It could not be read or processed, and the stream says `Skip` for that. It does not move stream time.
     Skipped(BadRecord),
+    /// The same with `DeadLetter`: it was sent to the stream's `deadLetterTopic`.
+    DeadLettered(BadRecord),
 }
 
 /// Why an operator drops a record.

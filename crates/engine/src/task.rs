@@ -12,6 +12,7 @@
 //! [`DropReason::NullValue`]: crate::DropReason::NullValue
 //! [`DropReason::NullKey`]: crate::DropReason::NullKey
 
+mod dead_letter;
 mod results;
 mod source;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use bumpalo::Bump;
 use topology::plan::{OnBadRecord, Plan, StoreIndex, SubTopology};
 
 use crate::cache::Cache;
+use crate::error::Failure;
 use crate::format::Codec;
 use crate::staging::Staging;
 use crate::{Change, InputRecord, MemoryStore, Output, ProcessError, Processed, Store};
@@ -152,12 +154,7 @@ impl<S: Store> Task<S> {
         let sub = &plan.sub_topologies[*sub_topology];
         let moving = match source::read(&sub.source, codecs, record, arena) {
             Ok(moving) => moving,
-            Err(failure) => {
-                return match sub.source.on_bad_record {
-                    OnBadRecord::Skip => Ok(Processed::Skipped(failure.bad_record(record))),
-                    OnBadRecord::Fail => Err(failure.error(sub, record)),
-                };
-            }
+            Err(failure) => return pass_over(sub, sub.source.on_bad_record, record, failure, output),
         };
         let mut walk = Walk {
             sub,
@@ -177,7 +174,7 @@ impl<S: Store> Task<S> {
             }
             Err(failure) => {
                 state.rollback();
-                Err(failure.error(sub, record))
+                pass_over(sub, sub.source.on_error, record, failure, output)
             }
         }
     }
@@ -249,6 +246,30 @@ impl<S: Store> Task<S> {
     pub fn restore_stream_time(&mut self, stream_time: i64) {
         self.state.stream_time = stream_time;
         self.state.committed_stream_time = stream_time;
+    }
+}
+
+/// What becomes of a record that failed, when nothing of it is staged.
+#[cold]
+fn pass_over(
+    sub: &SubTopology,
+    policy: OnBadRecord,
+    record: &InputRecord<'_>,
+    failure: Failure,
+    output: &mut impl Output,
+) -> Result<Processed, ProcessError> {
+    match (policy, sub.source.dead_letters) {
+        (OnBadRecord::Skip, _) if failure.is_of_the_record() => {
+            Ok(Processed::Skipped(failure.bad_record(record)))
+        }
+        (OnBadRecord::DeadLetter, Some(sink)) if failure.is_of_the_record() => {
+            let sent = dead_letter::send(sub, sink, record, failure, output);
+            sent.map(Processed::DeadLettered)
+                .map_err(|failure| failure.error(sub, record))
+        }
+        (OnBadRecord::Fail | OnBadRecord::Skip | OnBadRecord::DeadLetter, _) => {
+            Err(failure.error(sub, record))
+        }
     }
 }
 

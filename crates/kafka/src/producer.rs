@@ -62,6 +62,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
+    /// Names and values.
+    pub headers: &'a [(&'a str, &'a [u8])],
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
 }
@@ -470,9 +472,13 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
         })
     };
     let ((key, key_len), (value, value_len)) = (bytes(record.key), bytes(record.value));
+    // Null where there are none.
+    let headers = Headers::new(record.headers, || {
+        format!("send to {}/{}", topic.name, record.partition)
+    })?;
     loop {
-        // SAFETY: all pointers are live during the call, which copies key and value (MSG_F_COPY); the argument
-        // list is pairs of tag and values as rd_kafka_producev documents, ended by VTYPE_END.
+        // SAFETY: all pointers are live during the call, which copies key and value (MSG_F_COPY) and takes the headers when
+        // it succeeds; the argument list is pairs of tag and values as rd_kafka_producev documents, ended by VTYPE_END.
         let code = unsafe {
             use sys::rd_kafka_vtype_t as tag;
             sys::rd_kafka_producev(
@@ -491,13 +497,18 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
                 key_len,
                 tag::RD_KAFKA_VTYPE_TIMESTAMP,
                 record.timestamp,
+                tag::RD_KAFKA_VTYPE_HEADERS,
+                headers.0,
                 tag::RD_KAFKA_VTYPE_OPAQUE,
                 opaque,
                 tag::RD_KAFKA_VTYPE_END,
             )
         };
         match code {
-            NO_ERROR => return Ok(()),
+            NO_ERROR => {
+                headers.taken();
+                return Ok(());
+            }
             // The queue is bounded on purpose: wait until the broker has taken some.
             code if Code::from(code) == Code::QueueFull && !client.notes.broken.load(Ordering::Acquire) => {
                 client.poll(10);
@@ -508,6 +519,49 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
                     code,
                 ));
             }
+        }
+    }
+}
+
+/// Headers until a record has taken them.
+struct Headers(*mut sys::rd_kafka_headers_t);
+
+impl Headers {
+    fn new(headers: &[(&str, &[u8])], attempted: impl Fn() -> String) -> Result<Self, Error> {
+        if headers.is_empty() {
+            return Ok(Self(std::ptr::null_mut()));
+        }
+        // SAFETY: any number of headers is allowed; names and values are copied.
+        let made = unsafe { Self(sys::rd_kafka_headers_new(headers.len())) };
+        for (name, value) in headers {
+            let native = c_string(name, &attempted)?;
+            // SAFETY: the list is ours; -1: the name ends with its null.
+            let code = unsafe {
+                sys::rd_kafka_header_add(
+                    made.0,
+                    native.as_ptr(),
+                    -1,
+                    value.as_ptr().cast(),
+                    value.len() as isize,
+                )
+            };
+            if code != NO_ERROR {
+                return Err(Error::from_code(attempted(), code));
+            }
+        }
+        Ok(made)
+    }
+
+    fn taken(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: nobody has taken them.
+            unsafe { sys::rd_kafka_headers_destroy(self.0) };
         }
     }
 }

@@ -87,8 +87,11 @@ pub struct Totals {
     pub fences: u64,
     /// Acquisitions after the first one.
     pub producer_rebuilds: u64,
-    /// Records skipped by `onBadRecord: Skip`.
+    /// Records skipped by `onBadRecord: Skip` or `onError: Skip`.
     pub skipped: u64,
+    /// Records sent to a dead-letter topic.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// Records dropped by an operator's semantics (null key, null value).
     pub dropped: u64,
     /// Records read back from changelogs.
@@ -109,6 +112,7 @@ impl std::ops::AddAssign for Totals {
         self.fences += other.fences;
         self.producer_rebuilds += other.producer_rebuilds;
         self.skipped += other.skipped;
+        self.dead_letters += other.dead_letters;
         self.dropped += other.dropped;
         self.restored_records += other.restored_records;
         self.standby_records += other.standby_records;

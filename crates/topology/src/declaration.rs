@@ -63,6 +63,15 @@ pub struct Stream {
     /// What a record does that cannot be read.
     #[serde(default)]
     pub on_bad_record: OnBadRecord,
+    /// What a record does that a step or a sink refuses: an expression without a value, a result that its topic does not
+    /// take. Holds for the steps up to the first repartition topic; behind it the task stops at the record.
+    #[serde(default)]
+    pub on_error: OnBadRecord,
+    /// Where records go with `DeadLetter`: with their own key, value and timestamp, and headers that say where they come
+    /// from and what is wrong. They are written in the same transaction as the offset that passes them, also with
+    /// `at_least_once`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_topic: Option<String>,
     /// Where to begin when the application has never committed.
     #[serde(default)]
     pub offset_reset: OffsetReset,
@@ -119,7 +128,7 @@ pub struct SinkValueFormat {
     pub serde: ValueSerde,
 }
 
-/// What a record does that cannot be read or whose timestamp cannot be computed.
+/// What a record does that cannot be read, whose timestamp cannot be computed, or that cannot be processed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnBadRecord {
     /// The task stops at the record.
@@ -127,6 +136,8 @@ pub enum OnBadRecord {
     Fail,
     /// The record is counted and skipped.
     Skip,
+    /// The record goes to the stream's `deadLetterTopic`.
+    DeadLetter,
 }
 
 /// Where to begin when the application has never committed.

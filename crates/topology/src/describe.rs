@@ -37,17 +37,19 @@ fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
     } else {
         "the record's timestamp"
     };
-    let bad = match source.on_bad_record {
+    let policy = |policy: OnBadRecord| match policy {
         OnBadRecord::Fail => "stop the task",
         OnBadRecord::Skip => "are skipped and counted",
+        OnBadRecord::DeadLetter => "become dead letters",
     };
+    let (bad, error) = (policy(source.on_bad_record), policy(source.on_error));
     let reset = match source.offset_reset {
         OffsetReset::Earliest => "earliest",
         OffsetReset::Latest => "latest",
     };
     let _ = writeln!(
         out,
-        "          event time: {event_time}; bad records {bad}; first start: {reset}"
+        "          event time: {event_time}; bad records {bad}, errors {error}; first start: {reset}"
     );
     for store in &sub.stores {
         let _ = writeln!(

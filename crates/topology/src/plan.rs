@@ -91,6 +91,10 @@ pub struct Source {
     pub timestamp: Option<Expr>,
     /// What a record that cannot be read, or whose timestamp cannot be computed, does.
     pub on_bad_record: OnBadRecord,
+    /// What a record does that a step or a sink of this sub-topology refuses.
+    pub on_error: OnBadRecord,
+    /// Where records go that either sends away.
+    pub dead_letters: Option<SinkIndex>,
     /// Where a task begins that has never committed. Internal topics: always the beginning.
     pub offset_reset: OffsetReset,
 }
@@ -148,13 +152,15 @@ pub enum TopicName {
     Changelog(String),
 }
 
-/// `spec.topology.streams[].onBadRecord`
+/// `spec.topology.streams[].onBadRecord` and `.onError`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBadRecord {
     /// Stop the task at this record.
     Fail,
     /// Count it and go on.
     Skip,
+    /// Send it to the dead-letter topic, in the same transaction as the offset that passes it, and go on.
+    DeadLetter,
 }
 
 /// `spec.topology.streams[].offsetReset`

@@ -6,6 +6,7 @@ mod brokers;
 mod clock;
 mod control_log;
 mod crash;
+mod dead_letters;
 mod expiry;
 mod faults;
 mod gap;
@@ -150,6 +151,7 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     beside.extend(standby::tests(args));
     beside.extend(handover::tests(args));
     beside.extend(crash::tests(args));
+    beside.extend(dead_letters::tests(args));
     beside.extend(faults::tests(args));
     let mut in_turn = faults::lone_tests(args);
     if let Some(only) = &args.only {

@@ -7,7 +7,7 @@ use topology::plan::{NodeIndex, SinkIndex};
 use super::walk::Moving;
 use crate::error::Failure;
 use crate::format::Codec;
-use crate::{ErrorCategory, Output, OutputError, Recovery};
+use crate::{ErrorCategory, Outgoing, Output, OutputError, Recovery};
 
 /// In the order of sending. The memory is kept from record to record.
 #[derive(Default)]
@@ -62,31 +62,26 @@ impl Results {
 
     /// Checks all, then sends all.
     pub(super) fn send(&self, output: &mut impl Output) -> Result<(), Failure> {
-        for Send {
-            sink,
-            node,
-            key,
-            value,
-            timestamp,
-        } in &self.sends
-        {
-            let (key, value) = (self.slice(key.as_ref()), self.slice(value.as_ref()));
-            let checked = output.check(*sink, key, value, *timestamp);
-            checked.map_err(|error| failure(*node, &error, Recovery::StopTask))?;
+        for send in &self.sends {
+            let checked = output.check(&self.outgoing(send));
+            checked.map_err(|error| failure(send.node, &error, Recovery::StopTask))?;
         }
-        for Send {
-            sink,
-            node,
-            key,
-            value,
-            timestamp,
-        } in &self.sends
-        {
-            let (key, value) = (self.slice(key.as_ref()), self.slice(value.as_ref()));
-            let sent = output.send(*sink, key, value, *timestamp);
-            sent.map_err(|error| failure(*node, &error, Recovery::AbortTransaction))?;
+        for send in &self.sends {
+            let sent = output.send(&self.outgoing(send));
+            sent.map_err(|error| failure(send.node, &error, Recovery::AbortTransaction))?;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn outgoing(&self, send: &Send) -> Outgoing<'_> {
+        Outgoing {
+            sink: send.sink,
+            key: self.slice(send.key.as_ref()),
+            value: self.slice(send.value.as_ref()),
+            headers: &[],
+            timestamp: send.timestamp,
+        }
     }
 
     fn slice(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {

@@ -4,7 +4,7 @@ use topology::plan::{Format, Node, OffsetReset, Op, Sink, Source, TopicName};
 use topology::{Env, Expr, Type, Value};
 
 use super::*;
-use crate::{DropReason, ErrorCategory, OutputError, Recovery, StoreError, row};
+use crate::{DropReason, ErrorCategory, Outgoing, OutputError, Recovery, StoreError, row};
 
 /// A result: sink, key, value, timestamp.
 type Sent = (usize, Option<Vec<u8>>, Option<Vec<u8>>, i64);
@@ -12,13 +12,14 @@ type Sent = (usize, Option<Vec<u8>>, Option<Vec<u8>>, i64);
 #[derive(Default)]
 struct Collected {
     sent: Vec<Sent>,
+    headers: Vec<(String, String)>,
     max_value_bytes: Option<usize>,
     fails_at: Option<usize>,
 }
 
 impl Output for Collected {
-    fn check(&self, _: usize, _: Option<&[u8]>, value: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
-        let value_bytes = value.map_or(0, <[u8]>::len);
+    fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        let value_bytes = record.value.map_or(0, <[u8]>::len);
         match self.max_value_bytes {
             Some(max) if value_bytes > max => {
                 Err(OutputError::new(format!("{value_bytes} bytes, at most {max}")))
@@ -27,18 +28,20 @@ impl Output for Collected {
         }
     }
 
-    fn send(
-        &mut self,
-        sink: usize,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        ts: i64,
-    ) -> Result<(), OutputError> {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
         if self.fails_at == Some(self.sent.len()) {
             return Err(OutputError::new("the producer is gone".into()));
         }
-        self.sent
-            .push((sink, key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec), ts));
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let headers = record.headers.iter();
+        self.headers
+            .extend(headers.map(|(name, value)| ((*name).to_owned(), text(value))));
+        self.sent.push((
+            record.sink,
+            record.key.map(<[u8]>::to_vec),
+            record.value.map(<[u8]>::to_vec),
+            record.timestamp,
+        ));
         Ok(())
     }
 }
@@ -170,7 +173,8 @@ fn a_failing_record_leaves_everything_as_it_was() {
     assert_eq!(
         error.to_string(),
         "record in/3@1: integer overflow in `+`; at spec.topology.pipelines[0].steps[1]: give the \
-         expression a value for such records, or filter them out before"
+         expression a value for such records, filter them out before, or set \
+         `onError: Skip` or `onError: DeadLetter` for the stream"
     );
     assert_eq!(
         (error.category(), error.recovery()),
@@ -328,6 +332,94 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
         Ok(Processed::Skipped(_))
     ));
     assert!(output.sent.is_empty());
+}
+
+#[test]
+fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
+    let stream = json!({"onBadRecord": "DeadLetter", "onError": "DeadLetter", "deadLetterTopic": "dead"});
+    let plan = planned(stream, json!([{"filter": "1 / value.amount > 0"}]), "Json");
+    let (mut task, mut output) = (task(&plan, 0), Collected::default());
+    let sink = plan.sub_topologies[0].source.dead_letters.unwrap();
+    assert_eq!(
+        plan.sub_topologies[0].sinks[sink].topic,
+        TopicName::External("dead".into())
+    );
+    for (value, category, step, reason) in [
+        (
+            "{",
+            "Deserialization",
+            "spec.topology.streams[0]",
+            "stream `orders`, value: JSON, byte 1: expected a field name in quotes, found the end",
+        ),
+        (
+            &order(0),
+            "Expression",
+            "spec.topology.pipelines[0].steps[0]",
+            "division by zero in `/`",
+        ),
+    ] {
+        let processed = task.process(&record(9, Some("k"), Some(value)), &mut output);
+        assert!(
+            matches!(processed, Ok(Processed::DeadLettered(_))),
+            "{processed:?}"
+        );
+        let sent = (sink, Some(b"k".to_vec()), Some(value.as_bytes().to_vec()), 1009);
+        assert_eq!(output.sent, [sent]);
+        let headers = [
+            ("__streams.errors.topic", "in"),
+            ("__streams.errors.partition", "3"),
+            ("__streams.errors.offset", "9"),
+            ("__streams.errors.exception", category),
+            ("__streams.errors.message", reason),
+            ("streamapp.errors.step", step),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(output.headers, headers);
+        output = Collected::default();
+    }
+    assert_eq!(
+        task.stream_time(),
+        i64::MIN,
+        "a dead letter does not move stream time"
+    );
+    output.max_value_bytes = Some(0);
+    let error = task
+        .process(&record(9, Some("k"), Some("{")), &mut output)
+        .unwrap_err();
+    assert_eq!(
+        (error.category(), error.recovery()),
+        (ErrorCategory::Output, Recovery::StopTask)
+    );
+    let both = [
+        "found the end",
+        "it cannot become a dead letter either: 1 bytes, at most 0",
+    ];
+    assert!(
+        both.iter().all(|part| error.to_string().contains(part)),
+        "{error}"
+    );
+    output = Collected {
+        fails_at: Some(0),
+        ..Collected::default()
+    };
+    let error = task
+        .process(&record(9, Some("k"), Some("{")), &mut output)
+        .unwrap_err();
+    assert_eq!(error.recovery(), Recovery::AbortTransaction);
+}
+
+#[test]
+fn errors_of_steps_are_skipped_where_the_stream_says_so() {
+    let plan = planned(
+        json!({"onError": "Skip"}),
+        json!([{"filter": "1 / value.amount > 0"}]),
+        "Json",
+    );
+    let mut task = task(&plan, 0);
+    let processed = task.process(&record(0, None, Some(&order(0))), &mut Collected::default());
+    assert!(matches!(processed, Ok(Processed::Skipped(_))), "{processed:?}");
+    let unreadable = task.process(&record(1, None, Some("{")), &mut Collected::default());
+    assert!(unreadable.is_err());
 }
 
 #[test]
@@ -554,6 +646,8 @@ fn branches() -> Arc<Plan> {
         value: Format::String,
         timestamp: None,
         on_bad_record: OnBadRecord::Fail,
+        on_error: OnBadRecord::Fail,
+        dead_letters: None,
         offset_reset: OffsetReset::Earliest,
     };
     let store = topology::plan::StoreSpec {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use streamapp_engine::{InputRecord, Output, OutputError, Processed, Store, Task};
+use streamapp_engine::{InputRecord, Outgoing, Output, OutputError, Processed, Store, Task};
 use topology::Plan;
 
 /// Customers, each with one key.
@@ -91,24 +91,18 @@ impl Last {
 }
 
 impl Output for Last {
-    fn check(&self, _: usize, _: Option<&[u8]>, value: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
-        assert!(value.is_some_and(|value| value.len() < 1_000_000));
+    fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        assert!(record.value.is_some_and(|value| value.len() < 1_000_000));
         Ok(())
     }
 
-    fn send(
-        &mut self,
-        _: usize,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        ts: i64,
-    ) -> Result<(), OutputError> {
-        let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
         self.key.clear();
         self.key.extend_from_slice(key);
         self.value.clear();
         self.value.extend_from_slice(value);
-        self.timestamp = ts;
+        self.timestamp = record.timestamp;
         self.count += 1;
         self.bytes += key.len() + value.len();
         Ok(())

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine::partition::partition_for;
-use engine::{Change, InputRecord, Output, OutputError, Task as Engine};
+use engine::{Change, InputRecord, Outgoing, Output, OutputError, Task as Engine};
 use protocol::{Guarantee, Positions, TaskId};
 use topology::plan::TopicName;
 
@@ -93,26 +93,20 @@ struct Collected<'a> {
 }
 
 impl Output for Collected<'_> {
-    fn check(&self, _: usize, _: Option<&[u8]>, _: Option<&[u8]>, _: i64) -> Result<(), OutputError> {
+    fn check(&self, _: &Outgoing<'_>) -> Result<(), OutputError> {
         Ok(())
     }
 
-    fn send(
-        &mut self,
-        sink: usize,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp: i64,
-    ) -> Result<(), OutputError> {
-        let (topic, external) = self.sinks[sink];
-        let partition = partition_for(key.unwrap_or_default(), PARTITIONS);
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        let (topic, external) = self.sinks[record.sink];
+        let partition = partition_for(record.key.unwrap_or_default(), PARTITIONS);
         self.sent.push(Sent {
             place: (topic, partition),
             external,
             record: Record {
-                key: key.map(<[u8]>::to_vec),
-                value: value.map(<[u8]>::to_vec),
-                timestamp,
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
+                timestamp: record.timestamp,
             },
         });
         Ok(())

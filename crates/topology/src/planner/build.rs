@@ -24,7 +24,16 @@ pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, Pla
     live.iter()
         .for_each(|live| reads.add(live.first().unwrap_or(&ValueReads::Whole)));
     let (source, env) = source(first, &reads)?;
-    let mut parts = vec![begin(source, &first.stream_path)];
+    let mut reading = begin(source, &first.stream_path);
+    if let Some(topic) = &first.stream.dead_letter_topic {
+        reading.source.dead_letters = Some(reading.sinks.len());
+        reading.sinks.push(Sink {
+            topic: TopicName::External(topic.clone()),
+            key: Format::Bytes,
+            value: Format::Bytes,
+        });
+    }
+    let mut parts = vec![reading];
     for (pipeline, live) in pipelines.iter().zip(&live) {
         let mut builder = Builder {
             parts: &mut parts,
@@ -57,6 +66,14 @@ fn one(errors: Vec<PlanError>, path: &Path) -> PlanError {
         .unwrap_or_else(|| PlanError::new(path, "not valid"))
 }
 
+fn policy(declared: DeclaredBad) -> OnBadRecord {
+    match declared {
+        DeclaredBad::Fail => OnBadRecord::Fail,
+        DeclaredBad::Skip => OnBadRecord::Skip,
+        DeclaredBad::DeadLetter => OnBadRecord::DeadLetter,
+    }
+}
+
 /// The stream as the pipelines read it, and what their first steps see.
 fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), PlanError> {
     let stream = pipeline.stream;
@@ -86,10 +103,9 @@ fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), 
             }
         },
         timestamp,
-        on_bad_record: match stream.on_bad_record {
-            DeclaredBad::Fail => OnBadRecord::Fail,
-            DeclaredBad::Skip => OnBadRecord::Skip,
-        },
+        on_bad_record: policy(stream.on_bad_record),
+        on_error: policy(stream.on_error),
+        dead_letters: None,
         offset_reset: match stream.offset_reset {
             DeclaredReset::Earliest => OffsetReset::Earliest,
             DeclaredReset::Latest => OffsetReset::Latest,
@@ -196,6 +212,8 @@ impl Builder<'_> {
             value: format,
             timestamp: None,
             on_bad_record: OnBadRecord::Fail,
+            on_error: OnBadRecord::Fail,
+            dead_letters: None,
             offset_reset: OffsetReset::Earliest,
         };
         self.parts.push(begin(source, path));

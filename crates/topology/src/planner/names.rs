@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use crate::Path;
-use crate::declaration::{Operator, Topology};
+use crate::declaration::{OnBadRecord, Operator, Stream, Topology};
 
 /// Longest declared name; internal topic names add the application id and a suffix to it.
 const MAX_NAME_BYTES: usize = 63;
@@ -33,6 +33,9 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
             errors
                 .push(PlanError::new(&path.field("topic"), message).suggest("declare one stream per topic"));
         }
+    }
+    for (index, stream) in declaration.streams.iter().enumerate() {
+        dead_letters(stream, &root.field("streams").index(index), &topics, errors);
     }
     let mut pipelines = Seen::new();
     for (index, pipeline) in declaration.pipelines.iter().enumerate() {
@@ -106,6 +109,35 @@ fn name(name: &str, path: &Path, errors: &mut Vec<PlanError>) {
              it becomes part of topic names"
         );
         errors.push(PlanError::new(path, message));
+    }
+}
+
+/// A dead-letter topic and who sends records there belong together.
+fn dead_letters(stream: &Stream, path: &Path, read: &Seen<'_>, errors: &mut Vec<PlanError>) {
+    let wanted = [stream.on_bad_record, stream.on_error].contains(&OnBadRecord::DeadLetter);
+    let path = path.field("deadLetterTopic");
+    match &stream.dead_letter_topic {
+        None if wanted => {
+            let message = format!(
+                "stream `{}` sends records to a topic that is not named",
+                stream.name
+            );
+            errors.push(PlanError::new(&path, message).suggest("name one in `deadLetterTopic`"));
+        }
+        Some(name) if !wanted => {
+            let message = format!("nothing of stream `{}` goes to topic `{name}`", stream.name);
+            errors.push(
+                PlanError::new(&path, message).suggest("set `onBadRecord` or `onError` to `DeadLetter`"),
+            );
+        }
+        Some(name) => {
+            topic(name, &path, errors);
+            if read.contains_key(name.as_str()) {
+                let message = format!("topic `{name}` is also read by a stream: records would go round");
+                errors.push(PlanError::new(&path, message));
+            }
+        }
+        None => {}
     }
 }
 

@@ -353,6 +353,42 @@ fn a_declaration_survives_json() {
 }
 
 #[test]
+fn a_dead_letter_topic_and_who_sends_records_there_belong_together() {
+    let with = |stream: serde_json::Value| {
+        let mut json = orders_risk();
+        for (name, value) in stream.as_object().unwrap() {
+            json["streams"][0][name] = value.clone();
+        }
+        errors(json)
+    };
+    let path = "streams[0].deadLetterTopic";
+    assert_eq!(
+        with(json!({"onError": "DeadLetter"})),
+        [error(
+            path,
+            "stream `orders` sends records to a topic that is not named",
+            "name one in `deadLetterTopic`"
+        )]
+    );
+    assert_eq!(
+        with(json!({"onBadRecord": "Skip", "deadLetterTopic": "dead"})),
+        [error(
+            path,
+            "nothing of stream `orders` goes to topic `dead`",
+            "set `onBadRecord` or `onError` to `DeadLetter`"
+        )]
+    );
+    assert_eq!(
+        with(json!({"onBadRecord": "DeadLetter", "deadLetterTopic": "orders.submitted.v1"})),
+        [error(
+            path,
+            "topic `orders.submitted.v1` is also read by a stream: records would go round",
+            ""
+        )]
+    );
+}
+
+#[test]
 fn all_errors_of_a_declaration_are_told_at_once() {
     let mut json = orders_risk();
     json["types"][0]["fields"]["amountInCents"] = json!("integer");
@@ -649,7 +685,7 @@ fn the_plan_reads_as_a_tree() {
     let expected = "\
 sub-topology orders: one task per partition of orders.submitted.v1
   reads   orders.submitted.v1 (key String, value Json Order{amountInCents: int, customerId: string, submittedAt: timestampMillis})
-          event time: computed from the record; bad records stop the task; first start: earliest
+          event time: computed from the record; bad records stop the task, errors stop the task; first start: earliest
   writes  <application.id>-by-customer-repartition (key String, value Row Order{amountInCents: int})
   steps
     source orders  [spec.topology.streams[0]]

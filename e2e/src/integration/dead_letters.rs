@@ -1,0 +1,122 @@
+//! Records that cannot be read go to another topic: each once, as it was, with where it came from, also when the worker is
+//! killed in the middle.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::message::Headers as _;
+
+use super::crash::environment;
+use super::scene::{PARTITIONS, Scene};
+use super::{Counted, Integration, Test};
+use crate::broker::Isolation;
+use crate::check::{Example, Guarantee};
+use crate::reader::{read_all, settle};
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+/// Orders a second.
+const RATE: u64 = 1_000;
+/// Of so many records one cannot be read.
+const PART: u64 = 1_000;
+const PARTS: u64 = 6;
+const CRASHES: [&str; 2] = ["after-output:16", "after-offsets:24"];
+
+/// A record as it lies in its topic.
+type Whole = (Option<Vec<u8>>, Option<Vec<u8>>, i64);
+
+pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
+    let guarantees = [("eos", Guarantee::ExactlyOnceV2), ("alo", Guarantee::AtLeastOnce)];
+    let tests = guarantees.into_iter().map(|(short, guarantee)| {
+        let name = format!("dead-letters-{short}-killed");
+        let test: Test<'_> = (name.clone(), Box::new(move || killed(args, &name, guarantee)));
+        test
+    });
+    tests.collect()
+}
+
+/// The file with dead letters on its stream.
+fn declared(text: &str, topic: &str) -> String {
+    let line = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("timestamp:"))
+        .unwrap_or_default();
+    let indent: String = line.chars().take_while(|c| *c == ' ').collect();
+    let more = format!("{line}\n{indent}onBadRecord: DeadLetter\n{indent}deadLetterTopic: {topic}");
+    text.replace(line, &more)
+}
+
+fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counted> {
+    let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
+    let letters = format!("{}-dead", scene.id);
+    scene.broker.create_topics(&[(&letters, 3)])?;
+    scene.write_file(|text| declared(&text, &letters))?;
+    let mut launch = scene.launch();
+    launch.environment = environment(&scene, &CRASHES.map(str::to_owned));
+    let mut app = launch.start()?;
+    app.wait_running(1, SECONDS(60))?;
+    for part in 0..PARTS {
+        scene.orders(part * PART, PART, RATE, Some(part * PART + PART / 2))?;
+    }
+    scene.wait_drained(SECONDS(60))?;
+    let crashes = app.events("died");
+    ensure!(crashes == CRASHES.len(), "{crashes} crashes: {}", app.words());
+    app.drain()?;
+    every_letter_is_its_record(&scene, &letters)?;
+    let mut counted = scene.check(PARTS * (PART - 1), PARTS)?;
+    counted.kills = crashes as u64;
+    scene.clean()?;
+    Ok(counted)
+}
+
+fn every_letter_is_its_record(scene: &Scene<'_>, letters: &str) -> Result<()> {
+    let mut input: BTreeMap<(i32, i64), Whole> = BTreeMap::new();
+    let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    settle(&scene.broker, &scene.input(), SECONDS(30))?;
+    read_all(
+        &scene.broker,
+        &scene.input(),
+        Isolation::Committed,
+        SECONDS(60),
+        |record| {
+            let whole = (own(record.key), own(record.value), record.timestamp);
+            input.insert((record.partition, record.offset), whole);
+            Ok(())
+        },
+    )?;
+    ensure!(input.keys().map(|(partition, _)| partition).max() < Some(&PARTITIONS));
+    let mut found = 0;
+    settle(&scene.broker, letters, SECONDS(30))?;
+    read_all(
+        &scene.broker,
+        letters,
+        Isolation::Committed,
+        SECONDS(60),
+        |record| {
+            let headers = record.headers.context("a dead letter without headers")?;
+            let header = |name: &str| -> Result<String> {
+                let header = headers.iter().find(|header| header.key == name);
+                let value = header.and_then(|header| header.value).unwrap_or_default();
+                String::from_utf8(value.to_vec()).with_context(|| format!("header {name}"))
+            };
+            ensure!(header("__streams.errors.topic")? == scene.input());
+            let place = (
+                header("__streams.errors.partition")?.parse()?,
+                header("__streams.errors.offset")?.parse()?,
+            );
+            // Taken out: a second letter of the same record finds nothing.
+            let original = input
+                .remove(&place)
+                .with_context(|| format!("two letters of {place:?}"))?;
+            let letter = (own(record.key), own(record.value), record.timestamp);
+            ensure!(letter == original, "{place:?}: {letter:?} was {original:?}");
+            ensure!(header("__streams.errors.exception")? == "Deserialization");
+            let message = header("__streams.errors.message")?;
+            ensure!(message.contains("value: JSON"), "{message}");
+            found += 1;
+            Ok(())
+        },
+    )?;
+    ensure!(found == PARTS, "{found} dead letters instead of {PARTS}");
+    Ok(())
+}
