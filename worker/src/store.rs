@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::shared::lock;
 use crate::unwritten::Unwritten;
 
+/// Blocks of files that are gone leave the cache with them; else they stay until it is full, and a worker with little state
+/// grows for hours. The value is the one that RocksDB's authors mean to make the default.
+const UNCACHE: &str = "uncache_aggressiveness=300";
 /// Version of the directory's layout.
 const FORMAT: u32 = 1;
 /// The column family and key that hold [`StorePositions`].
@@ -207,7 +210,7 @@ impl StoreMemory {
         Self { cache, memtables }
     }
 
-    fn options(&self) -> Options {
+    fn options(&self) -> Result<Options, rocksdb::Error> {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
         table.set_cache_index_and_filter_blocks(true);
@@ -224,7 +227,8 @@ impl StoreMemory {
         options.set_block_based_table_factory(&table);
         options.set_max_background_jobs(2);
         options.set_keep_log_file_num(2);
-        options
+        // The binding has no method for it.
+        options.get_options_from_string(UNCACHE)
     }
 }
 
@@ -260,8 +264,9 @@ impl TaskDb {
         }
         let rocks = |error| StoreError::of(&path, error);
         let families = stores.iter().map(String::as_str).chain([POSITIONS, "default"]);
-        let families = families.map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
-        let db = DB::open_cf_descriptors(&memory.options(), path.join("db"), families).map_err(rocks)?;
+        let options = memory.options().map_err(rocks)?;
+        let families = families.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+        let db = DB::open_cf_descriptors(&options, path.join("db"), families).map_err(rocks)?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         let positions = match cf(&db, POSITIONS).map(|cf| db.get_cf(&cf, POSITIONS)) {
@@ -651,6 +656,28 @@ mod tests {
         db.apply([(0, key, Some(&[7; 2_000][..]))], positions(4)).unwrap();
         assert_eq!(lock(&db.unwritten).bytes(), 0, "too much to wait");
         assert_eq!(value(&db, key), Some(vec![7; 2_000]));
+    }
+
+    /// Flushes make files, compactions remove them: what the cache holds of those must not stay.
+    #[test]
+    fn the_cache_does_not_fill_with_blocks_of_files_that_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = StoreMemory::new(&MemoryBudget::of(DEFAULT_MEMORY_BYTES, 1).unwrap());
+        let stores = vec!["s".to_owned()];
+        let mut db = TaskDb::open(&dir.path().join("t-0"), &label("a"), stores, &memory).unwrap();
+        let mut used = Vec::new();
+        for round in 0..400_i64 {
+            let value = [u8::try_from(round % 256).unwrap(); 100];
+            let keys: Vec<_> = (0..50_u32).map(u32::to_be_bytes).collect();
+            let changes = keys.iter().map(|key| (0, &key[..], Some(&value[..])));
+            db.apply(changes, positions(round)).unwrap();
+            db.flush(FlushWait::UntilDone).unwrap();
+            assert_eq!(self::value(&db, &keys[0]), Some(value.to_vec()));
+            used.push(memory.cache.get_usage());
+        }
+        let most = |used: &[usize]| used.iter().max().copied().unwrap();
+        let (early, late) = (most(&used[50..100]), most(&used[350..]));
+        assert!(late <= early + early / 10, "{early} bytes grew to {late}");
     }
 
     #[derive(Clone, Debug)]
