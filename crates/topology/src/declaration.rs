@@ -65,7 +65,7 @@ pub struct Stream {
     pub on_bad_record: OnBadRecord,
     /// What a record does that a step or a sink refuses: an expression without a value, a result that its topic does not
     /// take. Holds for the steps up to the first repartition topic; behind it the task stops at the record.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "OnBadRecord::is_fail")]
     pub on_error: OnBadRecord,
     /// Where records go with `DeadLetter`: with their own key, value and timestamp, and headers that say where they come
     /// from and what is wrong. They are written in the same transaction as the offset that passes them, also with
@@ -138,6 +138,13 @@ pub enum OnBadRecord {
     Skip,
     /// The record goes to the stream's `deadLetterTopic`.
     DeadLetter,
+}
+
+impl OnBadRecord {
+    /// Left out of configurations, so that these stay as they were before there was a choice.
+    fn is_fail(&self) -> bool {
+        *self == Self::Fail
+    }
 }
 
 /// Where to begin when the application has never committed.

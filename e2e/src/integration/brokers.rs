@@ -102,7 +102,6 @@ pub(super) fn one_goes_away(args: &Integration, name: &str) -> Result<Counted> {
 /// comes back before the next one is.
 pub(super) fn three_are_killed_in_turn(args: &Integration, name: &str) -> Result<Counted> {
     const PORT: u16 = 19892;
-    const ORDERS: u64 = 40_000;
     const RATE: u64 = 1_000;
     let own = Own::three(args, PORT)?;
     own.call(&["up"])?;
@@ -126,8 +125,9 @@ pub(super) fn three_are_killed_in_turn(args: &Integration, name: &str) -> Result
     launch.workers = 2;
     let mut app = launch.start()?;
     app.wait_running(2, SECONDS(60))?;
+    let mut orders = 0;
     let standstill = gap::longest(&scene, Reading::Everything, || {
-        scene.orders_beside(0, ORDERS, RATE, || {
+        (orders, ()) = scene.orders_while(RATE, || {
             for node in ["1", "2", "3"] {
                 eventually("an open transaction", || {
                     Ok(app.status(0)?["openTransactions"].as_u64() > Some(0))
@@ -145,7 +145,7 @@ pub(super) fn three_are_killed_in_turn(args: &Integration, name: &str) -> Result
     );
     ensure!(app.events("died") == 0, "a worker died: {}", app.words());
     app.drain()?;
-    let mut counted = scene.check(ORDERS, 0)?;
+    let mut counted = scene.check(orders, 0)?;
     counted.kills = 3;
     std::fs::remove_dir_all(&scene.state_dir)?;
     Ok(counted)

@@ -1,6 +1,7 @@
 //! A test's own topics, file and state directory, and the pieces of its plot.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -222,6 +223,27 @@ impl<'a> Scene<'a> {
             orders
                 .join()
                 .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        })
+    }
+
+    /// Writes orders for as long as something happens; returns how many, and its result.
+    pub(super) fn orders_while<T>(&self, rate: u64, happens: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let orders = scope.spawn(|| -> Result<u64> {
+                let mut written = 0;
+                while !done.load(Ordering::Acquire) {
+                    self.orders(written, rate, rate, None)?;
+                    written += rate;
+                }
+                Ok(written)
+            });
+            let result = happens();
+            done.store(true, Ordering::Release);
+            let written = orders
+                .join()
+                .map_err(|_| anyhow::anyhow!("the generator panicked"))?;
+            Ok((written?, result?))
         })
     }
 

@@ -1,7 +1,6 @@
 //! `integration --soak MINUTES`: three workers with copies of each other's stores, and faults of every kind at random, all
 //! the time; the checker judges at the end. Worker 0 is never killed, so that it would show what it loses.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -103,28 +102,14 @@ pub(super) fn run(args: &Integration, minutes: u64, seed: u64) -> Result<bool> {
     launch.workers = 3;
     let mut app = launch.start()?;
     app.wait_running(3, SECONDS(60))?;
-    let (done, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    let mut figures = std::thread::scope(|threads| {
-        let orders = threads.spawn(|| -> Result<()> {
-            while !done.load(Ordering::Acquire) {
-                scene.orders(written.load(Ordering::Acquire), RATE, RATE, None)?;
-                written.fetch_add(RATE, Ordering::AcqRel);
-            }
-            Ok(())
-        });
-        let figures = storm(&scene, &mut app, &proxy, minutes, seed);
-        done.store(true, Ordering::Release);
-        orders
-            .join()
-            .map_err(|_| anyhow::anyhow!("the generator panicked"))??;
-        figures
-    })?;
+    let (written, mut figures) =
+        scene.orders_while(RATE, || storm(&scene, &mut app, &proxy, minutes, seed))?;
     scene.wait_drained(SECONDS(180))?;
     let status = app.status(0)?;
     figures.store_wipes = status["totals"]["storeWipes"].as_u64().unwrap_or(0);
     figures.producer_rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
     app.drain()?;
-    figures.orders = written.load(Ordering::Acquire);
+    figures.orders = written;
     figures.judged = scene.check(figures.orders, 0)?;
     let passed = figures.store_wipes == 0 && !figures.grows();
     report.end(passed, &figures)?;
