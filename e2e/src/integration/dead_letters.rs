@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use rdkafka::message::Headers as _;
 
 use super::crash::environment;
-use super::scene::{PARTITIONS, Scene};
+use super::scene::{PARTITIONS, Scene, with_stream_fields};
 use super::{Counted, Integration, Test};
 use crate::broker::Isolation;
 use crate::check::{Example, Guarantee};
@@ -35,22 +35,12 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     tests.collect()
 }
 
-/// The file with dead letters on its stream.
-fn declared(text: &str, topic: &str) -> String {
-    let line = text
-        .lines()
-        .find(|line| line.trim_start().starts_with("timestamp:"))
-        .unwrap_or_default();
-    let indent: String = line.chars().take_while(|c| *c == ' ').collect();
-    let more = format!("{line}\n{indent}onBadRecord: DeadLetter\n{indent}deadLetterTopic: {topic}");
-    text.replace(line, &more)
-}
-
 fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counted> {
     let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
     let letters = format!("{}-dead", scene.id);
     scene.broker.create_topics(&[(&letters, 3)])?;
-    scene.write_file(|text| declared(&text, &letters))?;
+    let topic = format!("deadLetterTopic: {letters}");
+    scene.write_file(|text| with_stream_fields(&text, &["onBadRecord: DeadLetter", &topic]))?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, &CRASHES.map(str::to_owned));
     let mut app = launch.start()?;

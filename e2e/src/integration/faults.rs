@@ -19,7 +19,7 @@ use super::crash::eventually;
 use super::expiry;
 use super::offsets;
 use super::recovery::{self, Moments};
-use super::scene::Scene;
+use super::scene::{Scene, with_stream_fields};
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
 use crate::check::{Example, Guarantee};
@@ -196,7 +196,7 @@ fn malformed_fail(args: &Integration, name: &str) -> Result<Counted> {
     ensure!(app.events("died") == 0, "the worker died");
     app.drain()?;
     // Once the stream is told to skip it, the task goes on from that very record.
-    scene.write_file(|text| skip(&text))?;
+    scene.write_file(|text| with_stream_fields(&text, &["onBadRecord: Skip"]))?;
     let mut again = scene.launch().start()?;
     again.wait_running(1, SECONDS(60))?;
     scene.wait_drained(SECONDS(60))?;
@@ -206,19 +206,9 @@ fn malformed_fail(args: &Integration, name: &str) -> Result<Counted> {
     Ok(counted)
 }
 
-/// The file with `onBadRecord: Skip` on its stream.
-fn skip(text: &str) -> String {
-    let line = text
-        .lines()
-        .find(|line| line.trim_start().starts_with("timestamp:"))
-        .unwrap_or_default();
-    let indent: String = line.chars().take_while(|c| *c == ' ').collect();
-    text.replace(line, &format!("{line}\n{indent}onBadRecord: Skip"))
-}
-
 fn malformed_skip(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
-    scene.write_file(|text| skip(&text))?;
+    scene.write_file(|text| with_stream_fields(&text, &["onBadRecord: Skip"]))?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
     scene.orders(0, 2_000, 0, Some(1_000))?;

@@ -31,6 +31,17 @@ pub(super) struct Scene<'a> {
     pub(super) state_dir: PathBuf,
 }
 
+/// The file with more fields on its stream.
+pub(super) fn with_stream_fields(text: &str, fields: &[&str]) -> String {
+    let line = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("timestamp:"))
+        .unwrap_or_default();
+    let indent: String = line.chars().take_while(|c| *c == ' ').collect();
+    let lines = fields.iter().map(|field| format!("\n{indent}{field}"));
+    text.replace(line, &format!("{line}{}", lines.collect::<String>()))
+}
+
 impl<'a> Scene<'a> {
     /// Topics, file and directory, all new.
     pub(super) fn new(
