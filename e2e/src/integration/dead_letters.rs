@@ -6,20 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::message::Headers as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::crash::environment;
 use super::scene::{PARTITIONS, Scene, with_stream_fields};
 use super::{Counted, Integration, Test};
 use crate::broker::Isolation;
 use crate::check::{Example, Guarantee};
+use crate::orders::BASE_MS;
 use crate::reader::{read_all, settle};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second.
 const RATE: u64 = 1_000;
-/// Of so many records one cannot be read.
-const PART: u64 = 1_000;
-const PARTS: u64 = 6;
+/// Orders, and behind them records that cannot be read: so often that each transaction has letters of each partition.
+const PART: u64 = 50;
+const UNREADABLE: u64 = 20;
+const PARTS: u64 = 120;
 const CRASHES: [&str; 2] = ["after-output:16", "after-offsets:24"];
 
 /// A record as it lies in its topic.
@@ -45,18 +48,38 @@ fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counte
     launch.environment = environment(&scene, &CRASHES.map(str::to_owned));
     let mut app = launch.start()?;
     app.wait_running(1, SECONDS(60))?;
+    let producer = scene.producer(&[])?;
     for part in 0..PARTS {
-        scene.orders(part * PART, PART, RATE, Some(part * PART + PART / 2))?;
+        scene.orders(part * PART, PART, RATE, None)?;
+        unreadable(&scene, &producer, part * UNREADABLE)?;
     }
     scene.wait_drained(SECONDS(60))?;
     let crashes = app.events("died");
     ensure!(crashes == CRASHES.len(), "{crashes} crashes: {}", app.words());
     app.drain()?;
     every_letter_is_its_record(&scene, &letters)?;
-    let mut counted = scene.check(PARTS * (PART - 1), PARTS)?;
+    let mut counted = scene.check(PARTS * PART, PARTS * UNREADABLE)?;
     counted.kills = crashes as u64;
     scene.clean()?;
     Ok(counted)
+}
+
+/// Records that are no JSON, over all partitions.
+fn unreadable(scene: &Scene<'_>, producer: &BaseProducer, first: u64) -> Result<()> {
+    let input = scene.input();
+    for number in first..first + UNREADABLE {
+        let (key, value) = (
+            format!("bad-{number}"),
+            format!("{{\"orderId\":\"bad-{number}\",\"customerId\":"),
+        );
+        let timestamp = BASE_MS.saturating_add_unsigned(number);
+        let record = BaseRecord::to(&input)
+            .key(&key)
+            .payload(&value)
+            .timestamp(timestamp);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    Ok(producer.flush(SECONDS(30))?)
 }
 
 fn every_letter_is_its_record(scene: &Scene<'_>, letters: &str) -> Result<()> {
@@ -107,6 +130,7 @@ fn every_letter_is_its_record(scene: &Scene<'_>, letters: &str) -> Result<()> {
             Ok(())
         },
     )?;
-    ensure!(found == PARTS, "{found} dead letters instead of {PARTS}");
+    let wanted = PARTS * UNREADABLE;
+    ensure!(found == wanted, "{found} dead letters instead of {wanted}");
     Ok(())
 }

@@ -30,7 +30,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 23] = [
+    let tests: [(&str, Plot); 24] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -43,6 +43,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-offsets-of-an-idle-app", offsets::of_an_idle_app),
         ("fault-input-lost", offsets::input_lost),
         ("fault-partitions-added", offsets::partitions_added),
+        ("fault-stopped-before-the-first-record", offsets::stopped_at_once),
         ("fault-topic-recreated", offsets::topic_recreated),
         ("fault-control-log-lost", control_log::lost),
         ("fault-internal-topics-changed", topics_changed),
