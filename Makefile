@@ -73,6 +73,7 @@ deny: ## licences, bans and sources of the dependencies
 	@scripts/deny $(CARGO_DENY_VERSION)
 
 test-unit: setup ## unit and property tests
+	@scripts/cel-cases >/dev/null
 	cargo test --release --workspace
 
 # By make, as every other build: only it knows where RocksDB is kept once it is compiled.
@@ -95,7 +96,8 @@ soak: build ## what is too long for CI: faults of every kind at random for SOAK_
 footprint: build image ## CPU and memory of operator and workers, sizes of images and definition
 	@e2e/cluster-demo footprint
 
-bench: build ## ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
+bench: build ## expressions; then ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
+	cargo bench --workspace --bench expressions
 	@e2e/broker up
 	@eval "$$(e2e/broker env)" && bin/streamapp-e2e bench $(BENCH_ARGS)
 

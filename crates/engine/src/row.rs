@@ -97,6 +97,19 @@ fn put(ty: &Type, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), RowError> 
         (Type::Double, Value::Double(value)) => into.extend_from_slice(&value.to_be_bytes()),
         (Type::String, Value::String(text)) => put_bytes(text.as_bytes(), into),
         (Type::Bytes, Value::Bytes(bytes)) => put_bytes(bytes, into),
+        (Type::List(item), Value::List(items)) => {
+            put_varint(items.len() as u64, into);
+            for value in items {
+                put(item, *value, into)?;
+            }
+        }
+        (Type::Map(item), Value::Map(entries)) => {
+            put_varint(entries.len() as u64, into);
+            for (key, value) in entries {
+                put(&Type::String, *key, into)?;
+                put(item, *value, into)?;
+            }
+        }
         (Type::Struct(record), Value::Struct(slots)) if slots.len() == record.fields.len() => {
             for (field, slot) in record.fields.iter().zip(slots) {
                 put(&field.ty, *slot, into)?;
@@ -219,6 +232,31 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number of items, each of which has a byte at least.
+    fn count(&mut self) -> Result<usize, RowError> {
+        let count = usize::try_from(self.varint()?).map_err(|_| self.truncated())?;
+        if count > self.bytes.len() - self.at {
+            return Err(self.truncated());
+        }
+        Ok(count)
+    }
+
+    /// Entries in the order of their keys, which a writer keeps.
+    fn map(&mut self, item: &Type, arena: &'a Bump) -> Result<&'a [(Value<'a>, Value<'a>)], RowError> {
+        let entries = arena.alloc_slice_fill_copy(self.count()?, (Value::Null, Value::Null));
+        let mut before = None;
+        for entry in entries.iter_mut() {
+            let key = self.value(&Type::String, arena)?;
+            if let Value::String(key) = key
+                && before.replace(key).is_some_and(|before| before >= key)
+            {
+                return Err(RowError::Malformed("map", self.at));
+            }
+            *entry = (key, self.value(item, arena)?);
+        }
+        Ok(entries)
+    }
+
     fn value(&mut self, ty: &Type, arena: &'a Bump) -> Result<Value<'a>, RowError> {
         Ok(match ty {
             Type::Bool => Value::Bool(self.flag()?),
@@ -237,6 +275,14 @@ impl<'a> Reader<'a> {
                     Value::Null
                 }
             }
+            Type::List(item) => {
+                let slots = arena.alloc_slice_fill_copy(self.count()?, Value::Null);
+                for slot in slots.iter_mut() {
+                    *slot = self.value(item, arena)?;
+                }
+                Value::List(slots)
+            }
+            Type::Map(item) => Value::Map(self.map(item, arena)?),
             Type::Struct(record) => {
                 let slots = arena.alloc_slice_fill_copy(record.fields.len(), Value::Null);
                 for (slot, field) in slots.iter_mut().zip(&record.fields) {

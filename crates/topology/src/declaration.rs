@@ -39,8 +39,8 @@ pub enum Language {
 pub struct RecordType {
     /// Name, unique among types.
     pub name: String,
-    /// Field name to type: `string int double bool bytes timestampMillis`, another type's name, or any of these
-    /// with `?` for a field that may be absent or null.
+    /// Field name to type: `string int double bool bytes timestampMillis`, another type's name, `list(T)`,
+    /// `map(string, T)`, or any of these with `?` for a field that may be absent or null.
     pub fields: BTreeMap<String, String>,
 }
 

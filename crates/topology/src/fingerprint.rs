@@ -28,6 +28,8 @@ pub(crate) fn canonical_type(ty: &Type) -> String {
             text.push('}');
             text
         }
+        Type::List(item) => format!("list({})", canonical_type(item)),
+        Type::Map(value) => format!("map({})", canonical_type(value)),
         Type::Optional(inner) => format!("{}?", canonical_type(inner)),
         Type::Bool | Type::Int | Type::Double | Type::String | Type::Bytes | Type::Timestamp => {
             ty.to_string()

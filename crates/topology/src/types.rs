@@ -18,6 +18,10 @@ pub enum Type {
     Bytes,
     /// `timestampMillis`: milliseconds since the Unix epoch.
     Timestamp,
+    /// `list(T)`
+    List(Box<Type>),
+    /// `map(string, T)`: `T`. A value of this type has its entries in the order of the keys.
+    Map(Box<Type>),
     /// A record with named fields.
     Struct(Arc<StructType>),
     /// `T?`: the value may be absent or null.
@@ -62,6 +66,8 @@ impl fmt::Display for Type {
             Self::String => f.write_str("string"),
             Self::Bytes => f.write_str("bytes"),
             Self::Timestamp => f.write_str("timestampMillis"),
+            Self::List(item) => write!(f, "list({item})"),
+            Self::Map(value) => write!(f, "map(string, {value})"),
             Self::Struct(ty) => f.write_str(&ty.name),
             Self::Optional(inner) => write!(f, "{inner}?"),
         }

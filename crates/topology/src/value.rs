@@ -22,6 +22,16 @@ pub enum Value<'a> {
     Timestamp(i64),
     /// One slot per field of the struct type, in its order.
     Struct(&'a [Value<'a>]),
+    /// `list(T)`
+    List(&'a [Value<'a>]),
+    /// `map(K, V)`: in the order of the keys, each once.
+    Map(&'a [(Value<'a>, Value<'a>)]),
+    /// `uint`; as those below, only inside of an expression: no record holds one.
+    Uint(u64),
+    /// `duration`: nanoseconds.
+    Duration(i64),
+    /// A type as a value, by CEL's name for it.
+    Type(&'static str),
 }
 
 /// What an expression can read.

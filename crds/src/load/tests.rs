@@ -192,7 +192,7 @@ fn what_yaml_makes_of_an_expression_is_told_with_the_quoted_form() {
         ),
         (
             "key == 'a #b'",
-            "syntax error: unterminated string literal",
+            "syntax error: the string does not end",
             "YAML takes ` #` for a comment; if it is part of the expression, put it in quotes: `filter: \"key == 'a #b'\"`",
         ),
         (

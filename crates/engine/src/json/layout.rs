@@ -24,11 +24,17 @@ pub(super) struct Field {
     pub(super) name: Box<str>,
     /// `{"name":` or `,"name":`
     pub(super) prefix: Box<[u8]>,
+    pub(super) item: Item,
+}
+
+/// What a field, or an item of an array, is.
+#[derive(Debug)]
+pub(super) struct Item {
     pub(super) kind: Kind,
     pub(super) optional: bool,
 }
 
-/// Type of a field, optional or not.
+/// A type, optional or not.
 #[derive(Debug)]
 pub(super) enum Kind {
     Bool,
@@ -38,6 +44,9 @@ pub(super) enum Kind {
     Bytes,
     Timestamp,
     Object(Layout),
+    Array(Box<Item>),
+    /// An object whose names are the keys of a map.
+    Map(Box<Item>),
 }
 
 /// Length and first eight bytes of a name.
@@ -64,21 +73,33 @@ impl Key {
     }
 }
 
-impl Kind {
-    fn new(ty: &Type) -> (Self, bool) {
+impl Item {
+    fn new(ty: &Type) -> Self {
         let kind = match ty {
-            Type::Bool => Self::Bool,
-            Type::Int => Self::Int,
-            Type::Double => Self::Double,
-            Type::String => Self::String,
-            Type::Bytes => Self::Bytes,
-            Type::Timestamp => Self::Timestamp,
-            Type::Struct(ty) => Self::Object(Layout::new(ty)),
-            Type::Optional(inner) => return (Self::new(inner).0, true),
+            Type::Bool => Kind::Bool,
+            Type::Int => Kind::Int,
+            Type::Double => Kind::Double,
+            Type::String => Kind::String,
+            Type::Bytes => Kind::Bytes,
+            Type::Timestamp => Kind::Timestamp,
+            Type::Struct(ty) => Kind::Object(Layout::new(ty)),
+            Type::List(item) => Kind::Array(Box::new(Self::new(item))),
+            Type::Map(value) => Kind::Map(Box::new(Self::new(value))),
+            Type::Optional(inner) => {
+                return Self {
+                    optional: true,
+                    ..Self::new(inner)
+                };
+            }
         };
-        (kind, false)
+        Self {
+            kind,
+            optional: false,
+        }
     }
+}
 
+impl Kind {
     /// For messages, as in declarations.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -88,7 +109,8 @@ impl Kind {
             Self::String => "a string",
             Self::Bytes => "bytes as a base64 string",
             Self::Timestamp => "an int of milliseconds",
-            Self::Object(_) => "an object",
+            Self::Object(_) | Self::Map(_) => "an object",
+            Self::Array(_) => "an array",
         }
     }
 }
@@ -134,12 +156,10 @@ impl Field {
         let mut prefix = vec![if slot == 0 { b'{' } else { b',' }];
         write_string(&field.name, &mut prefix);
         prefix.push(b':');
-        let (kind, optional) = Kind::new(&field.ty);
         Self {
             name: field.name.as_str().into(),
             prefix: prefix.into(),
-            kind,
-            optional,
+            item: Item::new(&field.ty),
         }
     }
 }

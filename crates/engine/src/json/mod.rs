@@ -4,7 +4,7 @@
 //! must be well-formed. Strings without escapes are borrowed from the record; those with escapes, byte fields
 //! and the slots live in the arena. Of equal names the last wins, as in Jackson and serde_json; an optional
 //! field may be absent or null; a number for an `int` has neither fraction nor exponent. Writing keeps the
-//! type's order of fields, has no spaces, escapes only what must be escaped, and writes `null` for optional
+//! type's order of fields and the order of a map's keys, has no spaces, escapes only what must be escaped, and writes `null` for optional
 //! fields that are null.
 //!
 //! What a type is and which fields are read is the plan's matter, not this module's.
@@ -152,8 +152,8 @@ impl fmt::Display for WriteError {
 impl std::error::Error for WriteError {}
 
 fn within(name: &str, inner: &str) -> String {
-    if inner.is_empty() {
-        name.to_owned()
+    if inner.is_empty() || inner.starts_with('[') {
+        format!("{name}{inner}")
     } else {
         format!("{name}.{inner}")
     }

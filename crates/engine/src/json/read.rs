@@ -6,7 +6,7 @@ use bumpalo::Bump;
 use bumpalo::collections::{String as ArenaString, Vec as ArenaVec};
 use topology::Value;
 
-use super::layout::{Field, Kind, Layout};
+use super::layout::{Item, Kind, Layout};
 use super::scan::{Raw, Scanner, unescape};
 use super::{JsonError, MAX_DEPTH};
 
@@ -44,7 +44,7 @@ impl<'a> Reader<'a> {
                 Some(slot) => {
                     let field = &layout.fields[slot];
                     slots[slot] = self
-                        .field(field, depth)
+                        .value(&field.item, depth)
                         .map_err(|error| error.within(&field.name))?;
                     before = Some(slot);
                 }
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
             }
         }
         for (field, slot) in layout.fields.iter().zip(&*slots) {
-            if matches!(slot, Value::Null) && !field.optional {
+            if matches!(slot, Value::Null) && !field.item.optional {
                 return Err(JsonError::new(start, "is missing").within(&field.name));
             }
         }
@@ -69,24 +69,67 @@ impl<'a> Reader<'a> {
         layout.slot(name, before)
     }
 
+    /// `depth`: of the object or array that it is in.
     #[inline]
-    fn field(&mut self, field: &Field, depth: u32) -> Result<Value<'a>, JsonError> {
-        match (&field.kind, self.scanner.peek()) {
+    fn value(&mut self, item: &Item, depth: u32) -> Result<Value<'a>, JsonError> {
+        match (&item.kind, self.scanner.peek()) {
             (Kind::String, b'"') => Ok(Value::String(self.string()?)),
-            (Kind::Int, b'-' | b'0'..=b'9') => Ok(Value::Int(self.int(field)?)),
-            (Kind::Timestamp, b'-' | b'0'..=b'9') => Ok(Value::Timestamp(self.int(field)?)),
+            (Kind::Int, b'-' | b'0'..=b'9') => Ok(Value::Int(self.int(&item.kind)?)),
+            (Kind::Timestamp, b'-' | b'0'..=b'9') => Ok(Value::Timestamp(self.int(&item.kind)?)),
             (Kind::Double, b'-' | b'0'..=b'9') => self.double(),
             (Kind::Bool, b't') => self.scanner.literal("true").map(|()| Value::Bool(true)),
             (Kind::Bool, b'f') => self.scanner.literal("false").map(|()| Value::Bool(false)),
             (Kind::Bytes, b'"') => self.bytes(),
             (Kind::Object(layout), b'{') => self.object(layout, depth + 1),
-            (_, b'n') if field.optional => self.scanner.literal("null").map(|()| Value::Null),
+            (Kind::Array(inner), b'[') => self.array(inner, depth + 1),
+            (Kind::Map(inner), b'{') => self.map(inner, depth + 1),
+            (_, b'n') if item.optional => self.scanner.literal("null").map(|()| Value::Null),
             (kind, _) => Err(self.scanner.error(format!(
                 "expected {}, found {}",
                 kind.name(),
                 self.scanner.found()
             ))),
         }
+    }
+
+    fn array(&mut self, item: &Item, depth: u32) -> Result<Value<'a>, JsonError> {
+        if depth > MAX_DEPTH {
+            return Err(self.scanner.too_deep());
+        }
+        self.scanner.open_array();
+        let mut items = ArenaVec::new_in(self.arena);
+        while self.scanner.next_item(items.is_empty())? {
+            let value = self.value(item, depth);
+            items.push(value.map_err(|error| error.within(&format!("[{}]", items.len())))?);
+        }
+        Ok(Value::List(items.into_bump_slice()))
+    }
+
+    /// Of equal names the last wins, as for fields.
+    fn map(&mut self, item: &Item, depth: u32) -> Result<Value<'a>, JsonError> {
+        if depth > MAX_DEPTH {
+            return Err(self.scanner.too_deep());
+        }
+        self.scanner.open_object()?;
+        let mut entries = ArenaVec::<(&'a str, Value<'a>)>::new_in(self.arena);
+        while let Some(name) = self.scanner.next_field(entries.is_empty())? {
+            let name = if name.escaped {
+                self.unescaped(name)
+            } else {
+                name.text
+            };
+            let value = self.value(item, depth).map_err(|error| error.within(name))?;
+            entries.push((name, value));
+        }
+        // Stable: the last of equal names stays behind the others.
+        entries.sort_by_key(|entry| entry.0);
+        let mut map = ArenaVec::with_capacity_in(entries.len(), self.arena);
+        for (at, (name, value)) in entries.iter().enumerate() {
+            if entries.get(at + 1).is_none_or(|next| next.0 != *name) {
+                map.push((Value::String(name), *value));
+            }
+        }
+        Ok(Value::Map(map.into_bump_slice()))
     }
 
     #[inline]
@@ -107,13 +150,13 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn int(&mut self, field: &Field) -> Result<i64, JsonError> {
+    fn int(&mut self, kind: &Kind) -> Result<i64, JsonError> {
         let start = self.scanner.at;
         let number = self.scanner.number()?;
         number.int.ok_or_else(|| {
             let reason = format!(
                 "expected {} of at most 64 bits, found {}",
-                field.kind.name(),
+                kind.name(),
                 short(number.text)
             );
             JsonError::new(start, reason)

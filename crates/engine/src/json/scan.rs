@@ -99,6 +99,33 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// The array that begins here.
+    pub(super) fn open_array(&mut self) {
+        self.at += 1;
+        self.space();
+    }
+
+    /// After `[` or a value: whether an item follows. The place is then at the item, or behind the bracket.
+    pub(super) fn next_item(&mut self, is_first: bool) -> Result<bool, JsonError> {
+        if !is_first {
+            self.space();
+        }
+        match self.peek() {
+            // Not behind a comma: `[1,]` is no JSON.
+            b']' => {
+                self.at += 1;
+                return Ok(false);
+            }
+            b',' if !is_first => {
+                self.at += 1;
+                self.space();
+            }
+            _ if is_first => {}
+            _ => return Err(self.expected("`,` or `]`")),
+        }
+        Ok(true)
+    }
+
     /// After `{` or a value: a field's name, or none at `}`. The place is then behind the colon, or behind
     /// the brace.
     #[inline]

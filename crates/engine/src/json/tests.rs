@@ -59,6 +59,93 @@ fn only_wanted_fields_become_values_by_slot() {
     );
 }
 
+fn basket() -> Arc<StructType> {
+    let line = record(
+        "Line",
+        &[("note", optional(Type::String)), ("quantity", Type::Int)],
+    );
+    record(
+        "Basket",
+        &[
+            ("labels", Type::Map(Box::new(optional(Type::String)))),
+            ("lines", Type::List(Box::new(Type::Struct(line)))),
+            ("tags", optional(Type::List(Box::new(Type::String)))),
+        ],
+    )
+}
+
+#[test]
+fn arrays_are_lists_and_objects_are_maps_in_the_order_of_their_keys() {
+    let arena = Bump::new();
+    let codec = JsonCodec::new(&basket());
+    let text = r#" { "lines" : [ {"quantity":1} , {"note":"x\"","quantity":2} ] ,"labels":{"b":null,"a":"1","\u0062":"2"},"tags":[]} "#;
+    let value = codec.read(text.as_bytes(), &arena).unwrap();
+    let expected = "Struct([Map([(String(\"a\"), String(\"1\")), (String(\"b\"), String(\"2\"))]), \
+                    List([Struct([Null, Int(1)]), Struct([String(\"x\\\"\"), Int(2)])]), List([])])";
+    assert_eq!(format!("{value:?}"), expected);
+    let mut written = Vec::new();
+    codec.write(value, &mut written).unwrap();
+    let again = r#"{"labels":{"a":"1","b":"2"},"lines":[{"note":null,"quantity":1},{"note":"x\"","quantity":2}],"tags":[]}"#;
+    assert_eq!(String::from_utf8(written.clone()).unwrap(), again);
+    assert_eq!(codec.read(&written, &arena).unwrap(), value);
+}
+
+#[test]
+fn errors_in_arrays_and_maps_name_the_item() {
+    let read = |text: &str| {
+        let arena = Bump::new();
+        let result = JsonCodec::new(&basket()).read(text.as_bytes(), &arena);
+        result.unwrap_err().to_string()
+    };
+    for (text, reason) in [
+        (
+            r#"{"labels":{},"lines":[{"quantity":1},{"quantity":"2"}]}"#,
+            "JSON, byte 49: field `lines[1].quantity`: expected an int, found a string",
+        ),
+        (
+            r#"{"labels":{"a":1},"lines":[]}"#,
+            "JSON, byte 15: field `labels.a`: expected a string, found `1`",
+        ),
+        (
+            r#"{"labels":{},"lines":{}}"#,
+            "JSON, byte 21: field `lines`: expected an array, found `{`",
+        ),
+        (
+            r#"{"labels":[],"lines":[]}"#,
+            "JSON, byte 10: field `labels`: expected an object, found `[`",
+        ),
+        (
+            r#"{"labels":{},"lines":[],"tags":["a",]}"#,
+            "JSON, byte 36: field `tags[1]`: expected a string, found `]`",
+        ),
+        (
+            r#"{"labels":{},"lines":[],"tags":["a" "b"]}"#,
+            "JSON, byte 36: field `tags`: expected `,` or `]`, found a string",
+        ),
+        (
+            r#"{"labels":{},"lines":[],"tags":["a",null]}"#,
+            "JSON, byte 36: field `tags[1]`: expected a string, found `null`",
+        ),
+        (
+            r#"{"labels":{},"lines":["#,
+            "JSON, byte 22: field `lines[0]`: expected an object, found the end",
+        ),
+    ] {
+        assert_eq!(read(text), reason, "{text}");
+    }
+    let deep = Type::List(Box::new(Type::Int));
+    let deep = (0..200).fold(deep, |ty, _| Type::List(Box::new(ty)));
+    let text = format!("{{\"d\":{}", "[".repeat(201));
+    let arena = Bump::new();
+    let result = JsonCodec::new(&record("Deep", &[("d", deep)])).read(text.as_bytes(), &arena);
+    assert!(
+        result
+            .unwrap_err()
+            .to_string()
+            .contains("nested deeper than 128 levels")
+    );
+}
+
 #[test]
 fn strings_without_escapes_are_borrowed() {
     let text = br#"{"id":"0123456789","amount":1}"#;

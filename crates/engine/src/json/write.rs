@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use topology::Value;
 
 use super::WriteError;
-use super::layout::{Field, Kind, Layout};
+use super::layout::{Item, Kind, Layout};
 use super::scan::plain_length;
 
 pub(super) fn write(layout: &Layout, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), WriteError> {
@@ -20,14 +20,14 @@ pub(super) fn write(layout: &Layout, value: Value<'_>, into: &mut Vec<u8>) -> Re
     }
     for (field, slot) in layout.fields.iter().zip(slots) {
         into.extend_from_slice(&field.prefix);
-        write_field(field, *slot, into).map_err(|error| error.within(&field.name))?;
+        write_item(&field.item, *slot, into).map_err(|error| error.within(&field.name))?;
     }
     into.push(b'}');
     Ok(())
 }
 
-fn write_field(field: &Field, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), WriteError> {
-    match (&field.kind, value) {
+fn write_item(item: &Item, value: Value<'_>, into: &mut Vec<u8>) -> Result<(), WriteError> {
+    match (&item.kind, value) {
         (Kind::String, Value::String(text)) => write_string(text, into),
         (Kind::Int, Value::Int(value)) | (Kind::Timestamp, Value::Timestamp(value)) => {
             into.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -42,9 +42,37 @@ fn write_field(field: &Field, value: Value<'_>, into: &mut Vec<u8>) -> Result<()
         }
         (Kind::Bytes, Value::Bytes(bytes)) => write_base64(bytes, into)?,
         (Kind::Object(layout), value @ Value::Struct(_)) => write(layout, value, into)?,
-        (_, Value::Null) if field.optional => into.extend_from_slice(b"null"),
+        (Kind::Array(inner), Value::List(items)) => {
+            into.push(b'[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    into.push(b',');
+                }
+                write_item(inner, *item, into).map_err(|error| error.within(&format!("[{at}]")))?;
+            }
+            into.push(b']');
+        }
+        (Kind::Map(inner), Value::Map(entries)) => write_map(inner, entries, into)?,
+        (_, Value::Null) if item.optional => into.extend_from_slice(b"null"),
         (kind, _) => return Err(WriteError::new(format!("not {}", kind.name()))),
     }
+    Ok(())
+}
+
+fn write_map(item: &Item, entries: &[(Value<'_>, Value<'_>)], into: &mut Vec<u8>) -> Result<(), WriteError> {
+    into.push(b'{');
+    for (at, (key, value)) in entries.iter().enumerate() {
+        let Value::String(key) = key else {
+            return Err(WriteError::new("a map whose keys are no strings"));
+        };
+        if at > 0 {
+            into.push(b',');
+        }
+        write_string(key, into);
+        into.push(b':');
+        write_item(item, *value, into).map_err(|error| error.within(key))?;
+    }
+    into.push(b'}');
     Ok(())
 }
 

@@ -101,6 +101,33 @@ fn what_is_no_row_is_refused() {
 }
 
 #[test]
+fn lists_and_maps_have_a_count_and_their_items() {
+    let list = Type::List(Box::new(optional(Type::Int)));
+    let map = Type::Map(Box::new(Type::Bool));
+    let mut row = Vec::new();
+    encode(&list, Value::List(&[Value::Int(1), Value::Null]), &mut row).unwrap();
+    assert_eq!(hex(&row), "01 02 01 02 00");
+    row.clear();
+    let entries = [
+        (Value::String("a"), Value::Bool(true)),
+        (Value::String("b"), Value::Bool(false)),
+    ];
+    encode(&map, Value::Map(&entries), &mut row).unwrap();
+    assert_eq!(hex(&row), "01 02 01 61 01 01 62 00");
+    let arena = Bump::new();
+    assert_eq!(decode(&map, &row, &arena), Ok(Value::Map(&entries)));
+    // More items than bytes; keys out of order; one key twice.
+    assert_eq!(
+        decode(&list, &[1, 0xff, 0x7f, 0], &arena),
+        Err(RowError::Truncated(4))
+    );
+    let swapped = [1, 2, 1, 0x62, 0, 1, 0x61, 1];
+    assert_eq!(decode(&map, &swapped, &arena), Err(RowError::Malformed("map", 7)));
+    let twice = [1, 2, 1, 0x61, 0, 1, 0x61, 1];
+    assert_eq!(decode(&map, &twice, &arena), Err(RowError::Malformed("map", 7)));
+}
+
+#[test]
 fn a_value_of_another_type_is_refused() {
     let mut into = Vec::new();
     assert_eq!(
@@ -133,9 +160,18 @@ fn any_type() -> impl Strategy<Value = Type> {
             } else {
                 optional(ty)
             }),
+            inner.clone().prop_map(|ty| Type::List(Box::new(with_bytes(ty)))),
+            inner.clone().prop_map(|ty| Type::Map(Box::new(ty))),
             proptest::collection::vec(inner, 0..4).prop_map(record),
         ]
     })
+}
+
+/// Items of a list have bytes: a record without fields, which cannot be declared, has none.
+fn with_bytes(ty: Type) -> Type {
+    let mut row = Vec::new();
+    encode(&ty, build(&ty, &mut std::iter::empty(), &Bump::new()), &mut row).unwrap();
+    if row.len() > 1 { ty } else { Type::Bool }
 }
 
 /// A value of the type, chosen by a sequence of random numbers.
@@ -154,6 +190,22 @@ fn build<'a>(ty: &Type, random: &mut impl Iterator<Item = u64>, arena: &'a Bump)
             } else {
                 Value::Null
             }
+        }
+        Type::List(item) => {
+            let count = next() % 4;
+            let items: Vec<_> = (0..count).map(|_| build(item, random, arena)).collect();
+            Value::List(arena.alloc_slice_copy(&items))
+        }
+        Type::Map(item) => {
+            let count = next() % 4;
+            let entry = |at| {
+                (
+                    Value::String(arena.alloc_str(&format!("k{at}"))),
+                    build(item, random, arena),
+                )
+            };
+            let entries: Vec<_> = (0..count).map(entry).collect();
+            Value::Map(arena.alloc_slice_copy(&entries))
         }
         Type::Struct(record) => {
             let slots: Vec<_> = record

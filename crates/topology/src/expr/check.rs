@@ -1,45 +1,84 @@
-//! From a syntax tree to typed nodes: names, fields, conditionals and null. Operators are in [`super::operators`],
-//! functions in [`super::calls`].
+//! From a syntax tree to nodes with types: names, fields, conditionals, null. Calls are in [`super::calls`], macros in
+//! [`super::macros`].
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::node::{
-    BoolExpr, BytesExpr, DoubleExpr, IntExpr, Node, OptionalExpr, Place, Root, StringExpr, StructExpr,
-};
+use super::node::{Comparison, Const, Coordinate, Need, Node, Place, Root, Slots};
 use super::parse::{Ast, AstKind, Binary, Name};
+use super::ty::{Bindings, Ty};
 use super::{Env, ExprError, Reads, ValueReads};
 use crate::suggest::did_you_mean;
 use crate::{StructType, Type};
 
-/// Types an expression and compiles it.
-pub(crate) fn check(source: &str, ast: &Ast, env: &Env) -> Result<(Node, Reads), ExprError> {
+/// A part of an expression, checked.
+pub(crate) struct Typed {
+    pub(crate) node: Node,
+    pub(crate) ty: Ty,
+}
+
+impl Typed {
+    pub(crate) fn new(node: Node, ty: Ty) -> Self {
+        Self { node, ty }
+    }
+}
+
+/// A variable of a macro.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    pub(crate) ty: Ty,
+}
+
+/// Types an expression that may use `variables`, the innermost last. Also returns what is wrong with it: the checker goes
+/// on behind an error, with `dyn` in its place, so that all of them are told at once.
+pub(crate) fn check(source: &str, ast: &Ast, env: &Env, variables: Vec<Variable>) -> (Typed, Vec<ExprError>) {
     let mut checker = Checker {
         source,
         env,
+        variables,
+        bindings: Bindings::default(),
         present: Vec::new(),
-        reads: Reads::default(),
+        errors: Vec::new(),
     };
-    let node = checker.check(ast)?;
-    if matches!(node, Node::Null) {
-        return Err(error("`null` alone has no type", &ast.span));
+    let typed = checker.check(ast);
+    let ty = checker.bindings.resolve(&typed.ty);
+    (Typed::new(typed.node, ty), checker.errors)
+}
+
+/// What a checked expression reads of a record.
+pub(crate) fn reads(node: &Node, env: &Env) -> Reads {
+    let mut reads = Reads::default();
+    node.leaves(&mut |leaf| match leaf {
+        Node::Place(place) => match place.root {
+            Root::Key => reads.key = true,
+            Root::Aggregate => reads.aggregate = true,
+            Root::Value => reads.value.add(&read_of_value(&place.slots, &env.value)),
+        },
+        Node::Coordinate(_) => reads.coordinates = true,
+        _ => {}
+    });
+    reads
+}
+
+fn read_of_value(slots: &Slots, ty: &Type) -> ValueReads {
+    let Type::Struct(ty) = ty else {
+        return ValueReads::Whole;
+    };
+    match slots.first().and_then(|slot| ty.fields.get(slot)) {
+        Some(field) => ValueReads::Fields(BTreeSet::from([field.name.clone()])),
+        None => ValueReads::Whole,
     }
-    Ok((node, checker.reads))
 }
 
 pub(crate) struct Checker<'e> {
     pub(crate) source: &'e str,
     env: &'e Env,
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) bindings: Bindings,
     /// Places that a surrounding `has(…)` or `!= null` has shown to be there.
     present: Vec<Vec<String>>,
-    reads: Reads,
-}
-
-/// A place with its type.
-struct Typed {
-    root: Root,
-    slots: Vec<usize>,
-    ty: Type,
+    errors: Vec<ExprError>,
 }
 
 pub(crate) fn error(message: impl Into<String>, span: &Range<usize>) -> ExprError {
@@ -57,18 +96,8 @@ impl ExprError {
     }
 }
 
-/// The node that reads a place of this type.
-pub(crate) fn place_node(place: Place, ty: &Type) -> Node {
-    match ty {
-        Type::Bool => Node::Bool(BoolExpr::Place(place)),
-        Type::Int => Node::Int(IntExpr::Place(place)),
-        Type::Double => Node::Double(DoubleExpr::Place(place)),
-        Type::String => Node::String(StringExpr::Place(place)),
-        Type::Bytes => Node::Bytes(BytesExpr::Place(place)),
-        Type::Timestamp => Node::Timestamp(IntExpr::TimestampPlace(place)),
-        Type::Struct(ty) => Node::Struct(StructExpr::Place(ty.clone(), place)),
-        Type::Optional(inner) => Node::Optional(OptionalExpr::Place((**inner).clone(), place)),
-    }
+fn constant(constant: Const, ty: Ty) -> Typed {
+    Typed::new(Node::Const(constant), ty)
 }
 
 impl Checker<'_> {
@@ -76,140 +105,127 @@ impl Checker<'_> {
         self.source.get(ast.span.clone()).unwrap_or("…")
     }
 
-    /// Any node, also one that may be null.
-    pub(crate) fn check(&mut self, ast: &Ast) -> Result<Node, ExprError> {
+    /// Any part, also one that may be null. Of one with an error nothing is known.
+    pub(crate) fn check(&mut self, ast: &Ast) -> Typed {
+        self.try_check(ast).unwrap_or_else(|error| {
+            self.errors.push(error);
+            Typed::new(Node::Refused, Ty::Dyn)
+        })
+    }
+
+    fn try_check(&mut self, ast: &Ast) -> Result<Typed, ExprError> {
         match &ast.kind {
-            AstKind::Null => Ok(Node::Null),
-            AstKind::Bool(value) => Ok(Node::Bool(BoolExpr::Const(*value))),
-            AstKind::Int(value) => Ok(Node::Int(IntExpr::Const(*value))),
-            AstKind::Double(value) => Ok(Node::Double(DoubleExpr::Const(*value))),
-            AstKind::String(value) => Ok(Node::String(StringExpr::Const(value.as_str().into()))),
-            AstKind::Bytes(value) => Ok(Node::Bytes(BytesExpr::Const(value.as_slice().into()))),
+            AstKind::Null => Ok(constant(Const::Null, Ty::Null)),
+            AstKind::Bool(value) => Ok(constant(Const::Bool(*value), Ty::Bool)),
+            AstKind::Int(value) => Ok(constant(Const::Int(*value), Ty::Int)),
+            AstKind::Uint(value) => Ok(constant(Const::Uint(*value), Ty::Uint)),
+            AstKind::Double(value) => Ok(constant(Const::Double(*value), Ty::Double)),
+            AstKind::String(value) => Ok(constant(Const::String(value.as_str().into()), Ty::String)),
+            AstKind::Bytes(value) => Ok(constant(Const::Bytes(value.as_slice().into()), Ty::Bytes)),
             AstKind::Ident(name) => self.ident(name, ast),
-            AstKind::Select(..) => self.place(ast),
-            AstKind::Has(operand, name) => self.has(operand, name),
-            AstKind::Not(inner) => Ok(Node::Bool(BoolExpr::Not(Box::new(self.bool(inner, "`!`")?)))),
+            AstKind::Select(operand, name) => self.select(operand, name, ast),
+            AstKind::OptionalSelect(operand, name) => {
+                let outer = self.check(operand);
+                self.optional_field(outer, operand, name)
+            }
+            AstKind::Index(sides) => self.index(&sides.0, &sides.1, ast, Need::Value),
+            AstKind::OptionalIndex(sides) => self.index(&sides.0, &sides.1, ast, Need::Maybe),
+            AstKind::Not(inner) => {
+                let inner = self.bool(inner, "`!`");
+                Ok(Typed::new(Node::Not(Box::new(inner)), Ty::Bool))
+            }
             AstKind::Negate(inner) => self.negate(inner, ast),
             AstKind::Binary(how, sides) => self.binary(*how, &sides.0, &sides.1, ast),
             AstKind::And(sides) => {
-                let sides = self.logical(&sides.0, &sides.1, "`&&`", true)?;
-                Ok(Node::Bool(BoolExpr::And(sides)))
+                let sides = self.logical(&sides.0, &sides.1, "`&&`", true);
+                Ok(Typed::new(Node::And(sides), Ty::Bool))
             }
             AstKind::Or(sides) => {
-                let sides = self.logical(&sides.0, &sides.1, "`||`", false)?;
-                Ok(Node::Bool(BoolExpr::Or(sides)))
+                let sides = self.logical(&sides.0, &sides.1, "`||`", false);
+                Ok(Typed::new(Node::Or(sides), Ty::Bool))
             }
-            AstKind::Conditional(parts) => self.conditional(&parts.0, &parts.1, &parts.2, ast),
+            AstKind::Conditional(parts) => Ok(self.conditional(&parts.0, &parts.1, &parts.2, ast)),
             AstKind::Call(name, target, args) => self.call(name, target.as_deref(), args, ast),
-            AstKind::List(_) => Err(error("a list can only stand at the right of `in`", &ast.span)),
+            AstKind::List(items) => self.list(items),
+            AstKind::Map(entries) => self.map(entries),
         }
     }
 
-    /// A node that cannot be null.
-    pub(crate) fn present(&mut self, ast: &Ast) -> Result<Node, ExprError> {
-        match self.check(ast)? {
-            Node::Null => Err(error("a value is needed here, not `null`", &ast.span)),
-            Node::Optional(expr) => {
-                let text = self.text(ast);
-                let default = default_text(expr.inner());
-                Err(error(
-                    format!("`{text}` may be absent: it has type {}?", expr.inner()),
-                    &ast.span,
-                )
-                .suggest(format!("write `(has({text}) ? {text} : {default})`")))
-            }
-            node @ (Node::Bool(_)
-            | Node::Int(_)
-            | Node::Double(_)
-            | Node::String(_)
-            | Node::Bytes(_)
-            | Node::Timestamp(_)
-            | Node::Struct(_)) => Ok(node),
-        }
+    /// A part that cannot be null.
+    pub(crate) fn present(&mut self, ast: &Ast) -> Typed {
+        let typed = self.check(ast);
+        self.not_absent(typed, ast)
     }
 
-    pub(crate) fn bool(&mut self, ast: &Ast, what: &str) -> Result<BoolExpr, ExprError> {
-        let node = self.present(ast)?;
-        if let Node::Bool(expr) = node {
-            Ok(expr)
-        } else {
-            Err(needs(what, "bool", &node.ty(), ast))
-        }
-    }
-
-    fn ident(&mut self, name: &str, ast: &Ast) -> Result<Node, ExprError> {
-        let node = match name {
-            "ts" => Node::Timestamp(IntExpr::RecordTimestamp),
-            "topic" => Node::String(StringExpr::Topic),
-            "partition" => Node::Int(IntExpr::Partition),
-            "offset" => Node::Int(IntExpr::Offset),
-            _ => return self.place(ast),
+    pub(crate) fn not_absent(&mut self, typed: Typed, ast: &Ast) -> Typed {
+        let (error, ty) = match self.bindings.known(&typed.ty) {
+            Ty::Null => (error("a value is needed here, not `null`", &ast.span), Ty::Dyn),
+            Ty::Optional(inner) => (self.may_be_absent(ast, &inner), *inner),
+            _ => return typed,
         };
-        self.reads.coordinates = true;
-        Ok(node)
+        self.errors.push(error);
+        Typed::new(typed.node, ty)
     }
 
-    /// Reads a root or a field; a test for it makes `T` of `T?`.
-    fn place(&mut self, ast: &Ast) -> Result<Node, ExprError> {
-        let typed = self.resolve(ast)?;
-        self.read(ast, typed.root);
-        Ok(place_node(Place::new(typed.root, &typed.slots), &typed.ty))
-    }
-
-    fn resolve(&self, ast: &Ast) -> Result<Typed, ExprError> {
-        let mut typed = match &ast.kind {
-            AstKind::Ident(name) => self.root(name, ast)?,
-            AstKind::Select(operand, name) => {
-                let outer = self.resolve(operand)?;
-                self.field(outer, operand, name)?
-            }
-            AstKind::Null
-            | AstKind::Bool(_)
-            | AstKind::Int(_)
-            | AstKind::Double(_)
-            | AstKind::String(_)
-            | AstKind::Bytes(_)
-            | AstKind::Has(..)
-            | AstKind::Not(_)
-            | AstKind::Negate(_)
-            | AstKind::Binary(..)
-            | AstKind::And(_)
-            | AstKind::Or(_)
-            | AstKind::Conditional(_)
-            | AstKind::Call(..)
-            | AstKind::List(_) => {
-                return Err(error(
-                    "only `value`, `key`, `aggregate` and their fields have fields",
-                    &ast.span,
-                ));
-            }
-        };
-        if let Type::Optional(inner) = &typed.ty
-            && path(ast).is_some_and(|path| self.present.contains(&path))
-        {
-            typed.ty = (**inner).clone();
+    fn may_be_absent(&self, ast: &Ast, inner: &Ty) -> ExprError {
+        let text = self.text(ast);
+        let failure = error(format!("`{text}` may be absent: it has type {inner}?"), &ast.span);
+        let default = default_text(inner);
+        match path(ast) {
+            Some(_) => failure.suggest(format!("write `(has({text}) ? {text} : {default})`")),
+            None => failure.suggest(format!("write `{text}.orValue({default})`")),
         }
-        Ok(typed)
     }
 
-    fn root(&self, name: &str, ast: &Ast) -> Result<Typed, ExprError> {
+    pub(crate) fn bool(&mut self, ast: &Ast, what: &str) -> Node {
+        let typed = self.present(ast);
+        if !self.bindings.fits(&typed.ty, &Ty::Bool) {
+            let error = self.needs(what, "bool", &typed.ty, ast);
+            self.errors.push(error);
+        }
+        typed.node
+    }
+
+    /// Tells an error behind which the type is not known.
+    pub(crate) fn report(&mut self, error: ExprError) -> Ty {
+        self.errors.push(error);
+        Ty::Dyn
+    }
+
+    pub(crate) fn needs(&self, what: &str, wanted: &str, found: &Ty, ast: &Ast) -> ExprError {
+        let found = self.bindings.resolve(found);
+        error(format!("{what} needs {wanted}, this has type {found}"), &ast.span)
+    }
+
+    fn ident(&self, name: &str, ast: &Ast) -> Result<Typed, ExprError> {
+        if let Some(at) = self.variables.iter().rposition(|variable| variable.name == name) {
+            let variable = &self.variables[at];
+            return Ok(Typed::new(
+                Node::Local(self.variables.len() - 1 - at),
+                variable.ty.clone(),
+            ));
+        }
+        let coordinate = |coordinate, ty| Ok(Typed::new(Node::Coordinate(coordinate), ty));
         let (root, ty) = match (name, &self.env.aggregate) {
+            ("ts", _) => return coordinate(Coordinate::Timestamp, Ty::Timestamp),
+            ("topic", _) => return coordinate(Coordinate::Topic, Ty::String),
+            ("partition", _) => return coordinate(Coordinate::Partition, Ty::Int),
+            ("offset", _) => return coordinate(Coordinate::Offset, Ty::Int),
             ("key", _) => (Root::Key, &self.env.key),
             ("value", _) => (Root::Value, &self.env.value),
             ("aggregate", Some(ty)) => (Root::Aggregate, ty),
             ("aggregate", None) => {
                 return Err(error("`aggregate` exists only in `aggregate.add`", &ast.span));
             }
-            ("ts" | "topic" | "partition" | "offset", _) => {
-                return Err(error(format!("`{name}` has no fields"), &ast.span));
-            }
-            _ => return Err(self.unknown_name(name, ast)),
+            _ => return named_type(name).ok_or_else(|| self.unknown_name(name, ast)),
         };
-        Ok(Typed {
+        let ty = Ty::from(ty);
+        let place = Place {
             root,
-            slots: Vec::new(),
-            ty: ty.clone(),
-        })
+            slots: Slots::None,
+            need: need(&ty),
+        };
+        Ok(Typed::new(Node::Place(place), ty))
     }
 
     fn unknown_name(&self, name: &str, ast: &Ast) -> ExprError {
@@ -223,27 +239,79 @@ impl Checker<'_> {
         if self.env.aggregate.is_some() {
             names.push("aggregate");
         }
+        names.extend(self.variables.iter().map(|variable| variable.name.as_str()));
         ExprError {
             suggestion: did_you_mean(name, "names", &names),
             ..failure
         }
     }
 
-    fn field(&self, mut outer: Typed, operand: &Ast, name: &Name) -> Result<Typed, ExprError> {
-        let text = self.text(operand);
-        match &outer.ty {
-            Type::Struct(ty) => {
-                let (slot, field) = ty.field(&name.text).ok_or_else(|| unknown_field(ty, name))?;
-                outer.slots.push(slot);
-                outer.ty = field.ty.clone();
-                Ok(outer)
+    fn select(&mut self, operand: &Ast, name: &Name, ast: &Ast) -> Result<Typed, ExprError> {
+        let outer = self.check(operand);
+        if let Ty::Optional(inner) = self.bindings.known(&outer.ty) {
+            if path(operand).is_none() {
+                // Behind `.?`, the chain goes on.
+                return self.optional_field(outer, operand, name);
             }
-            Type::Optional(inner) => Err(error(
+            let text = self.text(operand);
+            let failure = error(
                 format!("`{text}` may be absent: it has type {inner}?"),
                 &operand.span,
-            )
-            .suggest(format!("test `has({text})` first"))),
-            ty @ (Type::Bool | Type::Int | Type::Double | Type::String | Type::Bytes | Type::Timestamp) => {
+            );
+            return Err(failure.suggest(format!(
+                "test `has({text})` first, or write `{text}.?{}`",
+                name.text
+            )));
+        }
+        let mut typed = self.field(outer, operand, name, Need::Value)?;
+        if let Ty::Optional(inner) = &typed.ty
+            && self.path(ast).is_some_and(|path| self.present.contains(&path))
+        {
+            typed.ty = (**inner).clone();
+            set_need(&mut typed.node, Need::Value);
+        }
+        Ok(typed)
+    }
+
+    /// `operand.?name`, and what follows it.
+    fn optional_field(&mut self, outer: Typed, operand: &Ast, name: &Name) -> Result<Typed, ExprError> {
+        let outer = match self.bindings.known(&outer.ty) {
+            Ty::Optional(inner) => Typed::new(outer.node, *inner),
+            _ => outer,
+        };
+        let mut typed = self.field(outer, operand, name, Need::Maybe)?;
+        set_need(&mut typed.node, Need::Maybe);
+        typed.ty = optional_of(typed.ty);
+        Ok(typed)
+    }
+
+    /// A field of a record, the value of a map's key.
+    fn field(&mut self, outer: Typed, operand: &Ast, name: &Name, missing: Need) -> Result<Typed, ExprError> {
+        let key = || Node::Const(Const::String(name.text.as_str().into()));
+        match self.bindings.known(&outer.ty) {
+            Ty::Struct(ty) => {
+                let (slot, field) = ty.field(&name.text).ok_or_else(|| unknown_field(&ty, name))?;
+                let ty = Ty::from(&field.ty);
+                let node = match outer.node {
+                    Node::Place(place) => Node::Place(Place {
+                        slots: place.slots.and(slot),
+                        need: need(&ty),
+                        ..place
+                    }),
+                    node => Node::Field(Box::new(node), slot, need(&ty)),
+                };
+                Ok(Typed::new(node, ty))
+            }
+            Ty::Map(entry) if self.bindings.fits(&entry.0, &Ty::String) => {
+                let node = Node::Index(Box::new((outer.node, key())), missing);
+                Ok(Typed::new(node, entry.1.clone()))
+            }
+            Ty::Dyn | Ty::Parameter(_) => {
+                let node = Node::Index(Box::new((outer.node, key())), missing);
+                Ok(Typed::new(node, Ty::Dyn))
+            }
+            ty => {
+                let (text, ty) = (self.text(operand), self.bindings.resolve(&ty));
                 Err(error(
                     format!("`{text}` has type {ty}, which has no fields"),
                     &name.span,
@@ -252,142 +320,305 @@ impl Checker<'_> {
         }
     }
 
-    fn read(&mut self, ast: &Ast, root: Root) {
-        match root {
-            Root::Key => self.reads.key = true,
-            Root::Aggregate => self.reads.aggregate = true,
-            Root::Value => {
-                let field = path(ast).and_then(|path| path.into_iter().nth(1));
-                self.reads.value.add(&field.map_or(ValueReads::Whole, |name| {
-                    ValueReads::Fields(BTreeSet::from([name]))
-                }));
+    fn index(&mut self, operand: &Ast, index: &Ast, ast: &Ast, missing: Need) -> Result<Typed, ExprError> {
+        let outer = self.check(operand);
+        let (outer, missing) = match (self.bindings.known(&outer.ty), path(operand)) {
+            (Ty::Optional(inner), None) => (Typed::new(outer.node, *inner), Need::Maybe),
+            (Ty::Optional(inner), Some(_)) if missing == Need::Value => {
+                return Err(self.may_be_absent(operand, &inner));
             }
+            (Ty::Optional(inner), Some(_)) => (Typed::new(outer.node, *inner), missing),
+            _ => (outer, missing),
+        };
+        if let Ty::Struct(ty) = self.bindings.known(&outer.ty) {
+            let failure = error(
+                format!("{} is a record, its fields have names", ty.name),
+                &ast.span,
+            );
+            return Err(failure.suggest(format!("write `{}.field`", self.text(operand))));
         }
+        let at = self.present(index);
+        let ty = match self.overload("[]", &[&outer.ty, &at.ty]) {
+            Some((ty, _)) => ty,
+            None => {
+                let error = self.mixed("[ ]", (&outer.ty, operand), (&at.ty, index), ast);
+                self.report(error)
+            }
+        };
+        let node = Node::Index(Box::new((outer.node, at.node)), missing);
+        let ty = if missing == Need::Maybe {
+            optional_of(ty)
+        } else {
+            ty
+        };
+        Ok(Typed::new(node, ty))
     }
 
-    /// `has(operand.name)`: whether an optional field is there; always true for others.
-    fn has(&mut self, operand: &Ast, name: &Name) -> Result<Node, ExprError> {
-        let outer = self.resolve(operand)?;
-        let mut inner = path(operand).unwrap_or_default();
-        inner.push(name.text.clone());
-        let typed = self.field(outer, operand, name)?;
-        if !matches!(typed.ty, Type::Optional(_)) {
-            return Ok(Node::Bool(BoolExpr::Const(true)));
-        }
-        match typed.root {
-            Root::Key => self.reads.key = true,
-            Root::Aggregate => self.reads.aggregate = true,
-            Root::Value => {
-                let first = inner.into_iter().nth(1).unwrap_or_default();
-                self.reads.value.add(&ValueReads::Fields(BTreeSet::from([first])));
+    /// `has(operand.name)`: whether an optional field or a map's key is there; always true for other fields.
+    pub(crate) fn has(&mut self, operand: &Ast, name: &Name) -> Result<Typed, ExprError> {
+        let outer = self.check(operand);
+        let known = self.bindings.known(&outer.ty);
+        if let Ty::Optional(inner) = &known {
+            let text = self.text(operand);
+            if path(operand).is_some() {
+                let failure = error(
+                    format!("`{text}` may be absent: it has type {inner}?"),
+                    &operand.span,
+                );
+                return Err(failure.suggest(format!("test `has({text})` first")));
             }
+            let field = self.optional_field(outer, operand, name)?;
+            return Ok(Typed::new(Node::IsPresent(Box::new(field.node)), Ty::Bool));
         }
-        Ok(Node::Bool(BoolExpr::Has(Place::new(typed.root, &typed.slots))))
+        if matches!(known, Ty::Map(_) | Ty::Dyn | Ty::Parameter(_)) {
+            let key = Node::Const(Const::String(name.text.as_str().into()));
+            return Ok(Typed::new(Node::HasKey(Box::new((outer.node, key))), Ty::Bool));
+        }
+        let field = self.field(outer, operand, name, Need::Value)?;
+        if !matches!(field.ty, Ty::Optional(_)) {
+            return Ok(constant(Const::Bool(true), Ty::Bool));
+        }
+        Ok(Typed::new(Node::IsPresent(Box::new(field.node)), Ty::Bool))
     }
 
-    fn logical(
-        &mut self,
-        left: &Ast,
-        right: &Ast,
-        what: &str,
-        polarity: bool,
-    ) -> Result<Box<(BoolExpr, BoolExpr)>, ExprError> {
-        let first = self.bool(left, what)?;
-        let second = self.assuming(left, polarity, |checker| checker.bool(right, what))?;
-        Ok(Box::new((first, second)))
+    fn logical(&mut self, left: &Ast, right: &Ast, what: &str, polarity: bool) -> Box<(Node, Node)> {
+        let first = self.bool(left, what);
+        let second = self.assuming(left, polarity, |checker| checker.bool(right, what));
+        Box::new((first, second))
     }
 
     /// Checks a part that is evaluated only where `condition` was `polarity`.
-    fn assuming<T>(&mut self, condition: &Ast, polarity: bool, part: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn assuming<T>(
+        &mut self,
+        condition: &Ast,
+        polarity: bool,
+        part: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         let known = self.present.len();
-        facts(condition, polarity, &mut self.present);
+        let mut facts = Vec::new();
+        self.facts(condition, polarity, &mut facts);
+        self.present.extend(facts);
         let result = part(self);
         self.present.truncate(known);
         result
     }
 
-    fn conditional(
-        &mut self,
-        condition: &Ast,
-        then: &Ast,
-        otherwise: &Ast,
-        ast: &Ast,
-    ) -> Result<Node, ExprError> {
-        let test = self.bool(condition, "the condition before `?`")?;
-        let left = self.assuming(condition, true, |checker| checker.check(then))?;
-        let right = self.assuming(condition, false, |checker| checker.check(otherwise))?;
-        Ok(match (left, right) {
-            (Node::Bool(a), Node::Bool(b)) => Node::Bool(BoolExpr::Conditional(Box::new((test, a, b)))),
-            (Node::Int(a), Node::Int(b)) => Node::Int(IntExpr::Conditional(Box::new((test, a, b)))),
-            (Node::Double(a), Node::Double(b)) => {
-                Node::Double(DoubleExpr::Conditional(Box::new((test, a, b))))
+    fn conditional(&mut self, condition: &Ast, then: &Ast, otherwise: &Ast, ast: &Ast) -> Typed {
+        let test = self.bool(condition, "the condition before `?`");
+        let left = self.assuming(condition, true, |checker| checker.check(then));
+        let right = self.assuming(condition, false, |checker| checker.check(otherwise));
+        let ty = match self.bindings.join(&left.ty, &right.ty) {
+            Some(ty) => ty,
+            None => {
+                let error = self.differ(&left.ty, &right.ty, ast);
+                self.report(error)
             }
-            (Node::String(a), Node::String(b)) => {
-                Node::String(StringExpr::Conditional(Box::new((test, a, b))))
+        };
+        Typed::new(Node::Conditional(Box::new((test, left.node, right.node))), ty)
+    }
+
+    fn differ(&self, a: &Ty, b: &Ty, ast: &Ast) -> ExprError {
+        let (a, b) = (self.bindings.resolve(a), self.bindings.resolve(b));
+        let failure = error(
+            format!("both branches of `? :` need one type, these have {a} and {b}"),
+            &ast.span,
+        );
+        match (a, b) {
+            (Ty::Int, Ty::Double) | (Ty::Double, Ty::Int) => {
+                failure.suggest("convert the int with `double(…)`")
             }
-            (Node::Bytes(a), Node::Bytes(b)) => Node::Bytes(BytesExpr::Conditional(Box::new((test, a, b)))),
-            (Node::Timestamp(a), Node::Timestamp(b)) => {
-                Node::Timestamp(IntExpr::Conditional(Box::new((test, a, b))))
-            }
-            (left, right) => {
-                let (a, b) = (left.ty(), right.ty());
-                match (left, right) {
-                    (Node::Struct(x), Node::Struct(y)) if a == b => {
-                        let ty = x.ty().clone();
-                        Node::Struct(StructExpr::Conditional(ty, Box::new((test, x, y))))
-                    }
-                    (x, y) => match nullable(&x, &y) {
-                        Some(ty) => Node::Optional(OptionalExpr::Conditional(ty, Box::new((test, x, y)))),
-                        None => return Err(differ(&a, &b, ast)),
-                    },
-                }
-            }
+            _ => failure,
+        }
+    }
+
+    fn list(&mut self, items: &[Ast]) -> Result<Typed, ExprError> {
+        let mut item_ty = None;
+        let mut nodes = Vec::with_capacity(items.len());
+        for item in items {
+            let typed = self.check(item);
+            item_ty = Some(self.join_item(item_ty, &typed.ty, item)?);
+            nodes.push(typed.node);
+        }
+        let ty = Ty::list(item_ty.unwrap_or_else(|| self.bindings.parameter()));
+        let constants: Option<Vec<_>> = nodes.iter().map(as_constant).collect();
+        Ok(match constants {
+            Some(constants) => constant(Const::List(constants.into_boxed_slice()), ty),
+            None => Typed::new(Node::List(nodes.into_boxed_slice()), ty),
         })
     }
-}
 
-/// `T` when both are `T`, `T?` or null, and at least one is not `T` and one is not null.
-fn nullable(left: &Node, right: &Node) -> Option<Type> {
-    let base = |node: &Node| match node {
-        Node::Null => None,
-        Node::Optional(expr) => Some(expr.inner().clone()),
-        other @ (Node::Bool(_)
-        | Node::Int(_)
-        | Node::Double(_)
-        | Node::String(_)
-        | Node::Bytes(_)
-        | Node::Timestamp(_)
-        | Node::Struct(_)) => Some(other.ty()),
-    };
-    let may_be_null = |node: &Node| matches!(node, Node::Null | Node::Optional(_));
-    if !may_be_null(left) && !may_be_null(right) {
-        return None;
-    }
-    match (base(left), base(right)) {
-        (Some(a), Some(b)) => (a == b).then_some(a),
-        (Some(ty), None) | (None, Some(ty)) => Some(ty),
-        (None, None) => None,
-    }
-}
-
-fn differ(a: &Type, b: &Type, ast: &Ast) -> ExprError {
-    let failure = error(
-        format!("both branches of `? :` need one type, these have {a} and {b}"),
-        &ast.span,
-    );
-    match (a, b) {
-        (Type::Int, Type::Double) | (Type::Double, Type::Int) => {
-            failure.suggest("convert the int with `double(…)`")
+    /// The type of items so far and of one more: `dyn` when they differ, as in CEL, also for null.
+    fn join_item(&mut self, before: Option<Ty>, item: &Ty, ast: &Ast) -> Result<Ty, ExprError> {
+        let Some(before) = before else {
+            return Ok(item.clone());
+        };
+        let is_null = |ty: &Ty| matches!(ty, Ty::Null);
+        if is_null(&before) == is_null(item)
+            && let Some(joined) = self.bindings.join(&before, item)
+        {
+            return Ok(joined);
         }
-        _ => failure,
+        self.no_record(&before, ast)?;
+        self.no_record(item, ast)?;
+        Ok(Ty::Dyn)
+    }
+
+    /// A record has no `dyn` form: its fields have slots, not names, when it is evaluated.
+    pub(crate) fn no_record(&self, ty: &Ty, ast: &Ast) -> Result<(), ExprError> {
+        match self.bindings.known(ty) {
+            Ty::Struct(ty) => {
+                let message = format!(
+                    "{} is a record and cannot stand beside values of other types",
+                    ty.name
+                );
+                Err(error(message, &ast.span))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn map(&mut self, entries: &[(Ast, Ast)]) -> Result<Typed, ExprError> {
+        let (mut key_ty, mut value_ty) = (None, None);
+        let mut nodes = Vec::with_capacity(entries.len());
+        for (key_ast, value_ast) in entries {
+            let key = self.present(key_ast);
+            if !matches!(
+                self.bindings.known(&key.ty),
+                Ty::Bool | Ty::Int | Ty::Uint | Ty::String | Ty::Dyn | Ty::Parameter(_)
+            ) {
+                return Err(self.needs("a map's key", "bool, int, uint or string", &key.ty, key_ast));
+            }
+            let value = self.check(value_ast);
+            key_ty = Some(self.join_item(key_ty, &key.ty, key_ast)?);
+            value_ty = Some(self.join_item(value_ty, &value.ty, value_ast)?);
+            nodes.push((key.node, value.node));
+        }
+        let key_ty = key_ty.unwrap_or_else(|| self.bindings.parameter());
+        let value_ty = value_ty.unwrap_or_else(|| self.bindings.parameter());
+        Ok(Typed::new(
+            Node::Map(nodes.into_boxed_slice()),
+            Ty::map(key_ty, value_ty),
+        ))
+    }
+
+    /// `x == null` and `x != null`.
+    pub(crate) fn null_test(&mut self, how: Comparison, side: &Ast, ast: &Ast) -> Result<Typed, ExprError> {
+        let typed = self.check(side);
+        let present = match self.bindings.known(&typed.ty) {
+            Ty::Optional(_) | Ty::Dyn | Ty::Parameter(_) => Node::IsPresent(Box::new(typed.node)),
+            Ty::Null => Node::Const(Const::Bool(false)),
+            other => {
+                let (text, other) = (self.text(side), self.bindings.resolve(&other));
+                return Err(error(
+                    format!("`{text}` is never null: it has type {other}"),
+                    &ast.span,
+                ));
+            }
+        };
+        match how {
+            Comparison::Equal => Ok(Typed::new(Node::Not(Box::new(present)), Ty::Bool)),
+            Comparison::NotEqual => Ok(Typed::new(present, Ty::Bool)),
+            Comparison::Less | Comparison::LessEqual | Comparison::Greater | Comparison::GreaterEqual => {
+                let message = "`null` has no order; only `==` and `!=` compare with it";
+                Err(error(message, &ast.span))
+            }
+        }
+    }
+
+    /// `value.a.b` as names; a variable's name has its number, since an inner one may have the same name.
+    fn path(&self, ast: &Ast) -> Option<Vec<String>> {
+        let mut names = path(ast)?;
+        let first = names.first_mut()?;
+        if let Some(at) = self
+            .variables
+            .iter()
+            .rposition(|variable| variable.name == *first)
+        {
+            *first = format!("{first}#{at}");
+        }
+        Some(names)
+    }
+
+    /// Adds the places that must be there when `condition` is `polarity`.
+    fn facts(&self, condition: &Ast, polarity: bool, out: &mut Vec<Vec<String>>) {
+        match &condition.kind {
+            AstKind::Call(name, None, args) if name == "has" && polarity => {
+                if let [field] = args.as_slice() {
+                    out.extend(self.path(field));
+                }
+            }
+            AstKind::Not(inner) => self.facts(inner, !polarity, out),
+            AstKind::And(sides) if polarity => {
+                self.facts(&sides.0, true, out);
+                self.facts(&sides.1, true, out);
+            }
+            AstKind::Or(sides) if !polarity => {
+                self.facts(&sides.0, false, out);
+                self.facts(&sides.1, false, out);
+            }
+            AstKind::Binary(how, sides) => {
+                let shown = if polarity { Binary::NotEqual } else { Binary::Equal };
+                let place = match (&sides.0.kind, &sides.1.kind) {
+                    (AstKind::Null, _) => self.path(&sides.1),
+                    (_, AstKind::Null) => self.path(&sides.0),
+                    _ => None,
+                };
+                if *how == shown {
+                    out.extend(place);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
-pub(crate) fn needs(what: &str, wanted: &str, found: &Type, ast: &Ast) -> ExprError {
-    error(format!("{what} needs {wanted}, this has type {found}"), &ast.span)
+fn named_type(name: &str) -> Option<Typed> {
+    let (name, ty) = match name {
+        "bool" => ("bool", Ty::Bool),
+        "int" => ("int", Ty::Int),
+        "uint" => ("uint", Ty::Uint),
+        "double" => ("double", Ty::Double),
+        "string" => ("string", Ty::String),
+        "bytes" => ("bytes", Ty::Bytes),
+        "list" => ("list", Ty::list(Ty::Dyn)),
+        "map" => ("map", Ty::map(Ty::Dyn, Ty::Dyn)),
+        "null_type" => ("null_type", Ty::Null),
+        "type" => ("type", Ty::Type(Box::new(Ty::Dyn))),
+        _ => return None,
+    };
+    Some(constant(Const::Type(name), Ty::Type(Box::new(ty))))
 }
 
-pub(crate) fn unknown_field(ty: &StructType, name: &Name) -> ExprError {
+fn need(ty: &Ty) -> Need {
+    if matches!(ty, Ty::Optional(_)) {
+        Need::Maybe
+    } else {
+        Need::Value
+    }
+}
+
+fn set_need(node: &mut Node, wanted: Need) {
+    if let Node::Place(Place { need, .. }) | Node::Field(_, _, need) | Node::Index(_, need) = node {
+        *need = wanted;
+    }
+}
+
+/// As [`Ty::optional`], also of what is known per record only: `.?` of it gives an optional value.
+pub(crate) fn optional_of(ty: Ty) -> Ty {
+    match ty {
+        already @ Ty::Optional(_) => already,
+        other => Ty::Optional(Box::new(other)),
+    }
+}
+
+fn as_constant(node: &Node) -> Option<Const> {
+    match node {
+        Node::Const(constant) => Some(constant.clone()),
+        _ => None,
+    }
+}
+
+fn unknown_field(ty: &StructType, name: &Name) -> ExprError {
     let fields: Vec<_> = ty.fields.iter().map(|field| field.name.as_str()).collect();
     ExprError {
         message: format!("{} has no field `{}`", ty.name, name.text),
@@ -396,74 +627,29 @@ pub(crate) fn unknown_field(ty: &StructType, name: &Name) -> ExprError {
     }
 }
 
-fn default_text(ty: &Type) -> &'static str {
+fn default_text(ty: &Ty) -> &'static str {
     match ty {
-        Type::Bool => "false",
-        Type::Int => "0",
-        Type::Double => "0.0",
-        Type::String => "''",
-        Type::Bytes => "b''",
-        Type::Timestamp => "ts",
-        Type::Struct(_) | Type::Optional(_) => "…",
+        Ty::Bool => "false",
+        Ty::Int => "0",
+        Ty::Double => "0.0",
+        Ty::String => "''",
+        Ty::Bytes => "b''",
+        Ty::Timestamp => "ts",
+        Ty::List(_) => "[]",
+        Ty::Map(_) => "{}",
+        _ => "…",
     }
 }
 
 /// `value.a.b` as names.
-fn path(ast: &Ast) -> Option<Vec<String>> {
-    if let AstKind::Ident(name) = &ast.kind {
-        return Some(vec![name.clone()]);
-    }
-    let AstKind::Select(operand, name) = &ast.kind else {
-        return None;
-    };
-    let mut names = path(operand)?;
-    names.push(name.text.clone());
-    Some(names)
-}
-
-/// Adds the places that must be there when `condition` is `polarity`.
-fn facts(condition: &Ast, polarity: bool, out: &mut Vec<Vec<String>>) {
-    match &condition.kind {
-        AstKind::Has(operand, name) if polarity => {
-            if let Some(mut names) = path(operand) {
-                names.push(name.text.clone());
-                out.push(names);
-            }
+pub(crate) fn path(ast: &Ast) -> Option<Vec<String>> {
+    match &ast.kind {
+        AstKind::Ident(name) => Some(vec![name.clone()]),
+        AstKind::Select(operand, name) => {
+            let mut names = path(operand)?;
+            names.push(name.text.clone());
+            Some(names)
         }
-        AstKind::Not(inner) => facts(inner, !polarity, out),
-        AstKind::And(sides) if polarity => {
-            facts(&sides.0, true, out);
-            facts(&sides.1, true, out);
-        }
-        AstKind::Or(sides) if !polarity => {
-            facts(&sides.0, false, out);
-            facts(&sides.1, false, out);
-        }
-        AstKind::Binary(how, sides) => {
-            let shown = if polarity { Binary::NotEqual } else { Binary::Equal };
-            let place = match (&sides.0.kind, &sides.1.kind) {
-                (AstKind::Null, _) => path(&sides.1),
-                (_, AstKind::Null) => path(&sides.0),
-                _ => None,
-            };
-            if *how == shown {
-                out.extend(place);
-            }
-        }
-        AstKind::Null
-        | AstKind::Bool(_)
-        | AstKind::Int(_)
-        | AstKind::Double(_)
-        | AstKind::String(_)
-        | AstKind::Bytes(_)
-        | AstKind::Ident(_)
-        | AstKind::Select(..)
-        | AstKind::Has(..)
-        | AstKind::Negate(_)
-        | AstKind::And(_)
-        | AstKind::Or(_)
-        | AstKind::Conditional(_)
-        | AstKind::Call(..)
-        | AstKind::List(_) => {}
+        _ => None,
     }
 }

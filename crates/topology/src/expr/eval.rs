@@ -1,19 +1,126 @@
-//! Evaluation. Nothing here allocates outside the arena, wraps, or panics.
+//! Evaluation. Nothing here allocates outside the arena, wraps, or panics, and nothing runs longer than its steps.
 
-use bumpalo::collections::String as ArenaString;
+use std::cell::Cell;
+
+use bumpalo::collections::{String as ArenaString, Vec as ArenaVec};
 
 use super::EvalError;
-use super::node::{
-    Arithmetic, BoolExpr, BytesExpr, Comparison, DoubleExpr, IntExpr, Node, OptionalExpr, Place, Root, Slots,
-    StringExpr, StructExpr,
-};
-use super::text::{write_double, write_int, write_timestamp};
+use super::node::{Const, Coordinate, Loop, LoopKind, Need, Node, Operands, Place, Root, Slots, Variables};
+use super::operators::{self, equal};
+use super::text;
 use crate::{Scope, Value};
 
+/// Most steps of one evaluation: iterations of macros, items made, and every 64 bytes of text made. Kubernetes'
+/// limit for one call is of the same size. <https://kubernetes.io/docs/reference/using-api/cel/#resource-constraints>
+pub(crate) const MAX_STEPS: u32 = 1_000_000;
+/// Bytes of text for one step.
+const BYTES_PER_STEP: usize = 64;
+
+/// One evaluation.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'c, 'a> {
+    pub(crate) scope: &'c Scope<'a>,
+    steps: &'c Cell<u32>,
+    locals: Option<&'c Local<'c, 'a>>,
+}
+
+/// A variable of a macro, and those around it.
+pub(crate) struct Local<'c, 'a> {
+    pub(crate) value: Value<'a>,
+    pub(crate) outer: Option<&'c Local<'c, 'a>>,
+}
+
+type Evaluated<'a> = Result<Value<'a>, EvalError>;
+
+/// Runs one evaluation, for one record.
+#[inline]
+pub(crate) fn evaluate<'a, T>(
+    scope: &Scope<'a>,
+    locals: Option<&Local<'_, 'a>>,
+    run: impl FnOnce(&Context<'_, 'a>) -> T,
+) -> T {
+    let steps = Cell::new(MAX_STEPS);
+    run(&Context {
+        scope,
+        steps: &steps,
+        locals,
+    })
+}
+
+impl<'a> Context<'_, 'a> {
+    /// Pays for `count` iterations or items.
+    pub(crate) fn steps(&self, count: usize) -> Result<(), EvalError> {
+        let left = u32::try_from(count)
+            .ok()
+            .and_then(|count| self.steps.get().checked_sub(count));
+        self.steps.set(left.ok_or(EvalError::Steps)?);
+        Ok(())
+    }
+
+    /// Pays for `bytes` of text.
+    pub(crate) fn text(&self, bytes: usize) -> Result<(), EvalError> {
+        self.steps(bytes / BYTES_PER_STEP)
+    }
+
+    /// A string made by an expression.
+    pub(crate) fn string(&self, text: ArenaString<'a>) -> Evaluated<'a> {
+        self.text(text.len())?;
+        Ok(Value::String(text.into_bump_str()))
+    }
+
+    pub(crate) fn new_string(&self, capacity: usize) -> ArenaString<'a> {
+        ArenaString::with_capacity_in(capacity, self.scope.arena)
+    }
+
+    /// A list made by an expression.
+    pub(crate) fn list(&self, items: ArenaVec<'a, Value<'a>>) -> Evaluated<'a> {
+        self.steps(items.len())?;
+        Ok(Value::List(items.into_bump_slice()))
+    }
+
+    pub(crate) fn new_list(&self, capacity: usize) -> ArenaVec<'a, Value<'a>> {
+        ArenaVec::with_capacity_in(capacity, self.scope.arena)
+    }
+
+    /// A map made by an expression.
+    fn map(&self, mut entries: ArenaVec<'a, (Value<'a>, Value<'a>)>) -> Evaluated<'a> {
+        self.steps(entries.len())?;
+        entries.sort_by(|a, b| operators::key_order(&a.0, &b.0));
+        let again = entries.windows(2).find(|pair| match pair {
+            [a, b] => operators::key_order(&a.0, &b.0).is_eq(),
+            _ => false,
+        });
+        match again {
+            Some([entry, ..]) => Err(EvalError::RepeatedKey(text::show(&entry.0))),
+            Some(_) | None => Ok(Value::Map(entries.into_bump_slice())),
+        }
+    }
+
+    fn with<T>(&self, value: Value<'a>, run: impl FnOnce(&Context<'_, 'a>) -> T) -> T {
+        let local = Local {
+            value,
+            outer: self.locals,
+        };
+        run(&Context {
+            locals: Some(&local),
+            ..*self
+        })
+    }
+
+    fn local(&self, outwards: usize) -> Evaluated<'a> {
+        let mut local = self.locals;
+        for _ in 0..outwards {
+            local = local.and_then(|local| local.outer);
+        }
+        local
+            .map(|local| local.value)
+            .ok_or(EvalError::Layout("variable"))
+    }
+}
+
 impl Place {
-    /// The value there; null when it, or a struct on the way, is null.
     #[inline]
-    fn get<'a>(&self, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
+    fn eval<'a>(&self, scope: &Scope<'a>) -> Evaluated<'a> {
         let mut value = match self.root {
             Root::Key => scope.key,
             Root::Value => scope.value,
@@ -21,335 +128,425 @@ impl Place {
         };
         match &self.slots {
             Slots::None => {}
-            Slots::One(slot) => value = self.step(value, *slot)?,
+            Slots::One(at) => value = slot(value, *at, self.root.name())?,
             Slots::Several(slots) => {
-                for slot in slots {
-                    value = self.step(value, *slot)?;
+                for at in slots {
+                    value = slot(value, *at, self.root.name())?;
                 }
             }
         }
+        if self.need == Need::Value && matches!(value, Value::Null) {
+            return Err(EvalError::Null(self.root.name()));
+        }
         Ok(value)
     }
+}
 
-    #[inline]
-    fn step<'a>(&self, value: Value<'a>, slot: usize) -> Result<Value<'a>, EvalError> {
-        match value {
-            Value::Struct(fields) => fields
-                .get(slot)
-                .copied()
-                .ok_or(EvalError::Layout(self.root.name())),
-            Value::Null => Ok(Value::Null),
-            Value::Bool(_)
-            | Value::Int(_)
-            | Value::Double(_)
-            | Value::String(_)
-            | Value::Bytes(_)
-            | Value::Timestamp(_) => Err(EvalError::Layout(self.root.name())),
-        }
+/// A field of a record; null of null.
+#[inline]
+fn slot<'a>(value: Value<'a>, at: usize, what: &'static str) -> Evaluated<'a> {
+    match value {
+        Value::Struct(fields) => fields.get(at).copied().ok_or(EvalError::Layout(what)),
+        Value::Null => Ok(Value::Null),
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Double(_)
+        | Value::String(_)
+        | Value::Bytes(_)
+        | Value::Timestamp(_)
+        | Value::Uint(_)
+        | Value::Duration(_)
+        | Value::List(_)
+        | Value::Map(_)
+        | Value::Type(_) => Err(EvalError::Layout(what)),
     }
+}
 
-    #[inline]
-    fn bool(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
-        let value = self.get(scope)?;
-        if let Value::Bool(value) = value {
-            Ok(value)
-        } else {
-            Err(self.unexpected(value))
-        }
-    }
-
-    #[inline]
-    fn int(&self, scope: &Scope<'_>) -> Result<i64, EvalError> {
-        let value = self.get(scope)?;
-        if let Value::Int(value) = value {
-            Ok(value)
-        } else {
-            Err(self.unexpected(value))
-        }
-    }
-
-    #[inline]
-    fn timestamp(&self, scope: &Scope<'_>) -> Result<i64, EvalError> {
-        let value = self.get(scope)?;
-        if let Value::Timestamp(value) = value {
-            Ok(value)
-        } else {
-            Err(self.unexpected(value))
-        }
-    }
-
-    #[inline]
-    fn double(&self, scope: &Scope<'_>) -> Result<f64, EvalError> {
-        let value = self.get(scope)?;
-        if let Value::Double(value) = value {
-            Ok(value)
-        } else {
-            Err(self.unexpected(value))
-        }
-    }
-
-    #[inline]
-    fn string<'a>(&self, scope: &Scope<'a>) -> Result<&'a str, EvalError> {
-        let value = self.get(scope)?;
-        if let Value::String(value) = value {
-            Ok(value)
-        } else {
-            Err(self.unexpected(value))
-        }
-    }
-
-    #[inline]
-    fn bytes<'a>(&self, scope: &Scope<'a>) -> Result<&'a [u8], EvalError> {
-        let value = self.get(scope)?;
-        if let Value::Bytes(value) = value {
-            Ok(value)
-        } else {
-            Err(self.unexpected(value))
-        }
-    }
-
-    /// The error for a value of another type than the place has.
-    #[cold]
-    fn unexpected(&self, value: Value<'_>) -> EvalError {
-        if value == Value::Null {
-            EvalError::Null(self.root.name())
-        } else {
-            EvalError::Layout(self.root.name())
+impl Const {
+    fn value<'a>(&'a self, context: &Context<'_, 'a>) -> Value<'a> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Int(value) => Value::Int(*value),
+            Self::Uint(value) => Value::Uint(*value),
+            Self::Double(value) => Value::Double(*value),
+            Self::String(text) => Value::String(text),
+            Self::Bytes(bytes) => Value::Bytes(bytes),
+            Self::Type(name) => Value::Type(name),
+            Self::List(items) => {
+                let mut list = context.new_list(items.len());
+                list.extend(items.iter().map(|item| item.value(context)));
+                Value::List(list.into_bump_slice())
+            }
         }
     }
 }
 
 impl Node {
-    pub(crate) fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
-        match self {
-            Self::Null => Ok(Value::Null),
-            Self::Bool(expr) => expr.eval(scope).map(Value::Bool),
-            Self::Int(expr) => expr.eval(scope).map(Value::Int),
-            Self::Double(expr) => expr.eval(scope).map(Value::Double),
-            Self::String(expr) => expr.eval(scope).map(Value::String),
-            Self::Bytes(expr) => expr.eval(scope).map(Value::Bytes),
-            Self::Timestamp(expr) => expr.eval(scope).map(Value::Timestamp),
-            Self::Struct(expr) => expr.eval(scope),
-            Self::Optional(expr) => expr.eval(scope),
-        }
-    }
-}
-
-impl Comparison {
+    /// What most expressions consist of; the rest is apart, so that this stays small.
     #[inline]
-    fn holds<T: PartialOrd + ?Sized>(self, left: &T, right: &T) -> bool {
+    pub(crate) fn eval<'a>(&'a self, context: &Context<'_, 'a>) -> Evaluated<'a> {
         match self {
-            Self::Equal => left == right,
-            Self::NotEqual => left != right,
-            Self::Less => left < right,
-            Self::LessEqual => left <= right,
-            Self::Greater => left > right,
-            Self::GreaterEqual => left >= right,
-        }
-    }
-}
-
-impl BoolExpr {
-    pub(crate) fn eval(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
-        match self {
-            Self::Const(value) => Ok(*value),
-            Self::Place(place) => place.bool(scope),
-            Self::Conditional(parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-            Self::Not(inner) => Ok(!inner.eval(scope)?),
-            Self::And(sides) => decide(false, sides, scope),
-            Self::Or(sides) => decide(true, sides, scope),
-            Self::CompareInt(how, sides) => Ok(how.holds(&sides.0.eval(scope)?, &sides.1.eval(scope)?)),
-            Self::CompareDouble(how, sides) => Ok(how.holds(&sides.0.eval(scope)?, &sides.1.eval(scope)?)),
-            Self::CompareString(how, sides) => Ok(how.holds(sides.0.eval(scope)?, sides.1.eval(scope)?)),
-            Self::CompareBytes(how, sides) => Ok(how.holds(sides.0.eval(scope)?, sides.1.eval(scope)?)),
-            Self::CompareBool(how, sides) => Ok(how.holds(&sides.0.eval(scope)?, &sides.1.eval(scope)?)),
-            Self::Has(place) => Ok(place.get(scope)? != Value::Null),
-            Self::IsNull(expr) => Ok(expr.eval(scope)? == Value::Null),
-            Self::InInts(needle, list) => Ok(list.contains(&needle.eval(scope)?)),
-            Self::InStrings(needle, list) => {
-                let needle = needle.eval(scope)?;
-                Ok(list.iter().any(|item| **item == *needle))
+            Self::Place(place) => place.eval(context.scope),
+            Self::Const(Const::Int(value)) => Ok(Value::Int(*value)),
+            Self::Const(Const::String(text)) => Ok(Value::String(text)),
+            Self::Compare(..) | Self::And(_) | Self::Or(_) | Self::Not(_) => {
+                self.eval_bool(context).map(Value::Bool)
             }
-            Self::StartsWith(sides) => Ok(sides.0.eval(scope)?.starts_with(sides.1.eval(scope)?)),
-            Self::EndsWith(sides) => Ok(sides.0.eval(scope)?.ends_with(sides.1.eval(scope)?)),
-            Self::Contains(sides) => Ok(sides.0.eval(scope)?.contains(sides.1.eval(scope)?)),
+            Self::Arithmetic(how, Operands::Ints, sides) => how
+                .ints(sides.0.int(context)?, sides.1.int(context)?)
+                .map(Value::Int),
+            other => other.eval_other(context),
         }
     }
-}
 
-/// `&&` (`deciding` is false) and `||` (true): one side with the deciding value decides, even when the other has
-/// an error. <https://github.com/google/cel-spec/blob/master/doc/langdef.md#logical-operators>
-#[inline]
-fn decide(deciding: bool, sides: &(BoolExpr, BoolExpr), scope: &Scope<'_>) -> Result<bool, EvalError> {
-    match sides.0.eval(scope) {
-        Ok(value) if value == deciding => Ok(deciding),
-        Ok(_) => sides.1.eval(scope),
-        Err(error) => match sides.1.eval(scope) {
-            Ok(value) if value == deciding => Ok(deciding),
-            Ok(_) | Err(_) => Err(error),
-        },
-    }
-}
-
-impl IntExpr {
-    pub(crate) fn eval(&self, scope: &Scope<'_>) -> Result<i64, EvalError> {
-        match self {
-            Self::Const(value) => Ok(*value),
-            Self::Place(place) => place.int(scope),
-            Self::TimestampPlace(place) => place.timestamp(scope),
-            Self::Conditional(parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-            Self::RecordTimestamp => Ok(scope.ts),
-            Self::Partition => Ok(i64::from(scope.partition)),
-            Self::Offset => Ok(scope.offset),
-            Self::Negate(inner) => inner.eval(scope)?.checked_neg().ok_or(EvalError::Overflow("-")),
-            Self::Arithmetic(how, sides) => how.apply(sides.0.eval(scope)?, sides.1.eval(scope)?),
-            Self::FromDouble(inner) => int_from_double(inner.eval(scope)?),
-            Self::FromString(inner) => inner
-                .eval(scope)?
-                .parse()
-                .map_err(|_| EvalError::Conversion("int(string)")),
-            Self::StringSize(inner) => Ok(length(inner.eval(scope)?.chars().count())),
-            Self::BytesSize(inner) => Ok(length(inner.eval(scope)?.len())),
-        }
-    }
-}
-
-fn length(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Towards zero; as CEL, not for doubles at or beyond the ends of 64 bits.
-fn int_from_double(value: f64) -> Result<i64, EvalError> {
-    const END: f64 = 9_223_372_036_854_775_808.0;
-    if value > -END && value < END {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the range was tested; the fraction is to be cut"
-        )]
-        return Ok(value as i64);
-    }
-    Err(EvalError::Conversion("int(double)"))
-}
-
-impl Arithmetic {
+    /// Of an expression that is known to be an `int` or a timestamp.
     #[inline]
-    fn apply(self, left: i64, right: i64) -> Result<i64, EvalError> {
+    fn int<'a>(&'a self, context: &Context<'_, 'a>) -> Result<i64, EvalError> {
         match self {
-            Self::Add => left.checked_add(right).ok_or(EvalError::Overflow("+")),
-            Self::Subtract => left.checked_sub(right).ok_or(EvalError::Overflow("-")),
-            Self::Multiply => left.checked_mul(right).ok_or(EvalError::Overflow("*")),
-            Self::Divide if right == 0 => Err(EvalError::DivisionByZero("/")),
-            Self::Divide => left.checked_div(right).ok_or(EvalError::Overflow("/")),
-            Self::Modulo if right == 0 => Err(EvalError::DivisionByZero("%")),
-            Self::Modulo => left.checked_rem(right).ok_or(EvalError::Overflow("%")),
+            Self::Const(Const::Int(value)) => Ok(*value),
+            other => match other.eval(context)? {
+                Value::Int(value) | Value::Timestamp(value) => Ok(value),
+                _ => Err(EvalError::Layout("int")),
+            },
         }
     }
-}
 
-impl DoubleExpr {
-    pub(crate) fn eval(&self, scope: &Scope<'_>) -> Result<f64, EvalError> {
+    /// Of an expression that is known to be a `string`.
+    #[inline]
+    fn string<'a>(&'a self, context: &Context<'_, 'a>) -> Result<&'a str, EvalError> {
         match self {
-            Self::Const(value) => Ok(*value),
-            Self::Place(place) => place.double(scope),
-            Self::Conditional(parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-            Self::Negate(inner) => Ok(-inner.eval(scope)?),
-            Self::Add(sides) => Ok(sides.0.eval(scope)? + sides.1.eval(scope)?),
-            Self::Subtract(sides) => Ok(sides.0.eval(scope)? - sides.1.eval(scope)?),
-            Self::Multiply(sides) => Ok(sides.0.eval(scope)? * sides.1.eval(scope)?),
-            Self::Divide(sides) => Ok(sides.0.eval(scope)? / sides.1.eval(scope)?),
-            #[expect(clippy::cast_precision_loss, reason = "the nearest double, as CEL")]
-            Self::FromInt(inner) => Ok(inner.eval(scope)? as f64),
-            Self::FromString(inner) => inner
-                .eval(scope)?
-                .parse()
-                .map_err(|_| EvalError::Conversion("double(string)")),
+            Self::Const(Const::String(text)) => Ok(text),
+            other => match other.eval(context)? {
+                Value::String(text) => Ok(text),
+                _ => Err(EvalError::Layout("string")),
+            },
         }
     }
-}
 
-impl StringExpr {
-    pub(crate) fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<&'a str, EvalError> {
+    pub(crate) fn eval_bool<'a>(&'a self, context: &Context<'_, 'a>) -> Result<bool, EvalError> {
         match self {
-            Self::Const(value) => Ok(value),
-            Self::Place(place) => place.string(scope),
-            Self::Conditional(parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-            Self::Topic => Ok(scope.topic),
-            Self::FromBool(inner) => Ok(if inner.eval(scope)? { "true" } else { "false" }),
-            Self::Concat(_) | Self::FromInt(_) | Self::FromDouble(_) | Self::FromTimestamp(_) => {
-                let mut out = ArenaString::with_capacity_in(self.expected_bytes(), scope.arena);
-                self.write(scope, &mut out)?;
-                Ok(out.into_bump_str())
+            Self::Compare(how, Operands::Ints, sides) => {
+                Ok(how.of(sides.0.int(context)?.cmp(&sides.1.int(context)?)))
             }
+            Self::Compare(how, Operands::Strings, sides) => {
+                Ok(how.of_strings(sides.0.string(context)?, sides.1.string(context)?))
+            }
+            Self::Compare(how, Operands::Any, sides) => {
+                let (left, right) = (sides.0.eval(context)?, sides.1.eval(context)?);
+                how.holds(&left, &right)
+            }
+            Self::Not(node) => Ok(!node.eval_bool(context)?),
+            Self::And(sides) => decide(false, sides, context),
+            Self::Or(sides) => decide(true, sides, context),
+            other => match other.eval(context)? {
+                Value::Bool(value) => Ok(value),
+                _ => Err(EvalError::NoOverload("bool")),
+            },
+        }
+    }
+
+    #[inline(never)]
+    fn eval_other<'a>(&'a self, context: &Context<'_, 'a>) -> Evaluated<'a> {
+        match self {
+            Self::Refused => Err(EvalError::Layout("expression")),
+            Self::Const(constant) => Ok(constant.value(context)),
+            Self::Place(_) | Self::Compare(..) | Self::And(_) | Self::Or(_) | Self::Not(_) => {
+                self.eval(context)
+            }
+            Self::Coordinate(coordinate) => Ok(match coordinate {
+                Coordinate::Timestamp => Value::Timestamp(context.scope.ts),
+                Coordinate::Topic => Value::String(context.scope.topic),
+                Coordinate::Partition => Value::Int(i64::from(context.scope.partition)),
+                Coordinate::Offset => Value::Int(context.scope.offset),
+            }),
+            Self::Local(outwards) => context.local(*outwards),
+            Self::Field(node, at, need) => needed(slot(node.eval(context)?, *at, "field")?, *need, "field"),
+            Self::Conditional(parts) => if parts.0.eval_bool(context)? {
+                &parts.1
+            } else {
+                &parts.2
+            }
+            .eval(context),
+            Self::Arithmetic(how, _, sides) => {
+                let (left, right) = (sides.0.eval(context)?, sides.1.eval(context)?);
+                how.apply(context, left, right)
+            }
+            Self::Negate(node) => operators::negate(node.eval(context)?),
+            Self::Concat(_) | Self::Text(_) => {
+                let mut out = context.new_string(self.expected_bytes());
+                self.write(context, &mut out)?;
+                context.string(out)
+            }
+            Self::In(sides) => {
+                let needle = sides.0.eval(context)?;
+                let found = match &sides.1 {
+                    // Without making the list.
+                    Self::Const(Const::List(items)) => {
+                        items.iter().any(|item| equal(&item.value(context), &needle))
+                    }
+                    range => operators::is_in(&needle, &range.eval(context)?)?,
+                };
+                Ok(Value::Bool(found))
+            }
+            Self::Index(sides, need) => {
+                let (operand, index) = (sides.0.eval(context)?, sides.1.eval(context)?);
+                match operators::index(operand, index) {
+                    Err(EvalError::NoSuchKey(_) | EvalError::Index(_)) if *need == Need::Maybe => {
+                        Ok(Value::Null)
+                    }
+                    found @ (Ok(_) | Err(_)) => found,
+                }
+            }
+            Self::IsPresent(node) => Ok(Value::Bool(!matches!(node.eval(context)?, Value::Null))),
+            Self::HasKey(sides) => {
+                let (map, key) = (sides.0.eval(context)?, sides.1.eval(context)?);
+                match operators::index(map, key) {
+                    Ok(_) => Ok(Value::Bool(true)),
+                    Err(EvalError::NoSuchKey(_)) => Ok(Value::Bool(false)),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::OrElse(sides) => match sides.0.eval(context)? {
+                Value::Null => sides.1.eval(context),
+                value => Ok(value),
+            },
+            Self::Unwrap(node) => needed(node.eval(context)?, Need::Value, "value()"),
+            Self::List(nodes) => {
+                let mut items = context.new_list(nodes.len());
+                for node in nodes {
+                    items.push(node.eval(context)?);
+                }
+                context.list(items)
+            }
+            Self::Map(nodes) => {
+                let mut entries = ArenaVec::with_capacity_in(nodes.len(), context.scope.arena);
+                for (key, value) in nodes {
+                    entries.push((operators::key(key.eval(context)?)?, value.eval(context)?));
+                }
+                context.map(entries)
+            }
+            Self::Struct(nodes) => {
+                let slots = context
+                    .scope
+                    .arena
+                    .alloc_slice_fill_copy(nodes.len(), Value::Null);
+                for (slot, node) in slots.iter_mut().zip(nodes) {
+                    *slot = node.eval(context)?;
+                }
+                Ok(Value::Struct(slots))
+            }
+            Self::Call(function, nodes) => {
+                let arguments = context
+                    .scope
+                    .arena
+                    .alloc_slice_fill_copy(nodes.len(), Value::Null);
+                for (argument, node) in arguments.iter_mut().zip(nodes) {
+                    *argument = node.eval(context)?;
+                }
+                (function.call)(context, arguments)
+            }
+            Self::Matches(pattern, node) => match node.eval(context)? {
+                Value::String(text) => {
+                    context.text(text.len())?;
+                    Ok(Value::Bool(pattern.is_match(text)))
+                }
+                _ => Err(EvalError::NoOverload("matches")),
+            },
+            Self::Bind(parts, need) => match (parts.0.eval(context)?, need) {
+                (Value::Null, Need::Maybe) => Ok(Value::Null),
+                (value, _) => context.with(value, |context| parts.1.eval(context)),
+            },
+            Self::Loop(looped) => looped.eval(context),
         }
     }
 
     /// Room to start with.
     fn expected_bytes(&self) -> usize {
         match self {
-            Self::Const(text) => text.len(),
+            Self::Const(Const::String(text)) => text.len(),
             Self::Concat(parts) => parts.iter().map(Self::expected_bytes).sum(),
-            Self::Place(_)
-            | Self::Conditional(_)
-            | Self::Topic
-            | Self::FromInt(_)
-            | Self::FromDouble(_)
-            | Self::FromBool(_)
-            | Self::FromTimestamp(_) => 20,
+            _ => 20,
         }
     }
 
-    fn write<'a>(&'a self, scope: &Scope<'a>, out: &mut ArenaString<'_>) -> Result<(), EvalError> {
+    /// Appends a string.
+    fn write<'a>(&'a self, context: &Context<'_, 'a>, out: &mut ArenaString<'a>) -> Result<(), EvalError> {
         match self {
-            Self::Concat(parts) => return parts.iter().try_for_each(|part| part.write(scope, out)),
-            Self::FromInt(inner) => write_int(inner.eval(scope)?, out),
-            Self::FromDouble(inner) => write_double(inner.eval(scope)?, out),
-            Self::FromTimestamp(inner) => write_timestamp(inner.eval(scope)?, out)?,
-            Self::Const(_) | Self::Place(_) | Self::Conditional(_) | Self::Topic | Self::FromBool(_) => {
-                out.push_str(self.eval(scope)?);
+            Self::Concat(parts) => parts.iter().try_for_each(|part| part.write(context, out)),
+            Self::Text(node) => text::write(node.eval(context)?, out),
+            other => match other.eval(context)? {
+                Value::String(part) => {
+                    out.push_str(part);
+                    Ok(())
+                }
+                _ => Err(EvalError::NoOverload("+")),
+            },
+        }
+    }
+}
+
+fn needed<'a>(value: Value<'a>, need: Need, what: &'static str) -> Evaluated<'a> {
+    if need == Need::Value && matches!(value, Value::Null) {
+        return Err(EvalError::Null(what));
+    }
+    Ok(value)
+}
+
+/// `&&` (`deciding` is false) and `||` (true): one side with the deciding value decides, even when the other has
+/// an error. <https://github.com/google/cel-spec/blob/master/doc/langdef.md#logical-operators>
+#[inline]
+fn decide<'a>(deciding: bool, sides: &'a (Node, Node), context: &Context<'_, 'a>) -> Result<bool, EvalError> {
+    match sides.0.eval_bool(context) {
+        Ok(value) if value == deciding => Ok(deciding),
+        Ok(_) => sides.1.eval_bool(context),
+        Err(error) => match sides.1.eval_bool(context) {
+            Ok(value) if value == deciding => Ok(deciding),
+            Ok(_) | Err(_) => Err(error),
+        },
+    }
+}
+
+impl Loop {
+    fn eval<'a>(&'a self, context: &Context<'_, 'a>) -> Evaluated<'a> {
+        let range = self.range.eval(context)?;
+        match &self.kind {
+            LoopKind::All(test) => self.until(false, test, &range, context),
+            LoopKind::Exists(test) => self.until(true, test, &range, context),
+            LoopKind::ExistsOne(test) => {
+                let mut found = 0_usize;
+                self.each(&range, context, |context, _, _| {
+                    found += usize::from(test.eval_bool(context)?);
+                    Ok(true)
+                })?;
+                Ok(Value::Bool(found == 1))
             }
+            LoopKind::Filter(test) => {
+                let mut items = context.new_list(0);
+                self.each(&range, context, |context, first, second| {
+                    if test.eval_bool(context)? {
+                        items.push(if self.variables == Variables::One {
+                            first
+                        } else {
+                            second
+                        });
+                    }
+                    Ok(true)
+                })?;
+                context.list(items)
+            }
+            LoopKind::Items(condition, result) => {
+                let mut items = context.new_list(0);
+                self.each(&range, context, |context, _, _| {
+                    if holds(condition.as_ref(), context)? {
+                        items.push(result.eval(context)?);
+                    }
+                    Ok(true)
+                })?;
+                context.list(items)
+            }
+            LoopKind::Values(condition, result) => {
+                let mut entries = ArenaVec::new_in(context.scope.arena);
+                self.each(&range, context, |context, first, _| {
+                    if holds(condition.as_ref(), context)? {
+                        entries.push((first, result.eval(context)?));
+                    }
+                    Ok(true)
+                })?;
+                context.map(entries)
+            }
+            LoopKind::Entries(condition, entry) => {
+                let mut entries = ArenaVec::new_in(context.scope.arena);
+                self.each(&range, context, |context, _, _| {
+                    if holds(condition.as_ref(), context)? {
+                        entries.push((operators::key(entry.0.eval(context)?)?, entry.1.eval(context)?));
+                    }
+                    Ok(true)
+                })?;
+                context.map(entries)
+            }
+            LoopKind::SortBy(by) => {
+                let mut items = ArenaVec::new_in(context.scope.arena);
+                self.each(&range, context, |context, first, _| {
+                    items.push((by.eval(context)?, first));
+                    Ok(true)
+                })?;
+                operators::sort(&mut items)?;
+                let mut sorted = context.new_list(items.len());
+                sorted.extend(items.iter().map(|(_, item)| *item));
+                context.list(sorted)
+            }
+        }
+    }
+
+    /// `all` and `exists`: an item that decides absorbs the errors of others.
+    fn until<'a>(
+        &'a self,
+        deciding: bool,
+        test: &'a Node,
+        range: &Value<'a>,
+        context: &Context<'_, 'a>,
+    ) -> Evaluated<'a> {
+        let mut result = Ok(!deciding);
+        self.each(range, context, |context, _, _| {
+            match test.eval_bool(context) {
+                Ok(value) if value == deciding => result = Ok(deciding),
+                Ok(_) => {}
+                // What took too long is not absorbed.
+                Err(EvalError::Steps) => return Err(EvalError::Steps),
+                Err(error) if result.is_ok() => result = Err(error),
+                Err(_) => {}
+            }
+            Ok(result != Ok(deciding))
+        })?;
+        result.map(Value::Bool)
+    }
+
+    /// Calls `body` with the variables of each item, until it says no.
+    fn each<'a>(
+        &'a self,
+        range: &Value<'a>,
+        context: &Context<'_, 'a>,
+        mut body: impl FnMut(&Context<'_, 'a>, Value<'a>, Value<'a>) -> Result<bool, EvalError>,
+    ) -> Result<(), EvalError> {
+        let mut run = |first: Value<'a>, second: Value<'a>| {
+            context.steps(1)?;
+            context.with(first, |context| match self.variables {
+                Variables::One => body(context, first, second),
+                Variables::Two => context.with(second, |context| body(context, first, second)),
+            })
+        };
+        match *range {
+            Value::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let index = Value::Int(operators::length(index));
+                    let (first, second) = match self.variables {
+                        Variables::One => (*item, index),
+                        Variables::Two => (index, *item),
+                    };
+                    if !run(first, second)? {
+                        break;
+                    }
+                }
+            }
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    if !run(*key, *value)? {
+                        break;
+                    }
+                }
+            }
+            _ => return Err(EvalError::NoOverload("a macro over items")),
         }
         Ok(())
     }
 }
 
-impl BytesExpr {
-    fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<&'a [u8], EvalError> {
-        match self {
-            Self::Const(value) => Ok(value),
-            Self::Place(place) => place.bytes(scope),
-            Self::Conditional(parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-        }
-    }
+fn holds<'a>(condition: Option<&'a Node>, context: &Context<'_, 'a>) -> Result<bool, EvalError> {
+    condition.map_or(Ok(true), |node| node.eval_bool(context))
 }
 
-impl StructExpr {
-    fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
-        match self {
-            Self::Place(_, place) => {
-                let value = place.get(scope)?;
-                if matches!(value, Value::Struct(_)) {
-                    Ok(value)
-                } else {
-                    Err(place.unexpected(value))
-                }
-            }
-            Self::Conditional(_, parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-            Self::Build(_, fields) => {
-                let slots = scope.arena.alloc_slice_fill_copy(fields.len(), Value::Null);
-                for (slot, field) in slots.iter_mut().zip(fields) {
-                    *slot = field.eval(scope)?;
-                }
-                Ok(Value::Struct(slots))
-            }
-        }
-    }
-}
-
-impl OptionalExpr {
-    fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
-        match self {
-            Self::Place(_, place) => place.get(scope),
-            Self::Conditional(_, parts) => if parts.0.eval(scope)? { &parts.1 } else { &parts.2 }.eval(scope),
-        }
-    }
+/// Whether an item is in a list.
+pub(crate) fn contains(items: &[Value<'_>], needle: &Value<'_>) -> bool {
+    items.iter().any(|item| equal(item, needle))
 }

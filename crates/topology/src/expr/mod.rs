@@ -1,27 +1,40 @@
 //! Compiled expressions.
 //!
 //! The grammar is CEL's, read by the `cel` crate ([`parse`] is the only module that names it). [`check`] types an
-//! expression against an [`Env`] and turns it into typed nodes ([`node`]) whose evaluation ([`eval`]) looks up
-//! nothing by name and allocates only in the arena of the [`Scope`], and only for strings and structs that the
-//! expression makes. Differences from CEL: `int` and `double` never mix, `int(timestamp)` is milliseconds,
-//! doubles print without an exponent, fields that may be absent must be tested before they are used.
+//! expression against an [`Env`] and turns it into [`node`]s, whose evaluation ([`eval`]) looks up nothing by name and
+//! allocates only in the arena of the [`Scope`], and only for what the expression makes. Differences from CEL, all of
+//! which `docs/reference/expressions.md` tells: timestamps are milliseconds, also as `int`; doubles print without an
+//! exponent; fields that may be absent must be tested before they are used, and `T?` is also CEL's optional value; maps
+//! are in the order of their keys; patterns are constants.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "types, values and syntax have many kinds, of which each place takes few; all others are one and the same error there"
+)]
 
 mod calls;
 mod check;
+#[cfg(test)]
+mod conformance;
 mod eval;
+mod library;
+mod macros;
 mod node;
 mod operators;
 mod parse;
 #[cfg(test)]
 mod tests;
 mod text;
+mod time;
+mod ty;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use node::{Node, Place, Root, StructExpr};
+use check::Typed;
+use node::{Need, Node, Place, Root, Slots};
+use ty::Ty;
 
 use crate::{Scope, StructType, Type, Value};
 
@@ -104,6 +117,24 @@ pub enum EvalError {
     /// A conversion has no result for its argument.
     #[error("`{0}` cannot convert this value")]
     Conversion(&'static str),
+    /// A value whose type is known only per record has one that does not work there.
+    #[error("`{0}` does not work on a value of this type")]
+    NoOverload(&'static str),
+    /// A list has no such item, a string no such character.
+    #[error("there is nothing at index {0}")]
+    Index(Box<str>),
+    /// A map has no such key.
+    #[error("no such key: {0}")]
+    NoSuchKey(Box<str>),
+    /// A map would have one key twice.
+    #[error("the key {0} is there twice")]
+    RepeatedKey(Box<str>),
+    /// Neither a name of the IANA time zone database nor an offset.
+    #[error("unknown time zone '{0}'")]
+    TimeZone(Box<str>),
+    /// The evaluation would take too long or make too much.
+    #[error("the expression takes more than {} steps for this record", eval::MAX_STEPS)]
+    Steps,
     /// The scope does not have the types for which the expression was compiled: a defect of the caller.
     #[error("`{0}` does not have the type for which the expression was compiled")]
     Layout(&'static str),
@@ -136,12 +167,29 @@ impl Expr {
     /// Parses, types and compiles an expression.
     ///
     /// # Errors
-    /// [`ExprError`]: the first thing that is wrong with it.
-    pub fn compile(source: &str, env: &Env) -> Result<Self, ExprError> {
-        let ast = parse::parse(source)?;
-        let (node, reads) = check::check(source, &ast, env)?;
+    /// All that is wrong with it, in the order of the text.
+    pub fn compile(source: &str, env: &Env) -> Result<Self, Vec<ExprError>> {
+        let ast = parse::parse(source).map_err(|error| vec![error])?;
+        let (Typed { node, ty }, mut errors) = check::check(source, &ast, env, Vec::new());
+        if !errors.is_empty() {
+            errors.sort_by_key(|error| error.span.start);
+            return Err(errors);
+        }
+        let whole = |message: String| ExprError {
+            message,
+            span: ast.span.clone(),
+            suggestion: None,
+        };
+        if ty == Ty::Null {
+            return Err(vec![whole("`null` alone has no type".to_owned())]);
+        }
+        let record_ty = ty.of_record().map_err(|instead| {
+            let message = format!("no record can hold the result, of type {ty}");
+            vec![whole(message).suggest(instead)]
+        })?;
+        let reads = check::reads(&node, env);
         Ok(Self {
-            ty: node.ty(),
+            ty: record_ty,
             node,
             reads,
         })
@@ -165,10 +213,9 @@ impl Expr {
             name: name.to_owned(),
             fields: types,
         });
-        let node = Node::Struct(StructExpr::Build(Arc::clone(&ty), nodes.into_boxed_slice()));
         Self {
             ty: Type::Struct(ty),
-            node,
+            node: Node::Struct(nodes.into_boxed_slice()),
             reads,
         }
     }
@@ -178,13 +225,21 @@ impl Expr {
         let mut fields = Vec::with_capacity(to.fields.len());
         for field in &to.fields {
             let (slot, found) = from.field(&field.name)?;
-            let place = Place::new(Root::Value, &[slot]);
             let value = ValueReads::Fields(BTreeSet::from([field.name.clone()]));
             let reads = Reads {
                 value,
                 ..Reads::default()
             };
-            let node = check::place_node(place, &found.ty);
+            let need = if matches!(found.ty, Type::Optional(_)) {
+                Need::Maybe
+            } else {
+                Need::Value
+            };
+            let node = Node::Place(Place {
+                root: Root::Value,
+                slots: Slots::One(slot),
+                need,
+            });
             fields.push((
                 field.name.clone(),
                 Self {
@@ -214,28 +269,24 @@ impl Expr {
     /// # Errors
     /// [`EvalError`]: overflow, division by zero, null where a value is needed.
     pub fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
-        self.node.eval(scope)
+        eval::evaluate(scope, None, |context| self.node.eval(context))
     }
 
     /// As [`Expr::eval`], for an expression of type `bool`.
     ///
     /// # Errors
-    /// As [`Expr::eval`]; [`EvalError::Layout`] when the expression has another type.
-    pub fn eval_bool(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
-        if let Node::Bool(expr) = &self.node {
-            expr.eval(scope)
-        } else {
-            Err(EvalError::Layout("expression"))
-        }
+    /// As [`Expr::eval`]; [`EvalError::NoOverload`] when the expression has another type.
+    pub fn eval_bool<'a>(&'a self, scope: &Scope<'a>) -> Result<bool, EvalError> {
+        eval::evaluate(scope, None, |context| self.node.eval_bool(context))
     }
 
     /// As [`Expr::eval`], for an expression of type `int` or `timestampMillis` (then milliseconds).
     ///
     /// # Errors
     /// As [`Expr::eval`]; [`EvalError::Layout`] when the expression has another type.
-    pub fn eval_int(&self, scope: &Scope<'_>) -> Result<i64, EvalError> {
-        if let Node::Int(expr) | Node::Timestamp(expr) = &self.node {
-            expr.eval(scope)
+    pub fn eval_int<'a>(&'a self, scope: &Scope<'a>) -> Result<i64, EvalError> {
+        if let Value::Int(value) | Value::Timestamp(value) = self.eval(scope)? {
+            Ok(value)
         } else {
             Err(EvalError::Layout("expression"))
         }

@@ -1,27 +1,93 @@
-//! Typed nodes: one enum per result type, so that evaluation needs no type tests and no names.
+//! A checked expression: names are places and slots, overloads are chosen where types tell them, constants are made.
 
-use std::sync::Arc;
+use crate::Value;
 
-use crate::{StructType, Type};
-
-/// An expression of any type.
+/// A part of a checked expression.
 #[derive(Clone, Debug)]
 pub(crate) enum Node {
-    /// The literal `null`; only compared, or a branch of a conditional.
-    Null,
-    Bool(BoolExpr),
-    Int(IntExpr),
-    Double(DoubleExpr),
-    String(StringExpr),
-    Bytes(BytesExpr),
-    /// Milliseconds.
-    Timestamp(IntExpr),
-    Struct(StructExpr),
-    Optional(OptionalExpr),
+    /// Stands where the checker found an error; never evaluated but by tests.
+    Refused,
+    Const(Const),
+    Place(Place),
+    Coordinate(Coordinate),
+    /// A variable of a macro, counted from the innermost.
+    Local(usize),
+    /// A field of a record that is no [`Place`].
+    Field(Box<Node>, usize, Need),
+    Not(Box<Node>),
+    And(Box<(Node, Node)>),
+    Or(Box<(Node, Node)>),
+    Conditional(Box<(Node, Node, Node)>),
+    Compare(Comparison, Operands, Box<(Node, Node)>),
+    Arithmetic(Arithmetic, Operands, Box<(Node, Node)>),
+    Negate(Box<Node>),
+    /// Strings, written one behind the other.
+    Concat(Box<[Node]>),
+    /// `string(…)`
+    Text(Box<Node>),
+    In(Box<(Node, Node)>),
+    /// `operand[index]`, and `operand.key` of a map.
+    Index(Box<(Node, Node)>, Need),
+    /// Whether an optional value is there.
+    IsPresent(Box<Node>),
+    /// `has(map.key)`
+    HasKey(Box<(Node, Node)>),
+    /// The first, or the second where the first is absent.
+    OrElse(Box<(Node, Node)>),
+    /// `optional.value()`
+    Unwrap(Box<Node>),
+    List(Box<[Node]>),
+    Map(Box<[(Node, Node)]>),
+    /// One node per slot.
+    Struct(Box<[Node]>),
+    Call(Function, Box<[Node]>),
+    /// `matches` with a constant pattern.
+    Matches(Box<regex::Regex>, Box<Node>),
+    /// `cel.bind`, and `optMap` with [`Need::Maybe`]: the second where the first is the innermost variable.
+    Bind(Box<(Node, Node)>, Need),
+    Loop(Box<Loop>),
 }
 
-/// Condition and two branches.
-pub(crate) type Conditional<T> = Box<(BoolExpr, T, T)>;
+/// What is known of both sides of an operator: the usual types have a short way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operands {
+    /// `int` or timestamps.
+    Ints,
+    Strings,
+    Any,
+}
+
+/// Whether there has to be a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Null and absent are errors.
+    Value,
+    /// Null and absent are null.
+    Maybe,
+}
+
+/// A value that does not depend on the record.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Const {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    String(Box<str>),
+    Bytes(Box<[u8]>),
+    Type(&'static str),
+    List(Box<[Const]>),
+}
+
+/// A record's coordinates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coordinate {
+    Timestamp,
+    Topic,
+    Partition,
+    Offset,
+}
 
 /// What a [`Place`] starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +112,7 @@ impl Root {
 pub(crate) struct Place {
     pub(crate) root: Root,
     pub(crate) slots: Slots,
+    pub(crate) need: Need,
 }
 
 #[derive(Clone, Debug)]
@@ -55,14 +122,22 @@ pub(crate) enum Slots {
     Several(Box<[usize]>),
 }
 
-impl Place {
-    pub(crate) fn new(root: Root, slots: &[usize]) -> Self {
-        let slots = match slots {
-            [] => Slots::None,
-            [slot] => Slots::One(*slot),
-            several => Slots::Several(several.into()),
-        };
-        Self { root, slots }
+impl Slots {
+    /// The slots of a field of this place.
+    pub(crate) fn and(&self, slot: usize) -> Self {
+        match self {
+            Self::None => Self::One(slot),
+            Self::One(first) => Self::Several([*first, slot].into()),
+            Self::Several(slots) => Self::Several(slots.iter().copied().chain([slot]).collect()),
+        }
+    }
+
+    pub(crate) fn first(&self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::One(slot) => Some(*slot),
+            Self::Several(slots) => slots.first().copied(),
+        }
     }
 }
 
@@ -76,29 +151,6 @@ pub(crate) enum Comparison {
     GreaterEqual,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) enum BoolExpr {
-    Const(bool),
-    Place(Place),
-    Conditional(Conditional<BoolExpr>),
-    Not(Box<BoolExpr>),
-    And(Box<(BoolExpr, BoolExpr)>),
-    Or(Box<(BoolExpr, BoolExpr)>),
-    CompareInt(Comparison, Box<(IntExpr, IntExpr)>),
-    CompareDouble(Comparison, Box<(DoubleExpr, DoubleExpr)>),
-    CompareString(Comparison, Box<(StringExpr, StringExpr)>),
-    CompareBytes(Comparison, Box<(BytesExpr, BytesExpr)>),
-    CompareBool(Comparison, Box<(BoolExpr, BoolExpr)>),
-    /// `has(place)`
-    Has(Place),
-    IsNull(Box<OptionalExpr>),
-    InInts(Box<IntExpr>, Box<[i64]>),
-    InStrings(Box<StringExpr>, Box<[Box<str>]>),
-    StartsWith(Box<(StringExpr, StringExpr)>),
-    EndsWith(Box<(StringExpr, StringExpr)>),
-    Contains(Box<(StringExpr, StringExpr)>),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
     Add,
@@ -108,111 +160,116 @@ pub(crate) enum Arithmetic {
     Modulo,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) enum IntExpr {
-    Const(i64),
-    Place(Place),
-    /// A place that holds a timestamp.
-    TimestampPlace(Place),
-    Conditional(Conditional<IntExpr>),
-    /// `ts`
-    RecordTimestamp,
-    /// `partition`
-    Partition,
-    /// `offset`
-    Offset,
-    Negate(Box<IntExpr>),
-    Arithmetic(Arithmetic, Box<(IntExpr, IntExpr)>),
-    FromDouble(Box<DoubleExpr>),
-    FromString(Box<StringExpr>),
-    /// Number of code points.
-    StringSize(Box<StringExpr>),
-    /// Number of bytes.
-    BytesSize(Box<BytesExpr>),
+/// A function of the library: its name for errors, and what it does with its arguments.
+#[derive(Clone, Copy)]
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
+    pub(crate) call: Call,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) enum DoubleExpr {
-    Const(f64),
-    Place(Place),
-    Conditional(Conditional<DoubleExpr>),
-    Negate(Box<DoubleExpr>),
-    Add(Box<(DoubleExpr, DoubleExpr)>),
-    Subtract(Box<(DoubleExpr, DoubleExpr)>),
-    Multiply(Box<(DoubleExpr, DoubleExpr)>),
-    Divide(Box<(DoubleExpr, DoubleExpr)>),
-    FromInt(Box<IntExpr>),
-    FromString(Box<StringExpr>),
-}
+pub(crate) type Call =
+    for<'c, 'a> fn(&super::eval::Context<'c, 'a>, &[Value<'a>]) -> Result<Value<'a>, super::EvalError>;
 
-#[derive(Clone, Debug)]
-pub(crate) enum StringExpr {
-    Const(Box<str>),
-    Place(Place),
-    Conditional(Conditional<StringExpr>),
-    /// `topic`
-    Topic,
-    Concat(Box<[StringExpr]>),
-    FromInt(Box<IntExpr>),
-    FromDouble(Box<DoubleExpr>),
-    FromBool(Box<BoolExpr>),
-    FromTimestamp(Box<IntExpr>),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum BytesExpr {
-    Const(Box<[u8]>),
-    Place(Place),
-    Conditional(Conditional<BytesExpr>),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum StructExpr {
-    Place(Arc<StructType>, Place),
-    Conditional(Arc<StructType>, Conditional<StructExpr>),
-    /// One node per field, in the type's order.
-    Build(Arc<StructType>, Box<[Node]>),
-}
-
-impl StructExpr {
-    pub(crate) fn ty(&self) -> &Arc<StructType> {
-        match self {
-            Self::Place(ty, _) | Self::Conditional(ty, _) | Self::Build(ty, _) => ty,
-        }
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
     }
 }
 
-/// A value that may be null.
+/// A macro over the items of a list, or the entries of a map.
 #[derive(Clone, Debug)]
-pub(crate) enum OptionalExpr {
-    /// A place of type `T?`; `T` is kept.
-    Place(Type, Place),
-    /// Branches of type `T`, `T?` or null; `T` is kept.
-    Conditional(Type, Conditional<Node>),
+pub(crate) struct Loop {
+    pub(crate) range: Node,
+    pub(crate) variables: Variables,
+    pub(crate) kind: LoopKind,
 }
 
-impl OptionalExpr {
-    /// `T` of `T?`.
-    pub(crate) fn inner(&self) -> &Type {
-        match self {
-            Self::Place(ty, _) | Self::Conditional(ty, _) => ty,
-        }
-    }
+/// What the variables of a [`Loop`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variables {
+    /// The item of a list, the key of a map.
+    One,
+    /// Index and item of a list, key and value of a map.
+    Two,
+}
+
+/// What a [`Loop`] makes; conditions and results see its variables.
+#[derive(Clone, Debug)]
+pub(crate) enum LoopKind {
+    All(Node),
+    Exists(Node),
+    ExistsOne(Node),
+    /// The items for which the condition holds.
+    Filter(Node),
+    /// One result per item, or per item for which the condition holds.
+    Items(Option<Node>, Node),
+    /// A map with the key, or index, and the result.
+    Values(Option<Node>, Node),
+    /// A map with the entry of key and value.
+    Entries(Option<Node>, Box<(Node, Node)>),
+    /// The list, in the order of the result.
+    SortBy(Node),
 }
 
 impl Node {
-    /// Type of the result. `null` alone is `Optional(Bool)`; the checker lets it stand nowhere.
-    pub(crate) fn ty(&self) -> Type {
+    /// Calls `visit` with each part that has no parts.
+    pub(crate) fn leaves(&self, visit: &mut impl FnMut(&Node)) {
         match self {
-            Self::Null => Type::Optional(Box::new(Type::Bool)),
-            Self::Bool(_) => Type::Bool,
-            Self::Int(_) => Type::Int,
-            Self::Double(_) => Type::Double,
-            Self::String(_) => Type::String,
-            Self::Bytes(_) => Type::Bytes,
-            Self::Timestamp(_) => Type::Timestamp,
-            Self::Struct(expr) => Type::Struct(Arc::clone(expr.ty())),
-            Self::Optional(expr) => Type::Optional(Box::new(expr.inner().clone())),
+            Self::Refused | Self::Place(_) | Self::Const(_) | Self::Coordinate(_) | Self::Local(_) => {
+                visit(self)
+            }
+            Self::Field(node, ..)
+            | Self::Not(node)
+            | Self::Negate(node)
+            | Self::Text(node)
+            | Self::IsPresent(node)
+            | Self::Unwrap(node)
+            | Self::Matches(_, node) => node.leaves(visit),
+            Self::And(nodes)
+            | Self::Or(nodes)
+            | Self::Compare(_, _, nodes)
+            | Self::Arithmetic(_, _, nodes)
+            | Self::In(nodes)
+            | Self::Index(nodes, _)
+            | Self::HasKey(nodes)
+            | Self::OrElse(nodes)
+            | Self::Bind(nodes, _) => {
+                nodes.0.leaves(visit);
+                nodes.1.leaves(visit);
+            }
+            Self::Conditional(nodes) => {
+                nodes.0.leaves(visit);
+                nodes.1.leaves(visit);
+                nodes.2.leaves(visit);
+            }
+            Self::Concat(nodes) | Self::List(nodes) | Self::Struct(nodes) | Self::Call(_, nodes) => {
+                nodes.iter().for_each(|node| node.leaves(visit));
+            }
+            Self::Map(entries) => {
+                for (key, value) in entries {
+                    key.leaves(visit);
+                    value.leaves(visit);
+                }
+            }
+            Self::Loop(looped) => {
+                looped.range.leaves(visit);
+                match &looped.kind {
+                    LoopKind::All(node)
+                    | LoopKind::Exists(node)
+                    | LoopKind::ExistsOne(node)
+                    | LoopKind::Filter(node)
+                    | LoopKind::SortBy(node) => node.leaves(visit),
+                    LoopKind::Items(condition, node) | LoopKind::Values(condition, node) => {
+                        condition.iter().for_each(|node| node.leaves(visit));
+                        node.leaves(visit);
+                    }
+                    LoopKind::Entries(condition, entry) => {
+                        condition.iter().for_each(|node| node.leaves(visit));
+                        entry.0.leaves(visit);
+                        entry.1.leaves(visit);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,214 +1,336 @@
-//! Typing of arithmetic, comparisons and `in`.
+//! What operators do with values, by the values' own types: the checker lets through what can work.
 
-use super::ExprError;
-use super::check::{Checker, error, needs};
-use super::node::{Arithmetic, BoolExpr, Comparison, DoubleExpr, IntExpr, Node, StringExpr};
-use super::parse::{Ast, AstKind, Binary};
-use crate::Type;
+use std::cmp::Ordering;
 
-impl Checker<'_> {
-    pub(crate) fn negate(&mut self, inner: &Ast, ast: &Ast) -> Result<Node, ExprError> {
-        let node = self.present(inner)?;
-        match node {
-            Node::Int(expr) => Ok(Node::Int(IntExpr::Negate(Box::new(expr)))),
-            Node::Double(expr) => Ok(Node::Double(DoubleExpr::Negate(Box::new(expr)))),
-            other @ (Node::Null
-            | Node::Bool(_)
-            | Node::String(_)
-            | Node::Bytes(_)
-            | Node::Timestamp(_)
-            | Node::Struct(_)
-            | Node::Optional(_)) => Err(needs("`-`", "int or double", &other.ty(), ast)),
+use super::EvalError;
+use super::eval::{Context, contains};
+use super::node::{Arithmetic, Comparison};
+use super::text::show;
+use super::time;
+use crate::Value;
+
+type Evaluated<'a> = Result<Value<'a>, EvalError>;
+
+/// As CEL: numbers of different types are equal when their values are, values of other types are not equal.
+/// <https://github.com/google/cel-spec/blob/master/doc/langdef.md#equality>
+pub(crate) fn equal(a: &Value<'_>, b: &Value<'_>) -> bool {
+    match (a, b) {
+        (Value::Int(x), Value::Int(y)) => x == y,
+        (Value::String(x), Value::String(y)) => x == y,
+        (Value::List(x), Value::List(y)) | (Value::Struct(x), Value::Struct(y)) => {
+            x.len() == y.len() && x.iter().zip(*y).all(|(x, y)| equal(x, y))
+        }
+        (Value::Map(x), Value::Map(y)) => {
+            // Both are in the order of their keys.
+            x.len() == y.len()
+                && x.iter()
+                    .zip(*y)
+                    .all(|(x, y)| equal(&x.0, &y.0) && equal(&x.1, &y.1))
+        }
+        (Value::Bytes(x), Value::Bytes(y)) => x == y,
+        (Value::Bool(x), Value::Bool(y)) => x == y,
+        (Value::Timestamp(x), Value::Timestamp(y)) | (Value::Duration(x), Value::Duration(y)) => x == y,
+        (Value::Type(x), Value::Type(y)) => x == y,
+        (Value::Null, Value::Null) => true,
+        (a, b) => numbers(a, b).is_some_and(|order| order == Some(Ordering::Equal)),
+    }
+}
+
+/// The order of two numbers, `None` inside for NaN; `None` when one is no number.
+fn numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Option<Ordering>> {
+    match (a, b) {
+        (Value::Int(x), Value::Int(y)) => Some(Some(x.cmp(y))),
+        (Value::Uint(x), Value::Uint(y)) => Some(Some(x.cmp(y))),
+        (Value::Double(x), Value::Double(y)) => Some(x.partial_cmp(y)),
+        (Value::Int(x), Value::Uint(y)) => Some(Some(i128::from(*x).cmp(&i128::from(*y)))),
+        (Value::Uint(x), Value::Int(y)) => Some(Some(i128::from(*x).cmp(&i128::from(*y)))),
+        (Value::Int(_) | Value::Uint(_), Value::Double(y)) => Some(nearest(a).partial_cmp(y)),
+        (Value::Double(x), Value::Int(_) | Value::Uint(_)) => Some(x.partial_cmp(&nearest(b))),
+        _ => None,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the nearest double, as CEL")]
+fn nearest(value: &Value<'_>) -> f64 {
+    match value {
+        Value::Int(value) => *value as f64,
+        Value::Uint(value) => *value as f64,
+        _ => f64::NAN,
+    }
+}
+
+/// The order of two values of one kind; `None` inside for NaN.
+pub(crate) fn order(a: &Value<'_>, b: &Value<'_>) -> Result<Option<Ordering>, EvalError> {
+    match (a, b) {
+        (Value::String(x), Value::String(y)) => Ok(Some(x.cmp(y))),
+        (Value::Bytes(x), Value::Bytes(y)) => Ok(Some(x.cmp(y))),
+        (Value::Bool(x), Value::Bool(y)) => Ok(Some(x.cmp(y))),
+        (Value::Timestamp(x), Value::Timestamp(y)) | (Value::Duration(x), Value::Duration(y)) => {
+            Ok(Some(x.cmp(y)))
+        }
+        (a, b) => numbers(a, b).ok_or(EvalError::NoOverload("<")),
+    }
+}
+
+impl Comparison {
+    /// Whether values in this order compare so.
+    #[inline]
+    pub(crate) fn of(self, order: Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::NotEqual => order.is_ne(),
+            Self::Less => order.is_lt(),
+            Self::LessEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterEqual => order.is_ge(),
         }
     }
 
-    pub(crate) fn binary(
-        &mut self,
-        how: Binary,
-        left: &Ast,
-        right: &Ast,
-        ast: &Ast,
-    ) -> Result<Node, ExprError> {
-        match how {
-            Binary::Add => self.arithmetic(Arithmetic::Add, how, left, right, ast),
-            Binary::Subtract => self.arithmetic(Arithmetic::Subtract, how, left, right, ast),
-            Binary::Multiply => self.arithmetic(Arithmetic::Multiply, how, left, right, ast),
-            Binary::Divide => self.arithmetic(Arithmetic::Divide, how, left, right, ast),
-            Binary::Modulo => self.arithmetic(Arithmetic::Modulo, how, left, right, ast),
-            Binary::Equal => self.comparison(Comparison::Equal, how, left, right, ast),
-            Binary::NotEqual => self.comparison(Comparison::NotEqual, how, left, right, ast),
-            Binary::Less => self.comparison(Comparison::Less, how, left, right, ast),
-            Binary::LessEqual => self.comparison(Comparison::LessEqual, how, left, right, ast),
-            Binary::Greater => self.comparison(Comparison::Greater, how, left, right, ast),
-            Binary::GreaterEqual => self.comparison(Comparison::GreaterEqual, how, left, right, ast),
-            Binary::In => self.is_in(left, right),
+    /// Equality looks at the lengths first.
+    #[inline]
+    pub(crate) fn of_strings(self, left: &str, right: &str) -> bool {
+        match self {
+            Self::Equal => left == right,
+            Self::NotEqual => left != right,
+            Self::Less | Self::LessEqual | Self::Greater | Self::GreaterEqual => self.of(left.cmp(right)),
         }
     }
 
-    fn arithmetic(
-        &mut self,
-        how: Arithmetic,
-        symbol: Binary,
-        left: &Ast,
-        right: &Ast,
-        ast: &Ast,
-    ) -> Result<Node, ExprError> {
-        match (self.present(left)?, self.present(right)?) {
-            (Node::Int(a), Node::Int(b)) => Ok(Node::Int(IntExpr::Arithmetic(how, Box::new((a, b))))),
-            (Node::String(a), Node::String(b)) if how == Arithmetic::Add => Ok(Node::String(concat(a, b))),
-            (Node::Double(a), Node::Double(b)) => match how {
-                Arithmetic::Add => Ok(Node::Double(DoubleExpr::Add(Box::new((a, b))))),
-                Arithmetic::Subtract => Ok(Node::Double(DoubleExpr::Subtract(Box::new((a, b))))),
-                Arithmetic::Multiply => Ok(Node::Double(DoubleExpr::Multiply(Box::new((a, b))))),
-                Arithmetic::Divide => Ok(Node::Double(DoubleExpr::Divide(Box::new((a, b))))),
-                Arithmetic::Modulo => Err(needs("`%`", "int on both sides", &Type::Double, ast)),
+    pub(crate) fn holds(self, left: &Value<'_>, right: &Value<'_>) -> Result<bool, EvalError> {
+        match self {
+            Self::Equal => Ok(equal(left, right)),
+            Self::NotEqual => Ok(!equal(left, right)),
+            // Nothing compares with NaN.
+            Self::Less | Self::LessEqual | Self::Greater | Self::GreaterEqual => {
+                Ok(order(left, right)?.is_some_and(|order| self.of(order)))
+            }
+        }
+    }
+}
+
+impl Arithmetic {
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Modulo => "%",
+        }
+    }
+
+    #[inline]
+    pub(crate) fn apply<'a>(
+        self,
+        context: &Context<'_, 'a>,
+        left: Value<'a>,
+        right: Value<'a>,
+    ) -> Evaluated<'a> {
+        match (left, right) {
+            (Value::Int(x), Value::Int(y)) => self.ints(x, y).map(Value::Int),
+            (Value::Double(x), Value::Double(y)) => self.doubles(x, y).map(Value::Double),
+            (Value::Uint(x), Value::Uint(y)) => self.uints(x, y).map(Value::Uint),
+            (left, right) => match self {
+                Self::Add => add(context, left, right),
+                Self::Subtract => subtract(left, right),
+                Self::Multiply | Self::Divide | Self::Modulo => Err(EvalError::NoOverload(self.symbol())),
             },
-            (a, b) => Err(self.mixed(symbol, (&a.ty(), left), (&b.ty(), right), ast)),
         }
     }
 
-    fn comparison(
-        &mut self,
-        how: Comparison,
-        symbol: Binary,
-        left: &Ast,
-        right: &Ast,
-        ast: &Ast,
-    ) -> Result<Node, ExprError> {
-        if matches!(left.kind, AstKind::Null) || matches!(right.kind, AstKind::Null) {
-            return self.null_test(how, left, right, ast);
-        }
-        let expr = match (self.present(left)?, self.present(right)?) {
-            (Node::Int(a), Node::Int(b)) | (Node::Timestamp(a), Node::Timestamp(b)) => {
-                BoolExpr::CompareInt(how, Box::new((a, b)))
+    #[inline]
+    pub(crate) fn ints(self, left: i64, right: i64) -> Result<i64, EvalError> {
+        let result = match self {
+            Self::Add => left.checked_add(right),
+            Self::Subtract => left.checked_sub(right),
+            Self::Multiply => left.checked_mul(right),
+            Self::Divide | Self::Modulo if right == 0 => {
+                return Err(EvalError::DivisionByZero(self.symbol()));
             }
-            (Node::Double(a), Node::Double(b)) => BoolExpr::CompareDouble(how, Box::new((a, b))),
-            (Node::String(a), Node::String(b)) => BoolExpr::CompareString(how, Box::new((a, b))),
-            (Node::Bytes(a), Node::Bytes(b)) => BoolExpr::CompareBytes(how, Box::new((a, b))),
-            (Node::Bool(a), Node::Bool(b)) => BoolExpr::CompareBool(how, Box::new((a, b))),
-            (a, b) => return Err(self.mixed(symbol, (&a.ty(), left), (&b.ty(), right), ast)),
+            Self::Divide => left.checked_div(right),
+            Self::Modulo => left.checked_rem(right),
         };
-        Ok(Node::Bool(expr))
+        result.ok_or(EvalError::Overflow(self.symbol()))
     }
 
-    fn null_test(&mut self, how: Comparison, left: &Ast, right: &Ast, ast: &Ast) -> Result<Node, ExprError> {
-        let side = if matches!(left.kind, AstKind::Null) {
-            right
-        } else {
-            left
-        };
-        let expr = match self.check(side)? {
-            Node::Optional(expr) => BoolExpr::IsNull(Box::new(expr)),
-            Node::Null => BoolExpr::Const(true),
-            other @ (Node::Bool(_)
-            | Node::Int(_)
-            | Node::Double(_)
-            | Node::String(_)
-            | Node::Bytes(_)
-            | Node::Timestamp(_)
-            | Node::Struct(_)) => {
-                let text = self.text(side);
-                let message = format!("`{text}` is never null: it has type {}", other.ty());
-                return Err(error(message, &ast.span));
+    fn uints(self, left: u64, right: u64) -> Result<u64, EvalError> {
+        let result = match self {
+            Self::Add => left.checked_add(right),
+            Self::Subtract => left.checked_sub(right),
+            Self::Multiply => left.checked_mul(right),
+            Self::Divide | Self::Modulo if right == 0 => {
+                return Err(EvalError::DivisionByZero(self.symbol()));
             }
+            Self::Divide => left.checked_div(right),
+            Self::Modulo => left.checked_rem(right),
         };
-        match how {
-            Comparison::Equal => Ok(Node::Bool(expr)),
-            Comparison::NotEqual => Ok(Node::Bool(BoolExpr::Not(Box::new(expr)))),
-            Comparison::Less | Comparison::LessEqual | Comparison::Greater | Comparison::GreaterEqual => {
-                Err(error(
-                    "`null` has no order; only `==` and `!=` compare with it",
-                    &ast.span,
-                ))
-            }
-        }
+        result.ok_or(EvalError::Overflow(self.symbol()))
     }
 
-    fn mixed(&self, symbol: Binary, left: (&Type, &Ast), right: (&Type, &Ast), ast: &Ast) -> ExprError {
-        let symbol = symbol.symbol();
-        let failure = error(
-            format!("`{symbol}` does not work on {} and {}", left.0, right.0),
-            &ast.span,
-        );
-        let (a, b) = (self.text(left.1), self.text(right.1));
-        match (left.0, right.0) {
-            (Type::Int, Type::Double) => failure.suggest(format!("write `double({a}) {symbol} {b}`")),
-            (Type::Double, Type::Int) => failure.suggest(format!("write `{a} {symbol} double({b})`")),
-            (Type::String, Type::Int | Type::Double | Type::Bool | Type::Timestamp) => {
-                failure.suggest(format!("write `{a} {symbol} string({b})`"))
-            }
-            (Type::Int | Type::Double | Type::Bool | Type::Timestamp, Type::String) => {
-                failure.suggest(format!("write `string({a}) {symbol} {b}`"))
-            }
-            (Type::Timestamp, Type::Int) => {
-                failure.suggest(format!("write `int({a}) {symbol} {b}`: milliseconds"))
-            }
-            (Type::Int, Type::Timestamp) => {
-                failure.suggest(format!("write `{a} {symbol} int({b})`: milliseconds"))
-            }
-            (Type::Timestamp, Type::Timestamp) => {
-                failure.suggest(format!("write `int({a}) {symbol} int({b})`: milliseconds"))
-            }
-            _ => failure,
-        }
-    }
-
-    /// `needle in [constants]`
-    fn is_in(&mut self, left: &Ast, right: &Ast) -> Result<Node, ExprError> {
-        let AstKind::List(items) = &right.kind else {
-            return Err(error("`in` needs a list of constants at its right", &right.span));
-        };
-        match self.present(left)? {
-            Node::Int(needle) => {
-                let list = items.iter().map(int_constant).collect::<Result<_, _>>()?;
-                Ok(Node::Bool(BoolExpr::InInts(Box::new(needle), list)))
-            }
-            Node::String(needle) => {
-                let list = items.iter().map(string_constant).collect::<Result<_, _>>()?;
-                Ok(Node::Bool(BoolExpr::InStrings(Box::new(needle), list)))
-            }
-            other @ (Node::Null
-            | Node::Bool(_)
-            | Node::Double(_)
-            | Node::Bytes(_)
-            | Node::Timestamp(_)
-            | Node::Struct(_)
-            | Node::Optional(_)) => Err(needs("`in`", "int or string at its left", &other.ty(), left)),
+    fn doubles(self, left: f64, right: f64) -> Result<f64, EvalError> {
+        match self {
+            Self::Add => Ok(left + right),
+            Self::Subtract => Ok(left - right),
+            Self::Multiply => Ok(left * right),
+            Self::Divide => Ok(left / right),
+            Self::Modulo => Err(EvalError::NoOverload(self.symbol())),
         }
     }
 }
 
-fn int_constant(item: &Ast) -> Result<i64, ExprError> {
-    if let AstKind::Int(value) = &item.kind {
-        Ok(*value)
+fn add<'a>(context: &Context<'_, 'a>, left: Value<'a>, right: Value<'a>) -> Evaluated<'a> {
+    match (left, right) {
+        (Value::String(x), Value::String(y)) => {
+            let mut text = context.new_string(x.len() + y.len());
+            text.push_str(x);
+            text.push_str(y);
+            context.string(text)
+        }
+        (Value::Bytes(x), Value::Bytes(y)) => {
+            context.text(x.len() + y.len())?;
+            let mut bytes =
+                bumpalo::collections::Vec::with_capacity_in(x.len() + y.len(), context.scope.arena);
+            bytes.extend_from_slice(x);
+            bytes.extend_from_slice(y);
+            Ok(Value::Bytes(bytes.into_bump_slice()))
+        }
+        (Value::List(x), Value::List(y)) => {
+            let mut items = context.new_list(x.len() + y.len());
+            items.extend_from_slice(x);
+            items.extend_from_slice(y);
+            context.list(items)
+        }
+        (Value::Timestamp(millis), Value::Duration(nanos))
+        | (Value::Duration(nanos), Value::Timestamp(millis)) => {
+            time::shift(millis, nanos).map(Value::Timestamp)
+        }
+        (Value::Duration(x), Value::Duration(y)) => {
+            let sum = x.checked_add(y).ok_or(EvalError::Overflow("+"));
+            sum.map(Value::Duration)
+        }
+        _ => Err(EvalError::NoOverload("+")),
+    }
+}
+
+fn subtract<'a>(left: Value<'a>, right: Value<'a>) -> Evaluated<'a> {
+    match (left, right) {
+        (Value::Timestamp(x), Value::Timestamp(y)) => time::between(x, y).map(Value::Duration),
+        (Value::Timestamp(millis), Value::Duration(nanos)) => {
+            let back = nanos.checked_neg().ok_or(EvalError::Overflow("-"))?;
+            time::shift(millis, back).map(Value::Timestamp)
+        }
+        (Value::Duration(x), Value::Duration(y)) => {
+            let difference = x.checked_sub(y).ok_or(EvalError::Overflow("-"));
+            difference.map(Value::Duration)
+        }
+        _ => Err(EvalError::NoOverload("-")),
+    }
+}
+
+pub(crate) fn negate(value: Value<'_>) -> Evaluated<'_> {
+    match value {
+        Value::Int(value) => value
+            .checked_neg()
+            .map(Value::Int)
+            .ok_or(EvalError::Overflow("-")),
+        Value::Double(value) => Ok(Value::Double(-value)),
+        _ => Err(EvalError::NoOverload("-")),
+    }
+}
+
+pub(crate) fn is_in(needle: &Value<'_>, range: &Value<'_>) -> Result<bool, EvalError> {
+    match range {
+        Value::List(items) => Ok(contains(items, needle)),
+        Value::Map(entries) => Ok(find(entries, needle).is_some()),
+        _ => Err(EvalError::NoOverload("in")),
+    }
+}
+
+/// An item of a list, the value of a map's key. Null where the operand is.
+pub(crate) fn index<'a>(operand: Value<'a>, index: Value<'a>) -> Evaluated<'a> {
+    match operand {
+        Value::List(items) => {
+            let at = whole(&index).ok_or_else(|| EvalError::Index(show(&index)))?;
+            let item = usize::try_from(at).ok().and_then(|at| items.get(at));
+            item.copied().ok_or_else(|| EvalError::Index(show(&index)))
+        }
+        Value::Map(entries) => {
+            let value = find(entries, &index);
+            value.ok_or_else(|| EvalError::NoSuchKey(show(&index)))
+        }
+        Value::Null => Ok(Value::Null),
+        _ => Err(EvalError::NoOverload("[ ]")),
+    }
+}
+
+fn find<'a>(entries: &[(Value<'a>, Value<'a>)], key: &Value<'_>) -> Option<Value<'a>> {
+    let key = match key {
+        Value::Double(_) => Value::Int(i64::try_from(whole(key)?).ok()?),
+        other => *other,
+    };
+    key_rank(&key)?;
+    let at = entries.binary_search_by(|entry| key_order(&entry.0, &key)).ok()?;
+    entries.get(at).map(|entry| entry.1)
+}
+
+/// A number without a fraction.
+fn whole(value: &Value<'_>) -> Option<i128> {
+    match value {
+        Value::Int(value) => Some(i128::from(*value)),
+        Value::Uint(value) => Some(i128::from(*value)),
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the range was tested, there is no fraction"
+        )]
+        Value::Double(value) if value.fract() == 0.0 && value.abs() < 1e30 => Some(*value as i128),
+        _ => None,
+    }
+}
+
+/// What a map's keys can be.
+///
+/// # Errors
+/// For other types, which only `dyn` brings here.
+pub(crate) fn key(value: Value<'_>) -> Evaluated<'_> {
+    if key_rank(&value).is_some() {
+        Ok(value)
     } else {
-        Err(error(
-            "every item of this list needs to be an int constant",
-            &item.span,
-        ))
+        Err(EvalError::NoOverload("a map's key"))
     }
 }
 
-fn string_constant(item: &Ast) -> Result<Box<str>, ExprError> {
-    if let AstKind::String(value) = &item.kind {
-        Ok(value.as_str().into())
-    } else {
-        Err(error(
-            "every item of this list needs to be a string constant",
-            &item.span,
-        ))
+fn key_rank(value: &Value<'_>) -> Option<u8> {
+    match value {
+        Value::Bool(_) => Some(0),
+        Value::Int(_) | Value::Uint(_) => Some(1),
+        Value::String(_) => Some(2),
+        _ => None,
     }
 }
 
-/// Flat, so that `a + b + c` is written into one string.
-fn concat(left: StringExpr, right: StringExpr) -> StringExpr {
-    let mut parts = Vec::new();
-    for side in [left, right] {
-        if let StringExpr::Concat(inner) = side {
-            parts.extend(inner);
-        } else {
-            parts.push(side);
+/// The order of a map's keys: bools, numbers, strings.
+pub(crate) fn key_order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
+    let same = || order(a, b).ok().flatten().unwrap_or(Ordering::Equal);
+    key_rank(a).cmp(&key_rank(b)).then_with(same)
+}
+
+/// Sorts by the first of each pair; equal ones stay in their order.
+///
+/// # Errors
+/// When two cannot be compared.
+pub(crate) fn sort<T>(items: &mut [(Value<'_>, T)]) -> Result<(), EvalError> {
+    let mut failed = None;
+    items.sort_by(|a, b| match order(&a.0, &b.0) {
+        Ok(order) => order.unwrap_or(Ordering::Equal),
+        Err(error) => {
+            failed = Some(error);
+            Ordering::Equal
         }
-    }
-    StringExpr::Concat(parts.into_boxed_slice())
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// A count as `int`.
+pub(crate) fn length(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use cel::common::ast::{CallExpr, Expr as CelExpr, IdedExpr, LiteralValue, SourceInfo, operators};
-use cel::parser::PrattParser;
+use cel::common::ast::{CallExpr, EntryExpr, Expr as CelExpr, IdedExpr, LiteralValue, SourceInfo, operators};
 
 use super::ExprError;
 
@@ -11,7 +10,7 @@ use super::ExprError;
 pub(crate) const MAX_SOURCE_BYTES: usize = 4096;
 /// Deepest nesting; a sum of n terms nests n deep.
 pub(crate) const MAX_DEPTH: usize = 200;
-/// Most `?` in one expression: the parser calls itself once for each.
+/// Most `?` in one expression: the parser calls itself for each conditional.
 const MAX_CONDITIONALS: usize = 64;
 
 /// A part of an expression, and where it stands in bytes of the source.
@@ -26,23 +25,29 @@ pub(crate) enum AstKind {
     Null,
     Bool(bool),
     Int(i64),
+    Uint(u64),
     Double(f64),
     String(String),
     Bytes(Vec<u8>),
     Ident(String),
     /// `operand.field`
     Select(Box<Ast>, Name),
-    /// `has(operand.field)`
-    Has(Box<Ast>, Name),
+    /// `operand.?field`
+    OptionalSelect(Box<Ast>, Name),
+    /// `operand[index]`
+    Index(Box<(Ast, Ast)>),
+    /// `operand[?index]`
+    OptionalIndex(Box<(Ast, Ast)>),
     Not(Box<Ast>),
     Negate(Box<Ast>),
     Binary(Binary, Box<(Ast, Ast)>),
     And(Box<(Ast, Ast)>),
     Or(Box<(Ast, Ast)>),
     Conditional(Box<(Ast, Ast, Ast)>),
-    /// `name(args)` or `target.name(args)`
+    /// `name(args)` or `target.name(args)`, macros included.
     Call(String, Option<Box<Ast>>, Vec<Ast>),
     List(Vec<Ast>),
+    Map(Vec<(Ast, Ast)>),
 }
 
 /// A field's name and where it stands.
@@ -108,21 +113,13 @@ pub(crate) fn parse(source: &str) -> Result<Ast, ExprError> {
             "the expression has more than {MAX_CONDITIONALS} conditionals `? :`"
         )));
     }
-    let tree = PrattParser::new()
-        .parse(source)
+    // An environment without macros: the checker expands them, so that its errors show what was written.
+    let (tree, positions) = cel::Env::default()
+        .parser()
+        .enable_ident_escape_syntax(true)
+        .parse_with_source_info(source)
         .map_err(|errors| syntax_error(source, &errors.errors))?;
-    let converter = Converter {
-        source,
-        positions: positions(source),
-    };
-    converter.convert(&tree, 0)
-}
-
-/// The parser gives positions only together with an error: parse once more with one at the end. Ids are given in
-/// the order of parsing, so those of the expression itself stay the same.
-fn positions(source: &str) -> Option<std::sync::Arc<SourceInfo>> {
-    let broken = PrattParser::new().parse(&format!("{source}\n)")).err()?;
-    broken.errors.into_iter().find_map(|error| error.source_info)
+    Converter { source, positions }.convert(&tree, 0)
 }
 
 fn syntax_error(source: &str, errors: &[cel::ParseError]) -> ExprError {
@@ -138,10 +135,26 @@ fn syntax_error(source: &str, errors: &[cel::ParseError]) -> ExprError {
         .trim_start_matches("Syntax error: ")
         .replace("'<EOF>'", "the end")
         .replace("<EOF>", "the end");
+    // What could stand there instead is nearly everything.
+    let message = match message.strip_prefix("token recognition error at: '") {
+        Some(token) if token.starts_with(['\'', '"']) => "the string does not end".to_owned(),
+        Some(token) => format!("unexpected `{}`", token.trim_end_matches('\'')),
+        None => message
+            .split(" expecting {")
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    };
     let span = match (usize::try_from(error.pos.0), usize::try_from(error.pos.1)) {
         (Ok(line @ 1..), Ok(column @ 1..)) => {
             let before: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
-            let start = floor(source, before + column - 1);
+            // The column counts characters.
+            let rest = source.get(before..).unwrap_or_default();
+            let within = rest
+                .char_indices()
+                .nth(column - 1)
+                .map_or(rest.len(), |(at, _)| at);
+            let start = floor(source, before + within);
             start..next(source, start)
         }
         _ => 0..source.len(),
@@ -170,7 +183,7 @@ fn next(source: &str, offset: usize) -> usize {
 
 struct Converter<'s> {
     source: &'s str,
-    positions: Option<std::sync::Arc<SourceInfo>>,
+    positions: SourceInfo,
 }
 
 impl Converter<'_> {
@@ -188,39 +201,45 @@ impl Converter<'_> {
             CelExpr::Ident(name) => (AstKind::Ident(name.clone()), token),
             CelExpr::Select(select) => {
                 let operand = self.convert(&select.operand, depth + 1)?;
-                // For `has`, the node's own token is the word `has`; the field follows the operand.
-                let from = if select.test { operand.span.end } else { token.end };
-                let name = Name {
-                    text: select.field.clone(),
-                    span: self.name_after(from),
-                };
-                let end = name.span.end;
-                if select.test {
-                    (
-                        AstKind::Has(Box::new(operand), name),
-                        token.start..self.closing(end),
-                    )
-                } else {
-                    let start = operand.span.start;
-                    (AstKind::Select(Box::new(operand), name), start..end)
-                }
+                let name = self.name_after(&select.field, token.end);
+                let span = operand.span.start..name.span.end;
+                (AstKind::Select(Box::new(operand), name), span)
             }
             CelExpr::Call(call) => return self.call(call, token, depth),
             CelExpr::List(list) => {
+                if !list.optional_indices.is_empty() {
+                    return Err(refuse(
+                        "optional items `[?…]` are not part of the language",
+                        token,
+                    ));
+                }
                 let items: Vec<_> = list
                     .elements
                     .iter()
                     .map(|item| self.convert(item, depth + 1))
                     .collect::<Result<_, _>>()?;
                 let end = items.last().map_or(token.end, |item| item.span.end);
-                let end = self.source[end..].find(']').map_or(end, |at| end + at + 1);
-                (AstKind::List(items), token.start..end)
+                (AstKind::List(items), token.start..self.closing(end, ']'))
             }
-            CelExpr::Comprehension(_) => {
-                let message = "`all`, `exists`, `map` and `filter` over lists are not part of the language";
-                return Err(refuse(message, token));
+            CelExpr::Map(map) => {
+                let mut entries = Vec::with_capacity(map.entries.len());
+                for entry in &map.entries {
+                    let EntryExpr::MapEntry(entry) = &entry.expr else {
+                        return Err(refuse("syntax error", token));
+                    };
+                    if entry.optional {
+                        return Err(refuse(
+                            "optional entries `{?…}` are not part of the language",
+                            token,
+                        ));
+                    }
+                    let key = self.convert(&entry.key, depth + 1)?;
+                    entries.push((key, self.convert(&entry.value, depth + 1)?));
+                }
+                let end = entries.last().map_or(token.end, |(_, value)| value.span.end);
+                (AstKind::Map(entries), token.start..self.closing(end, '}'))
             }
-            CelExpr::Map(_) => return Err(refuse("map literals are not part of the language", token)),
+            CelExpr::Comprehension(_) => return Err(refuse("syntax error", token)),
             CelExpr::Struct(_) => return Err(refuse("message literals are not part of the language", token)),
             CelExpr::Unspecified => return Err(refuse("syntax error", token)),
         };
@@ -238,16 +257,18 @@ impl Converter<'_> {
             LiteralValue::Double(value) => AstKind::Double(*value.inner()),
             LiteralValue::String(value) => AstKind::String(value.inner().to_owned()),
             LiteralValue::Bytes(value) => AstKind::Bytes(value.inner().to_vec()),
-            LiteralValue::UInt(_) => {
-                let mut error = refuse("unsigned integers are not part of the language", token);
-                error.suggestion = Some("leave out the `u`".to_owned());
-                return Err(error);
-            }
+            LiteralValue::UInt(value) => AstKind::Uint(*value.inner()),
         };
-        // A negative number's token is its sign.
+        // The token of a negative number is without its sign.
         let mut span = token;
-        if self.source.get(span.clone()) == Some("-") {
-            span.end = self.while_chars(self.skip_space(span.end), |c| c.is_alphanumeric() || c == '.');
+        let negative = match kind {
+            AstKind::Int(value) => value < 0,
+            AstKind::Double(value) => value.is_sign_negative(),
+            _ => false,
+        };
+        let before = self.source[..span.start].trim_end();
+        if negative && before.ends_with('-') {
+            span.start = before.len() - 1;
         }
         Ok(Ast { kind, span })
     }
@@ -267,10 +288,15 @@ impl Converter<'_> {
             .as_ref()
             .or(args.first())
             .map_or(token.start, |ast| ast.span.start);
-        let start = first.min(token.start);
+        let name = call.func_name.as_str();
+        let mut start = first.min(token.start);
+        if target.is_none() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+            // The token of a function is its `(`.
+            let before = self.source[..token.start].trim_end();
+            start = start.min(floor(self.source, before.len().saturating_sub(name.len())));
+        }
         let end = args.last().map_or(token.end, |ast| ast.span.end).max(token.end);
         let mut span = start..end;
-        let name = call.func_name.as_str();
         let kind = match (name, target, <[Ast; 1]>::try_from(args)) {
             (operators::LOGICAL_NOT, None, Ok([a])) => AstKind::Not(Box::new(a)),
             (operators::NEGATE, None, Ok([a])) => AstKind::Negate(Box::new(a)),
@@ -278,8 +304,12 @@ impl Converter<'_> {
                 let args = args.map_or_else(|args| args, Vec::from);
                 let kind = self.operator(name, target, args, &token)?;
                 if matches!(kind, AstKind::Call(..)) {
-                    // After the arguments, or after `name(` without any; a member call's token is its `(`.
-                    span.end = self.closing(span.end);
+                    // After the arguments, or after `name(` without any.
+                    span.end = self.closing(span.end, ')');
+                } else if matches!(kind, AstKind::Index(_) | AstKind::OptionalIndex(_)) {
+                    span.end = self.closing(span.end, ']');
+                } else if let AstKind::OptionalSelect(_, name) = &kind {
+                    span.end = name.span.end;
                 }
                 kind
             }
@@ -297,15 +327,6 @@ impl Converter<'_> {
         args: Vec<Ast>,
         token: &Range<usize>,
     ) -> Result<AstKind, ExprError> {
-        if matches!(
-            name,
-            operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT
-        ) {
-            return Err(refuse(
-                "indexing with `[ ]` is not part of the language",
-                token.clone(),
-            ));
-        }
         let args = match (name, <[Ast; 3]>::try_from(args)) {
             (operators::CONDITIONAL, Ok([a, b, c])) => return Ok(AstKind::Conditional(Box::new((a, b, c)))),
             (_, args) => args.map_or_else(|args| args, Vec::from),
@@ -324,29 +345,32 @@ impl Converter<'_> {
             operators::GREATER => Some(Binary::Greater),
             operators::GREATER_EQUALS => Some(Binary::GreaterEqual),
             operators::IN => Some(Binary::In),
+            operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT => None,
             _ => return Ok(AstKind::Call(name.to_owned(), target.map(Box::new), args)),
         };
         let Ok([a, b]) = <[Ast; 2]>::try_from(args) else {
             return Err(refuse("syntax error", token.clone()));
         };
+        if let (operators::OPT_SELECT, AstKind::String(field)) = (name, &b.kind) {
+            let field = self.name_after(field, token.end);
+            return Ok(AstKind::OptionalSelect(Box::new(a), field));
+        }
         let sides = Box::new((a, b));
-        Ok(match binary {
-            Some(binary) => AstKind::Binary(binary, sides),
-            None if name == operators::LOGICAL_AND => AstKind::And(sides),
-            None => AstKind::Or(sides),
+        Ok(match (binary, name) {
+            (Some(binary), _) => AstKind::Binary(binary, sides),
+            (None, operators::INDEX) => AstKind::Index(sides),
+            (None, operators::OPT_INDEX) => AstKind::OptionalIndex(sides),
+            (None, operators::LOGICAL_AND) => AstKind::And(sides),
+            (None, _) => AstKind::Or(sides),
         })
     }
 
     fn token(&self, id: u64) -> Range<usize> {
-        let known = self
-            .positions
-            .as_ref()
-            .and_then(|positions| positions.offset_for(id));
-        let (start, end) = known.map_or((0, self.source.len()), |(start, end)| {
-            (start as usize, end as usize)
-        });
-        let start = floor(self.source, start);
-        start..floor(self.source, end).max(start)
+        // Both ends are part of the token.
+        let (start, end) = self.positions.offset_for(id).unwrap_or((0, u32::MAX - 1));
+        let start = floor(self.source, start as usize);
+        let end = floor(self.source, end as usize);
+        start..next(self.source, end).max(start)
     }
 
     fn while_chars(&self, from: usize, wanted: impl Fn(char) -> bool) -> usize {
@@ -359,15 +383,23 @@ impl Converter<'_> {
     }
 
     /// The name after a dot that stands at or before `from`.
-    fn name_after(&self, from: usize) -> Range<usize> {
-        let start = self.while_chars(from, |c| c.is_whitespace() || c == '.' || c == ')');
-        start..self.while_chars(start, |c| c.is_alphanumeric() || c == '_')
+    fn name_after(&self, text: &str, from: usize) -> Name {
+        let start = self.while_chars(from, |c| c.is_whitespace() || matches!(c, '.' | '?'));
+        let end = if self.source[start..].starts_with('`') {
+            next(self.source, self.while_chars(start + 1, |c| c != '`'))
+        } else {
+            self.while_chars(start, |c| c.is_alphanumeric() || c == '_')
+        };
+        Name {
+            text: text.to_owned(),
+            span: start..end,
+        }
     }
 
-    /// Just behind the next `)`, if only space and `(` stand before it.
-    fn closing(&self, from: usize) -> usize {
-        let at = self.while_chars(from, |c| c.is_whitespace() || c == '(');
-        if self.source[at..].starts_with(')') {
+    /// Just behind the next closing bracket, if only space, `(` and a comma stand before it.
+    fn closing(&self, from: usize, bracket: char) -> usize {
+        let at = self.while_chars(from, |c| c.is_whitespace() || matches!(c, '(' | ','));
+        if self.source[at..].starts_with(bracket) {
             at + 1
         } else {
             from

@@ -86,7 +86,7 @@ fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), 
     let timestamp = stream
         .timestamp
         .as_ref()
-        .map(|source| compile_timestamp(source, &env, &path))
+        .map(|source| compile_timestamp(source, &env, &path).map_err(|errors| one(errors, &path)))
         .transpose()?;
     let source = Source {
         name: stream.name.clone(),
@@ -97,7 +97,12 @@ fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), 
             Type::String => Format::String,
             Type::Int => Format::Long,
             Type::Bytes => Format::Bytes,
-            ty @ (Type::Bool | Type::Double | Type::Timestamp | Type::Optional(_)) => {
+            ty @ (Type::Bool
+            | Type::Double
+            | Type::Timestamp
+            | Type::List(_)
+            | Type::Map(_)
+            | Type::Optional(_)) => {
                 let message = format!("no format for {ty}");
                 return Err(PlanError::new(&pipeline.stream_path, message));
             }
@@ -138,16 +143,19 @@ impl Builder<'_> {
         let path = &step.path;
         match &step.op {
             StepOp::SelectKey(source) => {
-                let expr = compile_key(source, &self.env, &path.field("selectKey"))?;
+                let expr = compile_key(source, &self.env, &path.field("selectKey"))
+                    .map_err(|errors| one(errors, path))?;
                 self.env.key = expr.ty().clone();
                 self.node(path, Op::SelectKey(expr));
             }
             StepOp::Filter(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filter"))?;
+                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filter"))
+                    .map_err(|errors| one(errors, path))?;
                 self.node(path, Op::Filter(expr));
             }
             StepOp::FilterNot(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filterNot"))?;
+                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filterNot"))
+                    .map_err(|errors| one(errors, path))?;
                 self.node(path, Op::FilterNot(expr));
             }
             StepOp::MapValues(map) => {

@@ -5,35 +5,53 @@ use super::types::is_identifier;
 use crate::declaration::{Aggregate, MapValues};
 use crate::{Env, Expr, Path, Type};
 
-/// An expression of any type.
-pub(crate) fn compile(source: &str, env: &Env, path: &Path) -> Result<Expr, PlanError> {
-    Expr::compile(source, env).map_err(|error| PlanError::in_expression(path, error))
+/// An expression of any type. On errors: all of them, as for the functions below.
+pub(crate) fn compile(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    Expr::compile(source, env).map_err(|errors| {
+        let errors = errors.into_iter();
+        errors
+            .map(|error| PlanError::in_expression(path, error))
+            .collect()
+    })
 }
 
 /// An expression that must have one type.
-pub(crate) fn compile_as(source: &str, wanted: &Type, env: &Env, path: &Path) -> Result<Expr, PlanError> {
+pub(crate) fn compile_as(
+    source: &str,
+    wanted: &Type,
+    env: &Env,
+    path: &Path,
+) -> Result<Expr, Vec<PlanError>> {
     let expr = compile(source, env, path)?;
     if expr.ty() == wanted {
         return Ok(expr);
     }
-    Err(PlanError::new(
-        path,
-        format!("needs {wanted}, the expression has type {}", expr.ty()),
-    ))
+    let message = format!("needs {wanted}, the expression has type {}", expr.ty());
+    Err(vec![PlanError::new(path, message)])
 }
 
 /// `selectKey`
-pub(crate) fn compile_key(source: &str, env: &Env, path: &Path) -> Result<Expr, PlanError> {
+pub(crate) fn compile_key(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
     let expr = compile(source, env, path)?;
     match expr.ty() {
         Type::String | Type::Int | Type::Bytes => Ok(expr),
         Type::Optional(inner) => {
             let message = format!("a key cannot be absent, the expression has type {inner}?");
-            Err(PlanError::new(path, message).suggest("filter with `has(…)` and use `has(x) ? x : default`"))
+            let error = PlanError::new(path, message);
+            Err(vec![
+                error.suggest("filter with `has(…)` and use `has(x) ? x : default`"),
+            ])
         }
-        ty @ (Type::Bool | Type::Double | Type::Timestamp | Type::Struct(_)) => {
+        ty @ (Type::Bool
+        | Type::Double
+        | Type::Timestamp
+        | Type::List(_)
+        | Type::Map(_)
+        | Type::Struct(_)) => {
             let message = format!("a key needs string, int or bytes, the expression has type {ty}");
-            Err(PlanError::new(path, message).suggest("convert it, e.g. `string(…)`"))
+            Err(vec![
+                PlanError::new(path, message).suggest("convert it, e.g. `string(…)`"),
+            ])
         }
     }
 }
@@ -55,7 +73,7 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
                 }
                 match compile(source, env, &path) {
                     Ok(expr) => built.push((name.clone(), expr)),
-                    Err(error) => errors.push(error),
+                    Err(wrong) => errors.extend(wrong),
                 }
             }
             if errors.is_empty() {
@@ -66,7 +84,7 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
         }
         (None, Some(source)) => {
             let path = path.field("expression");
-            let expr = compile(source, env, &path).map_err(|error| vec![error])?;
+            let expr = compile(source, env, &path)?;
             if let Type::Optional(inner) = expr.ty() {
                 let message = format!("a value cannot be absent, the expression has type {inner}?");
                 return Err(vec![
@@ -89,7 +107,7 @@ pub(crate) fn compile_aggregate(
     path: &Path,
 ) -> Result<(Expr, Expr), Vec<PlanError>> {
     let initial_path = path.field("initial");
-    let initial = compile(&aggregate.initial, env, &initial_path).map_err(|error| vec![error])?;
+    let initial = compile(&aggregate.initial, env, &initial_path)?;
     if !initial.reads().is_nothing() {
         let message = "`initial` is the value before any record: it can only be a constant";
         return Err(vec![PlanError::new(&initial_path, message)]);
@@ -103,7 +121,7 @@ pub(crate) fn compile_aggregate(
         ..env.clone()
     };
     let path = path.field("add");
-    let add = compile(&aggregate.add, &env, &path).map_err(|error| vec![error])?;
+    let add = compile(&aggregate.add, &env, &path)?;
     let deletes = matches!(add.ty(), Type::Optional(inner) if **inner == *initial.ty());
     if add.ty() == initial.ty() || deletes {
         return Ok((initial, add));
@@ -121,7 +139,7 @@ pub(crate) fn compile_aggregate(
 }
 
 /// `timestamp` of a stream.
-pub(crate) fn compile_timestamp(source: &str, env: &Env, path: &Path) -> Result<Expr, PlanError> {
+pub(crate) fn compile_timestamp(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
     let expr = compile(source, env, path)?;
     if *expr.ty() == Type::Timestamp {
         return Ok(expr);
@@ -130,5 +148,7 @@ pub(crate) fn compile_timestamp(source: &str, env: &Env, path: &Path) -> Result<
         "`timestamp` needs timestampMillis, the expression has type {}",
         expr.ty()
     );
-    Err(PlanError::new(path, message).suggest("declare the field as `timestampMillis`"))
+    Err(vec![
+        PlanError::new(path, message).suggest("declare the field as `timestampMillis`"),
+    ])
 }

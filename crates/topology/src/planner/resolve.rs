@@ -142,7 +142,7 @@ fn resolve_stream<'d>(
         };
         match compile_timestamp(source, &env, &path) {
             Ok(expr) => timestamp_reads = expr.reads().value.clone(),
-            Err(error) => errors.push(error),
+            Err(wrong) => errors.extend(wrong),
         }
     }
     Some(ResolvedStream {
@@ -309,20 +309,19 @@ impl<'e> Walk<'e> {
     ) -> Result<(StepOp<'d>, ValueReads), Vec<PlanError>> {
         self.allowed(&operator, path).map_err(|error| vec![error])?;
         let path = path.field(operator.name());
-        let one = |error| vec![error];
         Ok(match operator {
             Operator::SelectKey(source) => {
-                let expr = compile_key(source, &self.env, &path).map_err(one)?;
+                let expr = compile_key(source, &self.env, &path)?;
                 self.env.key = expr.ty().clone();
                 self.key_changed = true;
                 (StepOp::SelectKey(source), expr.reads().value.clone())
             }
             Operator::Filter(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path).map_err(one)?;
+                let expr = compile_as(source, &Type::Bool, &self.env, &path)?;
                 (StepOp::Filter(source), expr.reads().value.clone())
             }
             Operator::FilterNot(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path).map_err(one)?;
+                let expr = compile_as(source, &Type::Bool, &self.env, &path)?;
                 (StepOp::FilterNot(source), expr.reads().value.clone())
             }
             Operator::MapValues(map) => {

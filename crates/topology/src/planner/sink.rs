@@ -11,7 +11,13 @@ pub(crate) fn key_format(ty: &Type) -> Option<Format> {
         Type::String => Some(Format::String),
         Type::Int => Some(Format::Long),
         Type::Bytes => Some(Format::Bytes),
-        Type::Bool | Type::Double | Type::Timestamp | Type::Struct(_) | Type::Optional(_) => None,
+        Type::Bool
+        | Type::Double
+        | Type::Timestamp
+        | Type::List(_)
+        | Type::Map(_)
+        | Type::Struct(_)
+        | Type::Optional(_) => None,
     }
 }
 
@@ -61,6 +67,9 @@ pub(crate) fn value(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, Pl
         (_, Type::Int) => error.suggest("write `serde: Long`, or convert with `string(value)`"),
         (_, Type::String) => error.suggest("write `serde: String`"),
         (_, Type::Bytes) => error.suggest("write `serde: Bytes`"),
+        (_, Type::List(_) | Type::Map(_)) => {
+            error.suggest("give it fields with `mapValues: {fields: {…}}`, and write `serde: Json`")
+        }
         (_, Type::Bool | Type::Double | Type::Timestamp | Type::Optional(_)) => {
             error.suggest("convert it with `mapValues: {expression: \"string(value)\"}`")
         }

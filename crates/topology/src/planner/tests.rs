@@ -668,6 +668,44 @@ fn record_types_nest_but_never_contain_themselves() {
 }
 
 #[test]
+fn fields_can_be_lists_and_maps() {
+    let types = json!([
+        {"name": "Order", "fields": {
+            "customerId": "string", "submittedAt": "timestampMillis", "lines": "list(Line)",
+            "labels": "map(string, list(string))?"
+        }},
+        {"name": "Line", "fields": {"amountInCents": "int"}}
+    ]);
+    let mut json = with("/types", types);
+    let steps = &mut json["pipelines"][0]["steps"];
+    steps[0]["selectKey"] = json!("value.?labels.tenant.orValue(['']).join('/')");
+    steps[2]["aggregate"]["add"] =
+        json!("value.lines.exists(line, line.amountInCents < 0) ? 0 : aggregate + 1");
+    let plan = planned(json.clone());
+    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+        panic!()
+    };
+    assert_eq!(field_names(read), ["labels", "lines", "submittedAt"]);
+    assert!(
+        plan.describe()
+            .contains("labels: map(string, list(string))?, lines: list(Line)")
+    );
+
+    json["types"][1]["fields"] =
+        json!({"amountInCents": "int", "a": "list(Lin)", "b": "map(int, string)", "c": "list(Line)"});
+    let expected = [
+        error("types[1].fields.a", "unknown type `Lin`", "did you mean `Line`?"),
+        error(
+            "types[1].fields.b",
+            "a map's keys are strings, as JSON's are, not int",
+            "",
+        ),
+        error("types[1].fields.c", "type `Line` contains itself", ""),
+    ];
+    assert_eq!(errors(json)[..3], expected);
+}
+
+#[test]
 fn reads_add_up() {
     let fields = |name: &str| ValueReads::Fields([name.to_owned()].into());
     let mut reads = ValueReads::Nothing;

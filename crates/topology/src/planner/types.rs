@@ -88,8 +88,24 @@ impl Resolver<'_> {
                 | Type::String
                 | Type::Bytes
                 | Type::Timestamp
+                | Type::List(_)
+                | Type::Map(_)
                 | Type::Struct(_) => Type::Optional(Box::new(ty)),
             });
+        }
+        let inside = |start| text.strip_prefix(start).and_then(|text| text.strip_suffix(')'));
+        if let Some(item) = inside("list(") {
+            return self.type_of(item.trim(), path).map(|ty| Type::List(Box::new(ty)));
+        }
+        if let Some(value) = inside("map(").and_then(|inner| inner.split_once(',')) {
+            if value.0.trim() != "string" {
+                let message = format!("a map's keys are strings, as JSON's are, not {}", value.0.trim());
+                self.errors.push(PlanError::new(path, message));
+                return None;
+            }
+            return self
+                .type_of(value.1.trim(), path)
+                .map(|ty| Type::Map(Box::new(ty)));
         }
         if let Some((_, ty)) = SCALARS.iter().find(|(name, _)| *name == text) {
             return Some(ty.clone());

@@ -1,0 +1,302 @@
+//! Typing of what is no plain call: macros over lists and maps, `has`, `cel.bind`, optional values.
+//!
+//! <https://github.com/google/cel-spec/blob/master/doc/langdef.md#macros>
+
+use super::ExprError;
+use super::check::{Checker, Typed, Variable, error, optional_of};
+use super::node::{Const, Loop, LoopKind, Need, Node, Variables};
+use super::parse::{Ast, AstKind};
+use super::ty::Ty;
+
+impl Checker<'_> {
+    /// `None` for a plain call.
+    pub(crate) fn macro_call(
+        &mut self,
+        name: &str,
+        target: Option<&Ast>,
+        args: &[Ast],
+        ast: &Ast,
+    ) -> Option<Result<Typed, ExprError>> {
+        let Some(target) = target else {
+            return match (name, args) {
+                ("has", [field]) => Some(self.has_macro(field)),
+                ("has", _) => Some(Err(needs_field(ast))),
+                _ => self.special(name, args, ast),
+            };
+        };
+        if let AstKind::Ident(space) = &target.kind
+            && !self.variables.iter().any(|variable| variable.name == *space)
+        {
+            if space == "cel" && name == "bind" {
+                return Some(self.bind(args, ast));
+            }
+            if matches!(space.as_str(), "optional" | "math") {
+                return self.special(&format!("{space}.{name}"), args, ast);
+            }
+        }
+        Some(match (name, args) {
+            ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map", [_, _])
+            | ("map", [_, _, _])
+            | ("sortBy", [_, _]) => self.looped(name, target, &args[..1], &args[1..]),
+            ("all" | "exists" | "exists_one" | "existsOne", [_, _, _])
+            | ("transformList" | "transformMap" | "transformMapEntry", [_, _, _] | [_, _, _, _]) => {
+                self.looped(name, target, &args[..2], &args[2..])
+            }
+            (
+                "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "sortBy" | "transformList"
+                | "transformMap" | "transformMapEntry",
+                _,
+            ) => Err(error(
+                format!("`{name}` takes a variable and an expression, e.g. `items.{name}(x, …)`"),
+                &ast.span,
+            )),
+            ("optMap", [variable, body]) => self.optional_map(target, variable, body, optional_of),
+            ("optFlatMap", [variable, body]) => self.optional_map(target, variable, body, |ty| ty),
+            ("hasValue", []) => self
+                .optional(target)
+                .map(|typed| Typed::new(Node::IsPresent(Box::new(typed.node)), Ty::Bool)),
+            ("value", []) => self
+                .optional(target)
+                .map(|typed| Typed::new(Node::Unwrap(Box::new(typed.node)), typed.ty)),
+            ("orValue", [other]) => self.or_else(target, other, ast, |checker| Ok(checker.present(other))),
+            ("or", [other]) => self
+                .or_else(target, other, ast, |checker| checker.optional(other))
+                .map(|typed| Typed::new(typed.node, optional_of(typed.ty))),
+            ("matches", [pattern]) => self.matches(target, pattern),
+            _ => return None,
+        })
+    }
+
+    fn has_macro(&mut self, field: &Ast) -> Result<Typed, ExprError> {
+        match &field.kind {
+            AstKind::Select(operand, name) => self.has(operand, name),
+            AstKind::OptionalSelect(..) => {
+                let typed = self.check(field);
+                Ok(Typed::new(Node::IsPresent(Box::new(typed.node)), Ty::Bool))
+            }
+            _ => Err(needs_field(field)),
+        }
+    }
+
+    fn name_of(&self, variable: &Ast) -> Result<String, ExprError> {
+        match &variable.kind {
+            AstKind::Ident(name) if !name.starts_with('.') => Ok(name.clone()),
+            _ => Err(error("a variable needs to be a plain name", &variable.span)),
+        }
+    }
+
+    /// Checks a part that sees these variables, too.
+    fn within<T>(&mut self, variables: Vec<Variable>, part: impl FnOnce(&mut Self) -> T) -> T {
+        let outside = self.variables.len();
+        self.variables.extend(variables);
+        let result = part(self);
+        self.variables.truncate(outside);
+        result
+    }
+
+    fn bind(&mut self, args: &[Ast], ast: &Ast) -> Result<Typed, ExprError> {
+        let [variable, init, body] = args else {
+            return Err(error("write `cel.bind(name, value, expression)`", &ast.span));
+        };
+        let name = self.name_of(variable)?;
+        let init = self.check(init);
+        let variable = Variable { name, ty: init.ty };
+        let body = self.within(vec![variable], |checker| checker.check(body));
+        Ok(Typed::new(
+            Node::Bind(Box::new((init.node, body.node)), Need::Value),
+            body.ty,
+        ))
+    }
+
+    fn looped(
+        &mut self,
+        name: &str,
+        target: &Ast,
+        variables: &[Ast],
+        parts: &[Ast],
+    ) -> Result<Typed, ExprError> {
+        let range = self.present(target);
+        let (first, second) = match self.bindings.known(&range.ty) {
+            Ty::List(item) => (Ty::Int, *item),
+            Ty::Map(entry) => (entry.0, entry.1),
+            Ty::Dyn | Ty::Parameter(_) => (Ty::Dyn, Ty::Dyn),
+            other => return Err(self.needs(&format!("`{name}`"), "a list or a map", &other, target)),
+        };
+        let is_list = matches!(self.bindings.known(&range.ty), Ty::List(_));
+        let (kind_of_variables, types) = match variables {
+            [_] if is_list => (Variables::One, vec![second.clone()]),
+            [_] => (Variables::One, vec![first.clone()]),
+            _ => (Variables::Two, vec![first.clone(), second.clone()]),
+        };
+        let mut locals = Vec::with_capacity(2);
+        for (variable, ty) in variables.iter().zip(types) {
+            let name = self.name_of(variable)?;
+            if locals.iter().any(|other: &Variable| other.name == name) {
+                return Err(error(format!("`{name}` is there twice"), &variable.span));
+            }
+            locals.push(Variable { name, ty });
+        }
+        let item = locals.first().map_or(Ty::Dyn, |variable| variable.ty.clone());
+        let (kind, ty) = self.within(locals, |checker| checker.body(name, parts, &first, &item))?;
+        let range = range.node;
+        let variables = kind_of_variables;
+        Ok(Typed::new(
+            Node::Loop(Box::new(Loop {
+                range,
+                variables,
+                kind,
+            })),
+            ty,
+        ))
+    }
+
+    /// What is done with the variables. `key` is what a map made of them has as keys, `item` what a list keeps.
+    fn body(&mut self, name: &str, parts: &[Ast], key: &Ty, item: &Ty) -> Result<(LoopKind, Ty), ExprError> {
+        let what = format!("`{name}`");
+        let (condition, result) = match parts {
+            [result] => (None, result),
+            [condition, result, ..] => (Some(condition), result),
+            [] => return Err(error("an expression is missing", &(0..self.source.len()))),
+        };
+        match name {
+            "all" => return Ok((LoopKind::All(self.bool(result, &what)), Ty::Bool)),
+            "exists" => return Ok((LoopKind::Exists(self.bool(result, &what)), Ty::Bool)),
+            "exists_one" | "existsOne" => {
+                return Ok((LoopKind::ExistsOne(self.bool(result, &what)), Ty::Bool));
+            }
+            "filter" => return Ok((LoopKind::Filter(self.bool(result, &what)), Ty::list(item.clone()))),
+            "sortBy" => return self.sort_by(result, item),
+            _ => {}
+        }
+        let test = condition.map(|condition| self.bool(condition, &what));
+        let checked = |checker: &mut Self, ast: &Ast| match condition {
+            Some(condition) => checker.assuming(condition, true, |checker| checker.check(ast)),
+            None => checker.check(ast),
+        };
+        match (name, &result.kind) {
+            ("transformMap", _) => {
+                let typed = checked(self, result);
+                Ok((LoopKind::Values(test, typed.node), Ty::map(key.clone(), typed.ty)))
+            }
+            ("transformMapEntry", AstKind::Map(entries)) => {
+                let [(key, value)] = entries.as_slice() else {
+                    return Err(error(
+                        "`transformMapEntry` makes one entry, `{key: value}`",
+                        &result.span,
+                    ));
+                };
+                let (key, value) = (checked(self, key), checked(self, value));
+                let ty = Ty::map(key.ty, value.ty);
+                Ok((LoopKind::Entries(test, Box::new((key.node, value.node))), ty))
+            }
+            ("transformMapEntry", _) => Err(error(
+                "`transformMapEntry` makes one entry, `{key: value}`",
+                &result.span,
+            )),
+            _ => {
+                let typed = checked(self, result);
+                Ok((LoopKind::Items(test, typed.node), Ty::list(typed.ty)))
+            }
+        }
+    }
+
+    fn sort_by(&mut self, by: &Ast, item: &Ty) -> Result<(LoopKind, Ty), ExprError> {
+        let typed = self.present(by);
+        if self.overload("<", &[&typed.ty, &typed.ty]).is_none() {
+            return Err(self.needs("`sortBy`", "something with an order", &typed.ty, by));
+        }
+        Ok((LoopKind::SortBy(typed.node), Ty::list(item.clone())))
+    }
+
+    /// A part that may be absent, with the type that it has when it is there.
+    fn optional(&mut self, ast: &Ast) -> Result<Typed, ExprError> {
+        let typed = self.check(ast);
+        match self.bindings.known(&typed.ty) {
+            Ty::Optional(inner) => Ok(Typed::new(typed.node, *inner)),
+            Ty::Dyn | Ty::Parameter(_) => Ok(Typed::new(typed.node, Ty::Dyn)),
+            other => {
+                let (text, other) = (self.text(ast), self.bindings.resolve(&other));
+                Err(error(
+                    format!("`{text}` is always there: it has type {other}"),
+                    &ast.span,
+                ))
+            }
+        }
+    }
+
+    fn or_else(
+        &mut self,
+        target: &Ast,
+        other: &Ast,
+        ast: &Ast,
+        second: impl FnOnce(&mut Self) -> Result<Typed, ExprError>,
+    ) -> Result<Typed, ExprError> {
+        let first = self.optional(target)?;
+        let second = second(self)?;
+        let Some(ty) = self.bindings.join(&first.ty, &second.ty) else {
+            return Err(self.mixed("or", (&first.ty, target), (&second.ty, other), ast));
+        };
+        Ok(Typed::new(Node::OrElse(Box::new((first.node, second.node))), ty))
+    }
+
+    fn optional_map(
+        &mut self,
+        target: &Ast,
+        variable: &Ast,
+        body: &Ast,
+        result: impl FnOnce(Ty) -> Ty,
+    ) -> Result<Typed, ExprError> {
+        let inner = self.optional(target)?;
+        let variable = Variable {
+            name: self.name_of(variable)?,
+            ty: inner.ty,
+        };
+        let body = self.within(vec![variable], |checker| checker.check(body));
+        Ok(Typed::new(
+            Node::Bind(Box::new((inner.node, body.node)), Need::Maybe),
+            result(body.ty),
+        ))
+    }
+
+    fn matches(&mut self, target: &Ast, pattern: &Ast) -> Result<Typed, ExprError> {
+        let text = self.present(target);
+        if !self.bindings.fits(&text.ty, &Ty::String) {
+            return Err(self.needs("`matches`", "a string", &text.ty, target));
+        }
+        let Node::Const(Const::String(source)) = self.present(pattern).node else {
+            return Err(error(
+                "a pattern needs to be a constant string: it is compiled once",
+                &pattern.span,
+            ));
+        };
+        let compiled = regex::RegexBuilder::new(&source)
+            .size_limit(MAX_PATTERN_BYTES)
+            .build();
+        match compiled {
+            Ok(regex) => Ok(Typed::new(
+                Node::Matches(Box::new(regex), Box::new(text.node)),
+                Ty::Bool,
+            )),
+            Err(failure) => {
+                let reason = failure.to_string();
+                let reason = reason
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ")
+                    .to_owned();
+                Err(error(
+                    format!("this is no regular expression: {reason}"),
+                    &pattern.span,
+                ))
+            }
+        }
+    }
+}
+
+/// Most memory of a compiled pattern.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+fn needs_field(ast: &Ast) -> ExprError {
+    error("`has` needs a field, e.g. `has(value.note)`", &ast.span)
+}
