@@ -61,6 +61,9 @@ pub(crate) struct RunArgs {
     /// Commit positions of idle tasks this often.
     #[arg(long, hide = true, value_name = "SECONDS")]
     refresh_offsets: Option<u64>,
+    /// End a worker when a stream thread of it has stood still for so long.
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    standstill: Option<u64>,
     /// Replace the control log by a snapshot when it has this many offsets.
     #[arg(long, hide = true, value_name = "OFFSETS", default_value_t = control::SNAPSHOT_AFTER)]
     snapshot_after: i64,
@@ -125,6 +128,9 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         }
         if let Some(seconds) = args.refresh_offsets {
             arguments.extend(["--refresh-offsets".to_owned(), seconds.to_string()]);
+        }
+        if let Some(seconds) = args.standstill {
+            arguments.extend(["--standstill".to_owned(), seconds.to_string()]);
         }
         Ok(Supervised::new(binary.clone(), directory, &config, arguments)?)
     };

@@ -1,6 +1,6 @@
 //! Crash points for tests: `STREAMAPP_CRASH_AT=<point>:<n>[,…]` makes the process kill itself with SIGKILL when it
-//! reaches the point for the n-th time, once if `STREAMAPP_CRASH_MARKERS` names a directory. Without the variable a
-//! point costs one load.
+//! reaches the point for the n-th time, once if `STREAMAPP_CRASH_MARKERS` names a directory; `<point>:<n>:hang` makes the
+//! thread stand still there. Without the variable a point costs one load.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -65,6 +65,7 @@ impl Point {
 
 struct Armed {
     point: String,
+    hangs: bool,
     remaining: AtomicU64,
     /// Remembers across restarts that this point has crashed.
     marker: Option<PathBuf>,
@@ -76,9 +77,11 @@ fn armed() -> &'static [Armed] {
         let points = std::env::var("STREAMAPP_CRASH_AT").unwrap_or_default();
         let markers = std::env::var_os("STREAMAPP_CRASH_MARKERS").map(PathBuf::from);
         let armed = points.split(',').filter(|text| !text.is_empty()).map(|text| {
-            let (point, count) = text.split_once(':').unwrap_or((text, "1"));
+            let (point, rest) = text.split_once(':').unwrap_or((text, "1"));
+            let (count, how) = rest.split_once(':').unwrap_or((rest, ""));
             Armed {
                 point: point.to_owned(),
+                hangs: how == "hang",
                 remaining: AtomicU64::new(count.parse().unwrap_or(1)),
                 marker: markers
                     .as_ref()
@@ -91,9 +94,9 @@ fn armed() -> &'static [Armed] {
     })
 }
 
-/// Whether this pass of the point is the one that must crash.
-fn hit(point: Point) -> bool {
-    armed().iter().any(|armed| {
+/// What is armed for this pass of the point.
+fn hit(point: Point) -> Option<&'static Armed> {
+    armed().iter().find(|armed| {
         let hit = armed.point == point.name() && armed.remaining.fetch_sub(1, Ordering::AcqRel) == 1;
         if hit && let Some(marker) = &armed.marker {
             let _ = std::fs::write(marker, "");
@@ -104,8 +107,13 @@ fn hit(point: Point) -> bool {
 
 /// Crashes here if armed; `before` makes what was sent so far visible to the broker first.
 pub(crate) fn reach(point: Point, before: impl FnOnce()) {
-    if hit(point) {
+    if let Some(armed) = hit(point) {
         before();
+        if armed.hangs {
+            loop {
+                std::thread::park();
+            }
+        }
         crash(point);
     }
 }
@@ -113,7 +121,7 @@ pub(crate) fn reach(point: Point, before: impl FnOnce()) {
 /// Crashes on another thread, at about the time when a request that the caller is about to send reaches the
 /// broker.
 pub(crate) fn reach_in_background(point: Point) {
-    if hit(point) {
+    if hit(point).is_some() {
         std::thread::spawn(move || {
             let started = std::time::Instant::now();
             while started.elapsed().as_micros() < 700 {

@@ -22,6 +22,7 @@ mod store;
 mod stream_task;
 mod stream_thread;
 mod unwritten;
+mod watchdog;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,9 @@ use crate::store::StoreMemory;
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// A session that lasted this long was a good one: the next wait is short again.
 const GOOD: Duration = Duration::from_secs(30);
+
+/// Least time that a stream thread may stand still: a step waits for brokers and for RocksDB, each with a time-out.
+const STANDSTILL_SECONDS: u32 = 120;
 
 /// Runs the tasks of one ordinal of a StreamApp.
 #[derive(Debug, Parser)]
@@ -69,6 +73,10 @@ struct Args {
     /// Commit positions of idle tasks this often, so that their offsets in the group do not expire.
     #[arg(long, value_name = "SECONDS", default_value_t = 6 * 3600)]
     refresh_offsets: u64,
+    /// End the process when a stream thread has stood still for so long. Default: four times the transaction's time-out,
+    /// two minutes at least.
+    #[arg(long, value_name = "SECONDS")]
+    standstill: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -117,6 +125,12 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         std::fs::write(file, address.to_string()).with_context(|| format!("write {}", file.display()))?;
     }
     tracing::info!(%address, ordinal = ordinal.0, uid = %shared.uid, "status endpoint");
+    let longest = u32::try_from(config.transaction_timeout_ms / 250).unwrap_or(u32::MAX);
+    watchdog::guard(
+        Arc::clone(&shared),
+        args.standstill.unwrap_or(longest.max(STANDSTILL_SECONDS)),
+    )
+    .context("start the watchdog")?;
     let worker = Worker {
         admin: Admin::new(&settings)?,
         config,

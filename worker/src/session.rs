@@ -163,6 +163,7 @@ impl Worker {
                     tasks: Vec::new(),
                     wakeup: post.wakeup,
                     signal: post.signal,
+                    pulse: self.shared.watchdog.watch(),
                     shared: Arc::clone(&self.shared),
                     began: None,
                     flushed: Instant::now(),

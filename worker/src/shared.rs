@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use protocol::{Ordinal, Phase, Restore, TaskId, TaskState, TaskStatus, Totals, Uid, WorkerStatus};
 
+use crate::watchdog::Watchdog;
+
 /// One counter per field of [`Totals`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -154,6 +156,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) nonce: AtomicU64,
     pub(crate) open_transactions: AtomicU32,
+    pub(crate) watchdog: Watchdog,
     situation: Mutex<Situation>,
     tasks: Mutex<Vec<Arc<TaskShared>>>,
     shutdown: AtomicBool,
@@ -168,6 +171,7 @@ impl Shared {
             counters: Counters::default(),
             nonce: AtomicU64::new(0),
             open_transactions: AtomicU32::new(0),
+            watchdog: Watchdog::default(),
             situation: Mutex::new(Situation {
                 phase: Phase::Starting,
                 reason: None,

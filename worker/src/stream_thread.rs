@@ -21,6 +21,7 @@ use crate::seed::Seed;
 use crate::shared::{Shared, add};
 use crate::store::{FlushWait, StoreError};
 use crate::stream_task::{SendTargets, StreamTask};
+use crate::watchdog::Pulse;
 
 /// Events taken from a partition at once; bounds what a stop throws away.
 const BATCH: usize = 512;
@@ -121,6 +122,7 @@ pub(crate) struct StreamThread {
     pub(crate) wakeup: Arc<Wakeup>,
     pub(crate) signal: Arc<Signal>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) pulse: Pulse,
     pub(crate) began: Option<Instant>,
     pub(crate) flushed: Instant,
 }
@@ -153,6 +155,7 @@ impl StreamThread {
                 Wanted::Drain => return self.drain(),
                 Wanted::Drop => return Ok(End::Dropped),
             }
+            self.pulse.beat();
             self.obey()?;
             let mut events = 0;
             for at in 0..self.tasks.len() {

@@ -80,6 +80,8 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
             Box::new(move || running(args, &name, Example::OrdersRisk, guarantee, &crash_at)),
         ));
     }
+    let name = "crash-standstill-eos";
+    tests.push((name.to_owned(), Box::new(move || standstill(args, name))));
     tests
 }
 
@@ -118,6 +120,29 @@ fn running(
     ensure!(last["totals"]["storeWipes"] == 0, "a store was wiped: {last}");
     let mut counted = scene.check(args.orders, 0)?;
     counted.kills = crashes as u64;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// A stream thread stands still within a transaction: the worker ends itself and is started again.
+fn standstill(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let mut launch = scene.launch();
+    launch.environment = environment(&scene, &["after-changelog:12:hang".to_owned()]);
+    launch.arguments = ["--standstill", "3"].map(str::to_owned).to_vec();
+    let mut app = launch.start()?;
+    app.wait_running(1, Duration::from_secs(60))?;
+    scene.orders(0, args.orders, RATE, None)?;
+    scene.wait_drained(DRAINED)?;
+    let ends = app.events("died");
+    ensure!(
+        ends == 1 && app.words().contains("signal 6"),
+        "{ends} ends: {}",
+        app.words()
+    );
+    app.drain()?;
+    let mut counted = scene.check(args.orders, 0)?;
+    counted.kills = 1;
     scene.clean()?;
     Ok(counted)
 }

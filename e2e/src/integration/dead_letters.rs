@@ -22,7 +22,7 @@ const RATE: u64 = 1_000;
 /// Orders, and behind them records that cannot be read: so often that each transaction has letters of each partition.
 const PART: u64 = 50;
 const UNREADABLE: u64 = 20;
-const PARTS: u64 = 120;
+const PARTS: u64 = 40;
 const CRASHES: [&str; 2] = ["after-output:16", "after-offsets:24"];
 
 /// A record as it lies in its topic.
