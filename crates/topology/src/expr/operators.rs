@@ -55,6 +55,7 @@ fn nearest(value: &Value<'_>) -> f64 {
     match value {
         Value::Int(value) => *value as f64,
         Value::Uint(value) => *value as f64,
+        Value::Double(value) => *value,
         _ => f64::NAN,
     }
 }
@@ -314,20 +315,36 @@ pub(crate) fn key_order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
     key_rank(a).cmp(&key_rank(b)).then_with(same)
 }
 
-/// Sorts by the first of each pair; equal ones stay in their order.
+/// Sorts by the first of each pair; equal ones stay in their order, NaN comes last.
 ///
 /// # Errors
 /// When two cannot be compared.
 pub(crate) fn sort<T>(items: &mut [(Value<'_>, T)]) -> Result<(), EvalError> {
-    let mut failed = None;
-    items.sort_by(|a, b| match order(&a.0, &b.0) {
-        Ok(order) => order.unwrap_or(Ordering::Equal),
-        Err(error) => {
-            failed = Some(error);
-            Ordering::Equal
+    let kind = |value: &Value<'_>| match value {
+        Value::Int(_) | Value::Uint(_) | Value::Double(_) => Some(0),
+        Value::String(_) => Some(1),
+        Value::Bytes(_) => Some(2),
+        Value::Bool(_) => Some(3),
+        Value::Timestamp(_) => Some(4),
+        Value::Duration(_) => Some(5),
+        _ => None,
+    };
+    let first = items.first().and_then(|item| kind(&item.0));
+    if items
+        .iter()
+        .any(|item| kind(&item.0).is_none() || kind(&item.0) != first)
+    {
+        return Err(EvalError::NoOverload("sort"));
+    }
+    // Ints and doubles compare as doubles, and ints that are one double by themselves: an order that is total.
+    items.sort_by(|a, b| match kind(&a.0) {
+        Some(0) => {
+            let exactly = || whole(&a.0).cmp(&whole(&b.0));
+            nearest(&a.0).total_cmp(&nearest(&b.0)).then_with(exactly)
         }
+        _ => order(&a.0, &b.0).ok().flatten().unwrap_or(Ordering::Equal),
     });
-    failed.map_or(Ok(()), Err)
+    Ok(())
 }
 
 /// A count as `int`.
