@@ -1,7 +1,7 @@
 //! The functions of the language: what they take and give, and what they do.
 //!
 //! Names and meanings are those of CEL's standard library and of its `strings`, `math`, `lists` and `encoders`
-//! extensions; those that are ours say so.
+//! extensions, `sum` is Kubernetes'; those that are ours say so.
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md#list-of-standard-definitions>,
 //! <https://github.com/google/cel-go/blob/master/ext/README.md>
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use bumpalo::collections::Vec as ArenaVec;
 
 use super::EvalError;
 use super::eval::{Context, contains};
-use super::node::{Call, Function};
+use super::node::{Arithmetic, Call, Function};
 use super::operators::{self, length};
 use super::text;
 use super::time::{self, Part};
@@ -200,6 +200,9 @@ const FUNCTIONS: &[(&str, Call)] = &[
     ("list(A).sort() -> list(A)", sort),
     ("list(list(A)).flatten() -> list(A)", flatten),
     ("lists.range(int) -> list(int)", range),
+    ("list(int).sum() -> int", sum_of_ints),
+    ("list(double).sum() -> double", sum_of_doubles),
+    ("list(duration).sum() -> duration", sum_of_durations),
     ("list(A).first() -> A?", first),
     ("list(A).last() -> A?", last),
 ];
@@ -970,6 +973,28 @@ fn range<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a
     let mut out = context.new_list(0);
     out.extend((0..*end).map(Value::Int));
     Ok(Value::List(out.into_bump_slice()))
+}
+
+/// From `zero` on, which is what an empty list has.
+fn sum<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>], zero: Value<'a>) -> Evaluated<'a> {
+    let [Value::List(items)] = arguments else {
+        return Err(EvalError::NoOverload("sum"));
+    };
+    items
+        .iter()
+        .try_fold(zero, |total, item| Arithmetic::Add.apply(context, total, *item))
+}
+
+fn sum_of_ints<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> {
+    sum(context, arguments, Value::Int(0))
+}
+
+fn sum_of_doubles<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> {
+    sum(context, arguments, Value::Double(0.0))
+}
+
+fn sum_of_durations<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> {
+    sum(context, arguments, Value::Duration(0))
 }
 
 fn first<'a>(_: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> {

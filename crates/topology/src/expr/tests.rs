@@ -168,6 +168,9 @@ fn expressions_have_the_values_that_cel_gives_them() {
             "Int(1)",
         ),
         ("value.lines[1].quantity * 2", "Int(10)"),
+        ("value.lines.map(line, line.quantity * 3).sum()", "Int(21)"),
+        ("[1.5].filter(x, false).sum()", "Double(0.0)"),
+        ("[2.5, 0.5].sum() + value.weight", "Double(5.5)"),
         (
             "value.lines.map(l, l.?note.orValue('-')).join('+')",
             r#"String("-+gift")"#,
@@ -261,6 +264,10 @@ fn what_has_no_value_is_an_error_and_never_wraps() {
         ("int(0.0 / 0.0)", "error: `int(double)` cannot convert this value"),
         ("int('1.5')", "error: `int(string)` cannot convert this value"),
         ("double('x')", "error: `double(string)` cannot convert this value"),
+        (
+            "[9223372036854775807, value.amount].sum()",
+            "error: integer overflow in `+`",
+        ),
         ("[1, 2][value.amount]", "error: there is nothing at index 7"),
         ("{'a': 1}[key]", "error: no such key: 'k1'"),
         ("size({key: 1, 'k1': 2})", "error: the key 'k1' is there twice"),
