@@ -151,8 +151,15 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // While a handle ends, its main thread frees the texts of a transaction's errors, and a broker's thread that gets a
+        // late answer to a Produce request frees them again (librdkafka 2.12, `rd_kafka_txn_set_fatal_error`). So no
+        // Produce request may be waiting then. Purging waits for each broker's thread; on a consumer it does nothing.
+        let all = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
         // SAFETY: the handle is live and not used afterwards. Consumers are never group members: no close.
-        unsafe { sys::rd_kafka_destroy_flags(self.raw, sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
+        unsafe {
+            sys::rd_kafka_purge(self.raw, all);
+            sys::rd_kafka_destroy_flags(self.raw, sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        }
     }
 }
 
