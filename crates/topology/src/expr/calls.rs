@@ -68,36 +68,33 @@ impl Checker<'_> {
         right: &Ast,
         ast: &Ast,
     ) -> Result<Typed, ExprError> {
-        let arithmetic = match how {
-            Binary::Add => Some(Arithmetic::Add),
-            Binary::Subtract => Some(Arithmetic::Subtract),
-            Binary::Multiply => Some(Arithmetic::Multiply),
-            Binary::Divide => Some(Arithmetic::Divide),
-            Binary::Modulo => Some(Arithmetic::Modulo),
-            Binary::Equal => return self.comparison(Comparison::Equal, how, left, right, ast),
-            Binary::NotEqual => return self.comparison(Comparison::NotEqual, how, left, right, ast),
-            Binary::Less => return self.comparison(Comparison::Less, how, left, right, ast),
-            Binary::LessEqual => return self.comparison(Comparison::LessEqual, how, left, right, ast),
-            Binary::Greater => return self.comparison(Comparison::Greater, how, left, right, ast),
-            Binary::GreaterEqual => return self.comparison(Comparison::GreaterEqual, how, left, right, ast),
-            Binary::In => None,
-        };
+        match how {
+            Binary::Arithmetic(how) => Ok(self.arithmetic(how, left, right, ast)),
+            Binary::Comparison(how) => self.comparison(how, left, right, ast),
+            Binary::In => {
+                let (a, b) = (self.present(left), self.present(right));
+                let ty = self.result("in", (&a.ty, left), (&b.ty, right), ast);
+                Ok(Typed::new(Node::In(Box::new((a.node, b.node))), ty))
+            }
+        }
+    }
+
+    fn arithmetic(&mut self, how: Arithmetic, left: &Ast, right: &Ast, ast: &Ast) -> Typed {
         let (a, b) = (self.present(left), self.present(right));
-        let ty = self.result(how, (&a.ty, left), (&b.ty, right), ast);
+        let ty = self.result(how.symbol(), (&a.ty, left), (&b.ty, right), ast);
         let operands = match self.bindings.known(&ty) {
             Ty::Int => self.operands(&a.ty, &b.ty),
             _ => Operands::Any,
         };
-        let node = match (arithmetic, a.node) {
-            (None, a) => Node::In(Box::new((a, b.node))),
+        let node = match a.node {
             // Flat, so that `a + b + c` is written into one string.
-            (Some(_), Node::Concat(parts)) => Node::Concat(parts.into_iter().chain([b.node]).collect()),
-            (Some(Arithmetic::Add), a) if self.bindings.known(&ty) == Ty::String => {
+            Node::Concat(parts) => Node::Concat(parts.into_iter().chain([b.node]).collect()),
+            a if how == Arithmetic::Add && self.bindings.known(&ty) == Ty::String => {
                 Node::Concat([a, b.node].into())
             }
-            (Some(how), a) => Node::Arithmetic(how, operands, Box::new((a, b.node))),
+            a => Node::Arithmetic(how, operands, Box::new((a, b.node))),
         };
-        Ok(Typed::new(node, ty))
+        Typed::new(node, ty)
     }
 
     fn operands(&self, left: &Ty, right: &Ty) -> Operands {
@@ -109,11 +106,11 @@ impl Checker<'_> {
     }
 
     /// The result's type of an operator; an error is told.
-    fn result(&mut self, how: Binary, left: (&Ty, &Ast), right: (&Ty, &Ast), ast: &Ast) -> Ty {
-        match self.overload(how.symbol(), &[left.0, right.0]) {
+    fn result(&mut self, symbol: &str, left: (&Ty, &Ast), right: (&Ty, &Ast), ast: &Ast) -> Ty {
+        match self.overload(symbol, &[left.0, right.0]) {
             Some((ty, _)) => ty,
             None => {
-                let error = self.mixed(how.symbol(), left, right, ast);
+                let error = self.mixed(symbol, left, right, ast);
                 self.report(error)
             }
         }
@@ -122,7 +119,6 @@ impl Checker<'_> {
     fn comparison(
         &mut self,
         how: Comparison,
-        symbol: Binary,
         left: &Ast,
         right: &Ast,
         ast: &Ast,
@@ -139,7 +135,7 @@ impl Checker<'_> {
         if !(equality && optional(self, &a) && optional(self, &b)) {
             (a, b) = (self.not_absent(a, left), self.not_absent(b, right));
         }
-        let ty = match self.result(symbol, (&a.ty, left), (&b.ty, right), ast) {
+        let ty = match self.result(how.symbol(), (&a.ty, left), (&b.ty, right), ast) {
             Ty::Dyn => Ty::Bool,
             ty => ty,
         };

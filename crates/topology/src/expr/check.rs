@@ -557,13 +557,17 @@ impl Checker<'_> {
                 self.facts(&sides.1, false, out);
             }
             AstKind::Binary(how, sides) => {
-                let shown = if polarity { Binary::NotEqual } else { Binary::Equal };
+                let shown = if polarity {
+                    Comparison::NotEqual
+                } else {
+                    Comparison::Equal
+                };
                 let place = match (&sides.0.kind, &sides.1.kind) {
                     (AstKind::Null, _) => self.path(&sides.1),
                     (_, AstKind::Null) => self.path(&sides.0),
                     _ => None,
                 };
-                if *how == shown {
+                if *how == Binary::Comparison(shown) {
                     out.extend(place);
                 }
             }

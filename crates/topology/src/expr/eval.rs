@@ -415,29 +415,15 @@ impl Loop {
             LoopKind::Exists(test) => self.until(true, test, &range, context),
             LoopKind::ExistsOne(test) => {
                 let mut found = 0_usize;
-                self.each(&range, context, |context, _, _| {
+                self.each(&range, context, |context| {
                     found += usize::from(test.eval_bool(context)?);
                     Ok(true)
                 })?;
                 Ok(Value::Bool(found == 1))
             }
-            LoopKind::Filter(test) => {
-                let mut items = context.new_list(0);
-                self.each(&range, context, |context, first, second| {
-                    if test.eval_bool(context)? {
-                        items.push(if self.variables == Variables::One {
-                            first
-                        } else {
-                            second
-                        });
-                    }
-                    Ok(true)
-                })?;
-                context.list(items)
-            }
             LoopKind::Items(condition, result) => {
                 let mut items = context.new_list(0);
-                self.each(&range, context, |context, _, _| {
+                self.each(&range, context, |context| {
                     if holds(condition.as_ref(), context)? {
                         items.push(result.eval(context)?);
                     }
@@ -445,19 +431,9 @@ impl Loop {
                 })?;
                 context.list(items)
             }
-            LoopKind::Values(condition, result) => {
-                let mut entries = ArenaVec::new_in(context.scope.arena);
-                self.each(&range, context, |context, first, _| {
-                    if holds(condition.as_ref(), context)? {
-                        entries.push((first, result.eval(context)?));
-                    }
-                    Ok(true)
-                })?;
-                context.map(entries)
-            }
             LoopKind::Entries(condition, entry) => {
                 let mut entries = ArenaVec::new_in(context.scope.arena);
-                self.each(&range, context, |context, _, _| {
+                self.each(&range, context, |context| {
                     if holds(condition.as_ref(), context)? {
                         entries.push((operators::key(entry.0.eval(context)?)?, entry.1.eval(context)?));
                     }
@@ -467,8 +443,8 @@ impl Loop {
             }
             LoopKind::SortBy(by) => {
                 let mut items = ArenaVec::new_in(context.scope.arena);
-                self.each(&range, context, |context, first, _| {
-                    items.push((by.eval(context)?, first));
+                self.each(&range, context, |context| {
+                    items.push((by.eval(context)?, context.local(0)?));
                     Ok(true)
                 })?;
                 operators::sort(&mut items)?;
@@ -488,7 +464,7 @@ impl Loop {
         context: &Context<'_, 'a>,
     ) -> Evaluated<'a> {
         let mut result = Ok(!deciding);
-        self.each(range, context, |context, _, _| {
+        self.each(range, context, |context| {
             match test.eval_bool(context) {
                 Ok(value) if value == deciding => result = Ok(deciding),
                 Ok(_) => {}
@@ -502,18 +478,18 @@ impl Loop {
         result.map(Value::Bool)
     }
 
-    /// Calls `body` with the variables of each item, until it says no.
+    /// Calls `body` where it sees the variables of each item, until it says no.
     fn each<'a>(
         &'a self,
         range: &Value<'a>,
         context: &Context<'_, 'a>,
-        mut body: impl FnMut(&Context<'_, 'a>, Value<'a>, Value<'a>) -> Result<bool, EvalError>,
+        mut body: impl FnMut(&Context<'_, 'a>) -> Result<bool, EvalError>,
     ) -> Result<(), EvalError> {
         let mut run = |first: Value<'a>, second: Value<'a>| {
             context.steps(1)?;
             context.with(first, |context| match self.variables {
-                Variables::One => body(context, first, second),
-                Variables::Two => context.with(second, |context| body(context, first, second)),
+                Variables::One => body(context),
+                Variables::Two => context.with(second, &mut body),
             })
         };
         match *range {

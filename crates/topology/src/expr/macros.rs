@@ -116,17 +116,15 @@ impl Checker<'_> {
         parts: &[Ast],
     ) -> Result<Typed, ExprError> {
         let range = self.present(target);
-        let (first, second) = match self.bindings.known(&range.ty) {
-            Ty::List(item) => (Ty::Int, *item),
-            Ty::Map(entry) => (entry.0, entry.1),
-            Ty::Dyn | Ty::Parameter(_) => (Ty::Dyn, Ty::Dyn),
+        let (key, value, alone) = match self.bindings.known(&range.ty) {
+            Ty::List(item) => (Ty::Int, (*item).clone(), *item),
+            Ty::Map(entry) => (entry.0.clone(), entry.1, entry.0),
+            Ty::Dyn | Ty::Parameter(_) => (Ty::Dyn, Ty::Dyn, Ty::Dyn),
             other => return Err(self.needs(&format!("`{name}`"), "a list or a map", &other, target)),
         };
-        let is_list = matches!(self.bindings.known(&range.ty), Ty::List(_));
-        let (kind_of_variables, types) = match variables {
-            [_] if is_list => (Variables::One, vec![second.clone()]),
-            [_] => (Variables::One, vec![first.clone()]),
-            _ => (Variables::Two, vec![first.clone(), second.clone()]),
+        let (seen, types) = match variables {
+            [_] => (Variables::One, vec![alone.clone()]),
+            _ => (Variables::Two, vec![key.clone(), value]),
         };
         let mut locals = Vec::with_capacity(2);
         for (variable, ty) in variables.iter().zip(types) {
@@ -136,22 +134,17 @@ impl Checker<'_> {
             }
             locals.push(Variable { name, ty });
         }
-        let item = locals.first().map_or(Ty::Dyn, |variable| variable.ty.clone());
-        let (kind, ty) = self.within(locals, |checker| checker.body(name, parts, &first, &item))?;
-        let range = range.node;
-        let variables = kind_of_variables;
-        Ok(Typed::new(
-            Node::Loop(Box::new(Loop {
-                range,
-                variables,
-                kind,
-            })),
-            ty,
-        ))
+        let (kind, ty) = self.within(locals, |checker| checker.body(name, parts, &key, alone))?;
+        let looped = Loop {
+            range: range.node,
+            variables: seen,
+            kind,
+        };
+        Ok(Typed::new(Node::Loop(Box::new(looped)), ty))
     }
 
-    /// What is done with the variables. `key` is what a map made of them has as keys, `item` what a list keeps.
-    fn body(&mut self, name: &str, parts: &[Ast], key: &Ty, item: &Ty) -> Result<(LoopKind, Ty), ExprError> {
+    /// What is done with the variables. `key` is what a map made of two has as keys, `item` what a list made of one keeps.
+    fn body(&mut self, name: &str, parts: &[Ast], key: &Ty, item: Ty) -> Result<(LoopKind, Ty), ExprError> {
         let what = format!("`{name}`");
         let (condition, result) = match parts {
             [result] => (None, result),
@@ -164,7 +157,10 @@ impl Checker<'_> {
             "exists_one" | "existsOne" => {
                 return Ok((LoopKind::ExistsOne(self.bool(result, &what)), Ty::Bool));
             }
-            "filter" => return Ok((LoopKind::Filter(self.bool(result, &what)), Ty::list(item.clone()))),
+            "filter" => {
+                let test = self.bool(result, &what);
+                return Ok((LoopKind::Items(Some(test), Node::Local(0)), Ty::list(item)));
+            }
             "sortBy" => return self.sort_by(result, item),
             _ => {}
         }
@@ -173,39 +169,32 @@ impl Checker<'_> {
             Some(condition) => checker.assuming(condition, true, |checker| checker.check(ast)),
             None => checker.check(ast),
         };
-        match (name, &result.kind) {
-            ("transformMap", _) => {
-                let typed = checked(self, result);
-                Ok((LoopKind::Values(test, typed.node), Ty::map(key.clone(), typed.ty)))
-            }
-            ("transformMapEntry", AstKind::Map(entries)) => {
-                let [(key, value)] = entries.as_slice() else {
-                    return Err(error(
-                        "`transformMapEntry` makes one entry, `{key: value}`",
-                        &result.span,
-                    ));
-                };
-                let (key, value) = (checked(self, key), checked(self, value));
-                let ty = Ty::map(key.ty, value.ty);
-                Ok((LoopKind::Entries(test, Box::new((key.node, value.node))), ty))
-            }
-            ("transformMapEntry", _) => Err(error(
-                "`transformMapEntry` makes one entry, `{key: value}`",
-                &result.span,
-            )),
+        let (key, value) = match name {
+            "transformMap" => (Typed::new(Node::Local(1), key.clone()), checked(self, result)),
+            "transformMapEntry" => match &result.kind {
+                AstKind::Map(entries) if let [(key, value)] = entries.as_slice() => {
+                    (checked(self, key), checked(self, value))
+                }
+                _ => {
+                    let message = "`transformMapEntry` makes one entry, `{key: value}`";
+                    return Err(error(message, &result.span));
+                }
+            },
             _ => {
                 let typed = checked(self, result);
-                Ok((LoopKind::Items(test, typed.node), Ty::list(typed.ty)))
+                return Ok((LoopKind::Items(test, typed.node), Ty::list(typed.ty)));
             }
-        }
+        };
+        let entry = Box::new((key.node, value.node));
+        Ok((LoopKind::Entries(test, entry), Ty::map(key.ty, value.ty)))
     }
 
-    fn sort_by(&mut self, by: &Ast, item: &Ty) -> Result<(LoopKind, Ty), ExprError> {
+    fn sort_by(&mut self, by: &Ast, item: Ty) -> Result<(LoopKind, Ty), ExprError> {
         let typed = self.present(by);
         if self.overload("<", &[&typed.ty, &typed.ty]).is_none() {
             return Err(self.needs("`sortBy`", "something with an order", &typed.ty, by));
         }
-        Ok((LoopKind::SortBy(typed.node), Ty::list(item.clone())))
+        Ok((LoopKind::SortBy(typed.node), Ty::list(item)))
     }
 
     /// A part that may be absent, with the type that it has when it is there.

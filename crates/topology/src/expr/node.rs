@@ -199,13 +199,9 @@ pub(crate) enum LoopKind {
     All(Node),
     Exists(Node),
     ExistsOne(Node),
-    /// The items for which the condition holds.
-    Filter(Node),
     /// One result per item, or per item for which the condition holds.
     Items(Option<Node>, Node),
-    /// A map with the key, or index, and the result.
-    Values(Option<Node>, Node),
-    /// A map with the entry of key and value.
+    /// A map with one entry per item, or per item for which the condition holds.
     Entries(Option<Node>, Box<(Node, Node)>),
     /// The list, in the order of the result.
     SortBy(Node),
@@ -257,9 +253,8 @@ impl Node {
                     LoopKind::All(node)
                     | LoopKind::Exists(node)
                     | LoopKind::ExistsOne(node)
-                    | LoopKind::Filter(node)
                     | LoopKind::SortBy(node) => node.leaves(visit),
-                    LoopKind::Items(condition, node) | LoopKind::Values(condition, node) => {
+                    LoopKind::Items(condition, node) => {
                         condition.iter().for_each(|node| node.leaves(visit));
                         node.leaves(visit);
                     }

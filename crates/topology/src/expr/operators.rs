@@ -74,6 +74,17 @@ pub(crate) fn order(a: &Value<'_>, b: &Value<'_>) -> Result<Option<Ordering>, Ev
 }
 
 impl Comparison {
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterEqual => ">=",
+        }
+    }
+
     /// Whether values in this order compare so.
     #[inline]
     pub(crate) fn of(self, order: Ordering) -> bool {
@@ -109,6 +120,26 @@ impl Comparison {
     }
 }
 
+/// Arithmetic of integers of one type, by that type's own checked operators.
+macro_rules! integers {
+    ($name:ident, $integer:ty) => {
+        #[inline]
+        pub(crate) fn $name(self, left: $integer, right: $integer) -> Result<$integer, EvalError> {
+            let result = match self {
+                Self::Add => left.checked_add(right),
+                Self::Subtract => left.checked_sub(right),
+                Self::Multiply => left.checked_mul(right),
+                Self::Divide | Self::Modulo if right == 0 => {
+                    return Err(EvalError::DivisionByZero(self.symbol()));
+                }
+                Self::Divide => left.checked_div(right),
+                Self::Modulo => left.checked_rem(right),
+            };
+            result.ok_or(EvalError::Overflow(self.symbol()))
+        }
+    };
+}
+
 impl Arithmetic {
     pub(crate) fn symbol(self) -> &'static str {
         match self {
@@ -139,34 +170,8 @@ impl Arithmetic {
         }
     }
 
-    #[inline]
-    pub(crate) fn ints(self, left: i64, right: i64) -> Result<i64, EvalError> {
-        let result = match self {
-            Self::Add => left.checked_add(right),
-            Self::Subtract => left.checked_sub(right),
-            Self::Multiply => left.checked_mul(right),
-            Self::Divide | Self::Modulo if right == 0 => {
-                return Err(EvalError::DivisionByZero(self.symbol()));
-            }
-            Self::Divide => left.checked_div(right),
-            Self::Modulo => left.checked_rem(right),
-        };
-        result.ok_or(EvalError::Overflow(self.symbol()))
-    }
-
-    fn uints(self, left: u64, right: u64) -> Result<u64, EvalError> {
-        let result = match self {
-            Self::Add => left.checked_add(right),
-            Self::Subtract => left.checked_sub(right),
-            Self::Multiply => left.checked_mul(right),
-            Self::Divide | Self::Modulo if right == 0 => {
-                return Err(EvalError::DivisionByZero(self.symbol()));
-            }
-            Self::Divide => left.checked_div(right),
-            Self::Modulo => left.checked_rem(right),
-        };
-        result.ok_or(EvalError::Overflow(self.symbol()))
-    }
+    integers!(ints, i64);
+    integers!(uints, u64);
 
     fn doubles(self, left: f64, right: f64) -> Result<f64, EvalError> {
         match self {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use cel::common::ast::{CallExpr, EntryExpr, Expr as CelExpr, IdedExpr, LiteralValue, SourceInfo, operators};
 
 use super::ExprError;
+use super::node::{Arithmetic, Comparison};
 
 /// Longest expression, in bytes.
 pub(crate) const MAX_SOURCE_BYTES: usize = 4096;
@@ -59,37 +60,9 @@ pub(crate) struct Name {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Binary {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Modulo,
-    Equal,
-    NotEqual,
-    Less,
-    LessEqual,
-    Greater,
-    GreaterEqual,
+    Arithmetic(Arithmetic),
+    Comparison(Comparison),
     In,
-}
-
-impl Binary {
-    pub(crate) fn symbol(self) -> &'static str {
-        match self {
-            Self::Add => "+",
-            Self::Subtract => "-",
-            Self::Multiply => "*",
-            Self::Divide => "/",
-            Self::Modulo => "%",
-            Self::Equal => "==",
-            Self::NotEqual => "!=",
-            Self::Less => "<",
-            Self::LessEqual => "<=",
-            Self::Greater => ">",
-            Self::GreaterEqual => ">=",
-            Self::In => "in",
-        }
-    }
 }
 
 /// Parses an expression.
@@ -331,19 +304,21 @@ impl Converter<'_> {
             (operators::CONDITIONAL, Ok([a, b, c])) => return Ok(AstKind::Conditional(Box::new((a, b, c)))),
             (_, args) => args.map_or_else(|args| args, Vec::from),
         };
+        let arithmetic = |how| Some(Binary::Arithmetic(how));
+        let comparison = |how| Some(Binary::Comparison(how));
         let binary = match name {
             operators::LOGICAL_AND | operators::LOGICAL_OR => None,
-            operators::ADD => Some(Binary::Add),
-            operators::SUBSTRACT => Some(Binary::Subtract),
-            operators::MULTIPLY => Some(Binary::Multiply),
-            operators::DIVIDE => Some(Binary::Divide),
-            operators::MODULO => Some(Binary::Modulo),
-            operators::EQUALS => Some(Binary::Equal),
-            operators::NOT_EQUALS => Some(Binary::NotEqual),
-            operators::LESS => Some(Binary::Less),
-            operators::LESS_EQUALS => Some(Binary::LessEqual),
-            operators::GREATER => Some(Binary::Greater),
-            operators::GREATER_EQUALS => Some(Binary::GreaterEqual),
+            operators::ADD => arithmetic(Arithmetic::Add),
+            operators::SUBSTRACT => arithmetic(Arithmetic::Subtract),
+            operators::MULTIPLY => arithmetic(Arithmetic::Multiply),
+            operators::DIVIDE => arithmetic(Arithmetic::Divide),
+            operators::MODULO => arithmetic(Arithmetic::Modulo),
+            operators::EQUALS => comparison(Comparison::Equal),
+            operators::NOT_EQUALS => comparison(Comparison::NotEqual),
+            operators::LESS => comparison(Comparison::Less),
+            operators::LESS_EQUALS => comparison(Comparison::LessEqual),
+            operators::GREATER => comparison(Comparison::Greater),
+            operators::GREATER_EQUALS => comparison(Comparison::GreaterEqual),
             operators::IN => Some(Binary::In),
             operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT => None,
             _ => return Ok(AstKind::Call(name.to_owned(), target.map(Box::new), args)),

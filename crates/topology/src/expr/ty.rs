@@ -234,27 +234,13 @@ impl Bindings {
     }
 
     fn mentions(&self, ty: &Ty, index: usize) -> bool {
-        match ty {
-            Ty::Parameter(other) => {
-                *other == index
-                    || self
-                        .bound(*other)
-                        .is_some_and(|bound| self.mentions(&bound, index))
-            }
-            Ty::List(inner) | Ty::Optional(inner) | Ty::Type(inner) => self.mentions(inner, index),
-            Ty::Map(entry) => self.mentions(&entry.0, index) || self.mentions(&entry.1, index),
+        let mut found = false;
+        map(ty, &mut |other| {
+            let bound = self.bound(other);
+            found |= other == index || bound.is_some_and(|bound| self.mentions(&bound, index));
             Ty::Dyn
-            | Ty::Null
-            | Ty::Bool
-            | Ty::Int
-            | Ty::Uint
-            | Ty::Double
-            | Ty::String
-            | Ty::Bytes
-            | Ty::Timestamp
-            | Ty::Duration
-            | Ty::Struct(_) => false,
-        }
+        });
+        found
     }
 
     /// Whether `a` is `b` or says less.
