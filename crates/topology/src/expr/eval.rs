@@ -1,4 +1,5 @@
-//! Evaluation. Nothing here allocates outside the arena, wraps, or panics, and nothing runs longer than its steps.
+//! Evaluation. Nothing here wraps or panics, nothing runs longer than its steps, and only errors and sorting of long lists
+//! allocate outside of the arena.
 
 use std::cell::Cell;
 
@@ -291,21 +292,19 @@ impl Node {
             }
             Self::Index(sides, need) => {
                 let (operand, index) = (sides.0.eval(context)?, sides.1.eval(context)?);
-                match operators::index(operand, index) {
-                    Err(EvalError::NoSuchKey(_) | EvalError::Index(_)) if *need == Need::Maybe => {
-                        Ok(Value::Null)
-                    }
-                    found @ (Ok(_) | Err(_)) => found,
+                match need {
+                    Need::Value => operators::index(operand, &index),
+                    Need::Maybe => Ok(operators::lookup(operand, &index)?.unwrap_or(Value::Null)),
                 }
             }
             Self::IsPresent(node) => Ok(Value::Bool(!matches!(node.eval(context)?, Value::Null))),
             Self::HasKey(sides) => {
                 let (map, key) = (sides.0.eval(context)?, sides.1.eval(context)?);
-                match operators::index(map, key) {
-                    Ok(_) => Ok(Value::Bool(true)),
-                    Err(EvalError::NoSuchKey(_)) => Ok(Value::Bool(false)),
-                    Err(error) => Err(error),
-                }
+                Ok(Value::Bool(match map {
+                    // A list has no fields.
+                    Value::List(_) => operators::index(map, &key).map(|_| true)?,
+                    other => operators::lookup(other, &key)?.is_some(),
+                }))
             }
             Self::OrElse(sides) => match sides.0.eval(context)? {
                 Value::Null => sides.1.eval(context),

@@ -5,6 +5,7 @@
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md#list-of-standard-definitions>,
 //! <https://github.com/google/cel-go/blob/master/ext/README.md>
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -735,9 +736,13 @@ fn base64_encode<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Eval
     let [Value::Bytes(bytes)] = arguments else {
         return Err(EvalError::NoOverload("base64.encode"));
     };
-    let encoded = STANDARD.encode(bytes);
-    context.text(encoded.len())?;
-    Ok(Value::String(context.scope.arena.alloc_str(&encoded)))
+    let length = base64::encoded_len(bytes.len(), true).ok_or(EvalError::Steps)?;
+    context.text(length)?;
+    let encoded = context.scope.arena.alloc_slice_fill_copy(length, 0);
+    let written = STANDARD.encode_slice(bytes, encoded);
+    let text = written.ok().and_then(|_| std::str::from_utf8(encoded).ok());
+    text.map(Value::String)
+        .ok_or(EvalError::Conversion("base64.encode(bytes)"))
 }
 
 /// With or without padding.
@@ -745,10 +750,14 @@ fn base64_decode<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Eval
     let [Value::String(text)] = arguments else {
         return Err(EvalError::NoOverload("base64.decode"));
     };
-    let decoded = STANDARD_NO_PAD.decode(text.trim_end_matches('='));
-    let decoded = decoded.map_err(|_| EvalError::Conversion("base64.decode(string)"))?;
-    context.text(decoded.len())?;
-    Ok(Value::Bytes(context.scope.arena.alloc_slice_copy(&decoded)))
+    let text = text.trim_end_matches('=');
+    context.text(text.len() / 4 * 3)?;
+    let room = base64::decoded_len_estimate(text.len());
+    let decoded = context.scope.arena.alloc_slice_fill_copy(room, 0);
+    match STANDARD_NO_PAD.decode_slice(text, decoded) {
+        Ok(length) => Ok(Value::Bytes(&decoded[..length])),
+        Err(_) => Err(EvalError::Conversion("base64.decode(string)")),
+    }
 }
 
 fn abs<'a>(_: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> {
@@ -1080,8 +1089,9 @@ pub(crate) fn id<'a>(context: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Eval
         hash.update(&(bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     }
-    let digest = format!("{:032x}", hash.digest128());
-    Ok(Value::String(context.scope.arena.alloc_str(&digest)))
+    let mut digest = context.new_string(32);
+    let _ = write!(digest, "{:032x}", hash.digest128());
+    Ok(Value::String(digest.into_bump_str()))
 }
 
 #[cfg(test)]

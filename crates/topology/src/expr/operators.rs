@@ -252,21 +252,25 @@ pub(crate) fn is_in(needle: &Value<'_>, range: &Value<'_>) -> Result<bool, EvalE
     }
 }
 
-/// An item of a list, the value of a map's key. Null where the operand is.
-pub(crate) fn index<'a>(operand: Value<'a>, index: Value<'a>) -> Evaluated<'a> {
+/// An item of a list, the value of a map's key, `None` where there is none. Null where the operand is.
+pub(crate) fn lookup<'a>(operand: Value<'a>, index: &Value<'_>) -> Result<Option<Value<'a>>, EvalError> {
     match operand {
         Value::List(items) => {
-            let at = whole(&index).ok_or_else(|| EvalError::Index(show(&index)))?;
-            let item = usize::try_from(at).ok().and_then(|at| items.get(at));
-            item.copied().ok_or_else(|| EvalError::Index(show(&index)))
+            let at = whole(index).and_then(|at| usize::try_from(at).ok());
+            Ok(at.and_then(|at| items.get(at)).copied())
         }
-        Value::Map(entries) => {
-            let value = find(entries, &index);
-            value.ok_or_else(|| EvalError::NoSuchKey(show(&index)))
-        }
-        Value::Null => Ok(Value::Null),
+        Value::Map(entries) => Ok(find(entries, index)),
+        Value::Null => Ok(Some(Value::Null)),
         _ => Err(EvalError::NoOverload("[ ]")),
     }
+}
+
+/// As [`lookup`]; what is not there is an error.
+pub(crate) fn index<'a>(operand: Value<'a>, index: &Value<'_>) -> Evaluated<'a> {
+    lookup(operand, index)?.ok_or_else(|| match operand {
+        Value::Map(_) => EvalError::NoSuchKey(show(index)),
+        _ => EvalError::Index(show(index)),
+    })
 }
 
 fn find<'a>(entries: &[(Value<'a>, Value<'a>)], key: &Value<'_>) -> Option<Value<'a>> {

@@ -752,7 +752,7 @@ fn timestamps_print_as_rfc_3339() {
     let arena = Bump::new();
     let text = |millis: i64| {
         let mut out = bumpalo::collections::String::new_in(&arena);
-        text::write_timestamp(millis, &mut out).map(|()| out.to_string())
+        time::write_timestamp(millis, &mut out).map(|()| out.to_string())
     };
     assert_eq!(text(0).unwrap(), "1970-01-01T00:00:00Z");
     assert_eq!(text(-1).unwrap(), "1969-12-31T23:59:59.999Z");

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use bumpalo::collections::String as ArenaString;
+use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::EvalError;
 
@@ -35,6 +36,19 @@ fn in_range(millis: i128) -> Option<i64> {
 pub(crate) fn shift(millis: i64, nanos: i64) -> Result<i64, EvalError> {
     let sum = i128::from(millis) * NANOS_PER_MILLI + i128::from(nanos);
     in_range(sum.div_euclid(NANOS_PER_MILLI)).ok_or(EvalError::Overflow("timestamp + duration"))
+}
+
+/// RFC 3339 in UTC, with as many decimals of a second as are needed.
+///
+/// # Errors
+/// Outside of [`RANGE_MILLIS`].
+pub(crate) fn write_timestamp(millis: i64, out: &mut ArenaString<'_>) -> Result<(), EvalError> {
+    let from_epoch = SignedDuration::from_millis(millis);
+    let utc = DateTime::constant(1970, 1, 1, 0, 0, 0, 0).checked_add(from_epoch);
+    let in_range = utc.ok().filter(|_| RANGE_MILLIS.contains(&millis));
+    let utc = in_range.ok_or(EvalError::Conversion("string(timestampMillis)"))?;
+    let _ = write!(out, "{utc}Z");
+    Ok(())
 }
 
 /// From `earlier` to `later`, in nanoseconds.
@@ -117,9 +131,8 @@ pub(crate) fn write_duration(nanos: i64, out: &mut ArenaString<'_>) {
     }
     let _ = write!(out, "{seconds}");
     if rest > 0 {
-        let fraction = format!("{rest:09}");
-        out.push('.');
-        out.push_str(fraction.trim_end_matches('0'));
+        let _ = write!(out, ".{rest:09}");
+        out.truncate(out.trim_end_matches('0').len());
     }
     out.push('s');
 }
