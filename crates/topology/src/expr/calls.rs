@@ -2,7 +2,7 @@
 
 use super::ExprError;
 use super::check::{Checker, Typed, error, optional_of};
-use super::library::{self, Overload};
+use super::library::{self, Overload, special};
 use super::node::{Arithmetic, Call, Comparison, Const, Function, Node, Operands};
 use super::parse::{Ast, AstKind, Binary};
 use super::ty::Ty;
@@ -249,7 +249,7 @@ impl Checker<'_> {
             }
             ("type", [arg]) => {
                 let typed = self.check(arg);
-                let node = Node::Call(call("type", library::type_of), [typed.node].into());
+                let node = Node::Call(call("type", special::type_of), [typed.node].into());
                 self.no_record(&typed.ty, arg)
                     .map(|()| Typed::new(node, Ty::Type(Box::new(typed.ty))))
             }
@@ -263,15 +263,15 @@ impl Checker<'_> {
             }
             ("optional.ofNonZeroValue", [arg]) => {
                 let typed = self.present(arg);
-                let function = call("optional.ofNonZeroValue", library::of_non_zero);
+                let function = call("optional.ofNonZeroValue", special::of_non_zero);
                 Ok(Typed::new(
                     Node::Call(function, [typed.node].into()),
                     optional_of(typed.ty),
                 ))
             }
-            ("math.greatest", [_, ..]) => self.extreme(call("math.greatest", library::greatest), args),
-            ("math.least", [_, ..]) => self.extreme(call("math.least", library::least), args),
-            ("id", [_, ..]) => self.id(call("id", library::id), args),
+            ("math.greatest", [_, ..]) => self.extreme(call("math.greatest", special::greatest), args),
+            ("math.least", [_, ..]) => self.extreme(call("math.least", special::least), args),
+            ("id", [_, ..]) => self.id(call("id", special::id), args),
             _ => return None,
         })
     }

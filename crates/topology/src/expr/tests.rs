@@ -171,6 +171,7 @@ fn expressions_have_the_values_that_cel_gives_them() {
         ("value.lines.map(line, line.quantity * 3).sum()", "Int(21)"),
         ("[1.5].filter(x, false).sum()", "Double(0.0)"),
         ("[2.5, 0.5].sum() + value.weight", "Double(5.5)"),
+        ("double(dyn([2.5, 0.5]).sum())", "Double(3.0)"),
         (
             "value.lines.map(l, l.?note.orValue('-')).join('+')",
             r#"String("-+gift")"#,
