@@ -1,7 +1,7 @@
 //! Typing of operators and of functions: an overload of the [`library`] has to fit.
 
 use super::ExprError;
-use super::check::{Checker, Typed, error, optional_of};
+use super::check::{Checker, Typed, optional_of};
 use super::library::{self, Overload, special};
 use super::node::{Arithmetic, Call, Comparison, Const, Function, Node, Operands};
 use super::parse::{Ast, AstKind, Binary};
@@ -148,7 +148,7 @@ impl Checker<'_> {
 
     pub(crate) fn mixed(&self, symbol: &str, left: (&Ty, &Ast), right: (&Ty, &Ast), ast: &Ast) -> ExprError {
         let types = (self.bindings.resolve(left.0), self.bindings.resolve(right.0));
-        let failure = error(
+        let failure = ExprError::new(
             format!("`{symbol}` does not work on {} and {}", types.0, types.1),
             &ast.span,
         );
@@ -209,7 +209,7 @@ impl Checker<'_> {
             let wanted = counts.first().copied().unwrap_or_default();
             let plural = if wanted == 1 { "argument" } else { "arguments" };
             let message = format!("`{name}` takes {wanted} {plural}, not {}", args.len());
-            return Err(error(message, &ast.span));
+            return Err(ExprError::new(message, &ast.span));
         }
         let mut typed = Vec::with_capacity(args.len() + 1);
         for arg in target.into_iter().chain(args) {
@@ -226,7 +226,9 @@ impl Checker<'_> {
                 .iter()
                 .map(|overload| format!("`{}`", overload.signature))
                 .collect();
-            return Err(error(message, &ast.span).suggest(format!("there is {}", signatures.join(", "))));
+            return Err(
+                ExprError::new(message, &ast.span).suggest(format!("there is {}", signatures.join(", ")))
+            );
         };
         let nodes: Box<[Node]> = typed.into_iter().map(|typed| typed.node).collect();
         Ok(Typed::new(Node::Call(overload.function, nodes), ty))
@@ -291,7 +293,10 @@ impl Checker<'_> {
             | Ty::Parameter(_) => Ok(Typed::new(Node::Text(Box::new(typed.node)), Ty::String)),
             other => {
                 let other = self.bindings.resolve(&other);
-                Err(error(format!("`string(…)` cannot convert {other}"), &ast.span))
+                Err(ExprError::new(
+                    format!("`string(…)` cannot convert {other}"),
+                    &ast.span,
+                ))
             }
         }
     }
@@ -340,12 +345,12 @@ impl Checker<'_> {
 fn unknown_function(name: &str, is_method: bool, ast: &Ast) -> ExprError {
     if !is_method && name == "now" {
         let message = format!("`{name}` is not part of the language: there is no clock");
-        return error(message, &ast.span).suggest("record time is `ts`");
+        return ExprError::new(message, &ast.span).suggest("record time is `ts`");
     }
     let kind = if is_method { "method" } else { "function" };
     let known = library::names(is_method);
     if library::names(!is_method).contains(&name) {
-        let failure = error(format!("`{name}` is no {kind}"), &ast.span);
+        let failure = ExprError::new(format!("`{name}` is no {kind}"), &ast.span);
         return failure.suggest(if is_method {
             format!("write `{name}(…)`")
         } else {

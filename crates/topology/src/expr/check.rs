@@ -2,7 +2,6 @@
 //! [`super::macros`].
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use super::node::{Comparison, Const, Coordinate, Need, Node, Place, Root, Slots};
 use super::parse::{Ast, AstKind, Binary, Name};
@@ -81,21 +80,6 @@ pub(crate) struct Checker<'e> {
     errors: Vec<ExprError>,
 }
 
-pub(crate) fn error(message: impl Into<String>, span: &Range<usize>) -> ExprError {
-    ExprError {
-        message: message.into(),
-        span: span.clone(),
-        suggestion: None,
-    }
-}
-
-impl ExprError {
-    pub(crate) fn suggest(mut self, suggestion: impl Into<String>) -> Self {
-        self.suggestion = Some(suggestion.into());
-        self
-    }
-}
-
 fn constant(constant: Const, ty: Ty) -> Typed {
     Typed::new(Node::Const(constant), ty)
 }
@@ -159,7 +143,10 @@ impl Checker<'_> {
 
     pub(crate) fn not_absent(&mut self, typed: Typed, ast: &Ast) -> Typed {
         let (error, ty) = match self.bindings.known(&typed.ty) {
-            Ty::Null => (error("a value is needed here, not `null`", &ast.span), Ty::Dyn),
+            Ty::Null => (
+                ExprError::new("a value is needed here, not `null`", &ast.span),
+                Ty::Dyn,
+            ),
             Ty::Optional(inner) => (self.may_be_absent(ast, &inner), *inner),
             _ => return typed,
         };
@@ -167,10 +154,14 @@ impl Checker<'_> {
         Typed::new(typed.node, ty)
     }
 
-    fn may_be_absent(&self, ast: &Ast, inner: &Ty) -> ExprError {
+    fn absent(&self, ast: &Ast, inner: &Ty) -> ExprError {
         let text = self.text(ast);
-        let failure = error(format!("`{text}` may be absent: it has type {inner}?"), &ast.span);
-        let default = default_text(inner);
+        ExprError::new(format!("`{text}` may be absent: it has type {inner}?"), &ast.span)
+    }
+
+    fn may_be_absent(&self, ast: &Ast, inner: &Ty) -> ExprError {
+        let (text, default) = (self.text(ast), default_text(inner));
+        let failure = self.absent(ast, inner);
         match path(ast) {
             Some(_) => failure.suggest(format!("write `(has({text}) ? {text} : {default})`")),
             None => failure.suggest(format!("write `{text}.orValue({default})`")),
@@ -194,7 +185,7 @@ impl Checker<'_> {
 
     pub(crate) fn needs(&self, what: &str, wanted: &str, found: &Ty, ast: &Ast) -> ExprError {
         let found = self.bindings.resolve(found);
-        error(format!("{what} needs {wanted}, this has type {found}"), &ast.span)
+        ExprError::new(format!("{what} needs {wanted}, this has type {found}"), &ast.span)
     }
 
     fn ident(&self, name: &str, ast: &Ast) -> Result<Typed, ExprError> {
@@ -215,7 +206,10 @@ impl Checker<'_> {
             ("value", _) => (Root::Value, &self.env.value),
             ("aggregate", Some(ty)) => (Root::Aggregate, ty),
             ("aggregate", None) => {
-                return Err(error("`aggregate` exists only in `aggregate.add`", &ast.span));
+                return Err(ExprError::new(
+                    "`aggregate` exists only in `aggregate.add`",
+                    &ast.span,
+                ));
             }
             _ => return named_type(name).ok_or_else(|| self.unknown_name(name, ast)),
         };
@@ -229,7 +223,7 @@ impl Checker<'_> {
     }
 
     fn unknown_name(&self, name: &str, ast: &Ast) -> ExprError {
-        let failure = error(format!("unknown name `{name}`"), &ast.span);
+        let failure = ExprError::new(format!("unknown name `{name}`"), &ast.span);
         if let Type::Struct(ty) = &self.env.value
             && ty.field(name).is_some()
         {
@@ -254,14 +248,8 @@ impl Checker<'_> {
                 return self.optional_field(outer, operand, name);
             }
             let text = self.text(operand);
-            let failure = error(
-                format!("`{text}` may be absent: it has type {inner}?"),
-                &operand.span,
-            );
-            return Err(failure.suggest(format!(
-                "test `has({text})` first, or write `{text}.?{}`",
-                name.text
-            )));
+            let instead = format!("test `has({text})` first, or write `{text}.?{}`", name.text);
+            return Err(self.absent(operand, &inner).suggest(instead));
         }
         let mut typed = self.field(outer, operand, name, Need::Value)?;
         if let Ty::Optional(inner) = &typed.ty
@@ -312,7 +300,7 @@ impl Checker<'_> {
             }
             ty => {
                 let (text, ty) = (self.text(operand), self.bindings.resolve(&ty));
-                Err(error(
+                Err(ExprError::new(
                     format!("`{text}` has type {ty}, which has no fields"),
                     &name.span,
                 ))
@@ -331,7 +319,7 @@ impl Checker<'_> {
             _ => (outer, missing),
         };
         if let Ty::Struct(ty) = self.bindings.known(&outer.ty) {
-            let failure = error(
+            let failure = ExprError::new(
                 format!("{} is a record, its fields have names", ty.name),
                 &ast.span,
             );
@@ -359,13 +347,9 @@ impl Checker<'_> {
         let outer = self.check(operand);
         let known = self.bindings.known(&outer.ty);
         if let Ty::Optional(inner) = &known {
-            let text = self.text(operand);
             if path(operand).is_some() {
-                let failure = error(
-                    format!("`{text}` may be absent: it has type {inner}?"),
-                    &operand.span,
-                );
-                return Err(failure.suggest(format!("test `has({text})` first")));
+                let instead = format!("test `has({})` first", self.text(operand));
+                return Err(self.absent(operand, inner).suggest(instead));
             }
             let field = self.optional_field(outer, operand, name)?;
             return Ok(Typed::new(Node::IsPresent(Box::new(field.node)), Ty::Bool));
@@ -419,7 +403,7 @@ impl Checker<'_> {
 
     fn differ(&self, a: &Ty, b: &Ty, ast: &Ast) -> ExprError {
         let (a, b) = (self.bindings.resolve(a), self.bindings.resolve(b));
-        let failure = error(
+        let failure = ExprError::new(
             format!("both branches of `? :` need one type, these have {a} and {b}"),
             &ast.span,
         );
@@ -471,7 +455,7 @@ impl Checker<'_> {
                     "{} is a record and cannot stand beside values of other types",
                     ty.name
                 );
-                Err(error(message, &ast.span))
+                Err(ExprError::new(message, &ast.span))
             }
             _ => Ok(()),
         }
@@ -509,7 +493,7 @@ impl Checker<'_> {
             Ty::Null => Node::Const(Const::Bool(false)),
             other => {
                 let (text, other) = (self.text(side), self.bindings.resolve(&other));
-                return Err(error(
+                return Err(ExprError::new(
                     format!("`{text}` is never null: it has type {other}"),
                     &ast.span,
                 ));
@@ -520,7 +504,7 @@ impl Checker<'_> {
             Comparison::NotEqual => Ok(Typed::new(present, Ty::Bool)),
             Comparison::Less | Comparison::LessEqual | Comparison::Greater | Comparison::GreaterEqual => {
                 let message = "`null` has no order; only `==` and `!=` compare with it";
-                Err(error(message, &ast.span))
+                Err(ExprError::new(message, &ast.span))
             }
         }
     }
@@ -593,7 +577,7 @@ fn named_type(name: &str) -> Option<Typed> {
     Some(constant(Const::Type(name), Ty::Type(Box::new(ty))))
 }
 
-fn need(ty: &Ty) -> Need {
+pub(crate) fn need(ty: &Ty) -> Need {
     if matches!(ty, Ty::Optional(_)) {
         Need::Maybe
     } else {

@@ -3,7 +3,7 @@
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md#macros>
 
 use super::ExprError;
-use super::check::{Checker, Typed, Variable, error, optional_of};
+use super::check::{Checker, Typed, Variable, optional_of};
 use super::node::{Const, Loop, LoopKind, Need, Node, Variables};
 use super::parse::{Ast, AstKind};
 use super::ty::Ty;
@@ -46,7 +46,7 @@ impl Checker<'_> {
                 "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "sortBy" | "transformList"
                 | "transformMap" | "transformMapEntry",
                 _,
-            ) => Err(error(
+            ) => Err(ExprError::new(
                 format!("`{name}` takes a variable and an expression, e.g. `items.{name}(x, …)`"),
                 &ast.span,
             )),
@@ -81,7 +81,10 @@ impl Checker<'_> {
     fn name_of(&self, variable: &Ast) -> Result<String, ExprError> {
         match &variable.kind {
             AstKind::Ident(name) if !name.starts_with('.') => Ok(name.clone()),
-            _ => Err(error("a variable needs to be a plain name", &variable.span)),
+            _ => Err(ExprError::new(
+                "a variable needs to be a plain name",
+                &variable.span,
+            )),
         }
     }
 
@@ -96,7 +99,10 @@ impl Checker<'_> {
 
     fn bind(&mut self, args: &[Ast], ast: &Ast) -> Result<Typed, ExprError> {
         let [variable, init, body] = args else {
-            return Err(error("write `cel.bind(name, value, expression)`", &ast.span));
+            return Err(ExprError::new(
+                "write `cel.bind(name, value, expression)`",
+                &ast.span,
+            ));
         };
         let name = self.name_of(variable)?;
         let init = self.check(init);
@@ -130,7 +136,7 @@ impl Checker<'_> {
         for (variable, ty) in variables.iter().zip(types) {
             let name = self.name_of(variable)?;
             if locals.iter().any(|other: &Variable| other.name == name) {
-                return Err(error(format!("`{name}` is there twice"), &variable.span));
+                return Err(ExprError::new(format!("`{name}` is there twice"), &variable.span));
             }
             locals.push(Variable { name, ty });
         }
@@ -149,7 +155,12 @@ impl Checker<'_> {
         let (condition, result) = match parts {
             [result] => (None, result),
             [condition, result, ..] => (Some(condition), result),
-            [] => return Err(error("an expression is missing", &(0..self.source.len()))),
+            [] => {
+                return Err(ExprError::new(
+                    "an expression is missing",
+                    &(0..self.source.len()),
+                ));
+            }
         };
         match name {
             "all" => return Ok((LoopKind::All(self.bool(result, &what)), Ty::Bool)),
@@ -177,7 +188,7 @@ impl Checker<'_> {
                 }
                 _ => {
                     let message = "`transformMapEntry` makes one entry, `{key: value}`";
-                    return Err(error(message, &result.span));
+                    return Err(ExprError::new(message, &result.span));
                 }
             },
             _ => {
@@ -205,7 +216,7 @@ impl Checker<'_> {
             Ty::Dyn | Ty::Parameter(_) => Ok(Typed::new(typed.node, Ty::Dyn)),
             other => {
                 let (text, other) = (self.text(ast), self.bindings.resolve(&other));
-                Err(error(
+                Err(ExprError::new(
                     format!("`{text}` is always there: it has type {other}"),
                     &ast.span,
                 ))
@@ -253,7 +264,7 @@ impl Checker<'_> {
             return Err(self.needs("`matches`", "a string", &text.ty, target));
         }
         let Node::Const(Const::String(source)) = self.present(pattern).node else {
-            return Err(error(
+            return Err(ExprError::new(
                 "a pattern needs to be a constant string: it is compiled once",
                 &pattern.span,
             ));
@@ -274,7 +285,7 @@ impl Checker<'_> {
                     .unwrap_or_default()
                     .trim_start_matches("error: ")
                     .to_owned();
-                Err(error(
+                Err(ExprError::new(
                     format!("this is no regular expression: {reason}"),
                     &pattern.span,
                 ))
@@ -287,5 +298,5 @@ impl Checker<'_> {
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 fn needs_field(ast: &Ast) -> ExprError {
-    error("`has` needs a field, e.g. `has(value.note)`", &ast.span)
+    ExprError::new("`has` needs a field, e.g. `has(value.note)`", &ast.span)
 }

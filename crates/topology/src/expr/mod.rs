@@ -33,7 +33,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use check::Typed;
-use node::{Need, Node, Place, Root, Slots};
+use node::{Node, Place, Root, Slots};
 use ty::Ty;
 
 use crate::{Scope, StructType, Type, Value};
@@ -151,6 +151,21 @@ pub struct ExprError {
     pub suggestion: Option<String>,
 }
 
+impl ExprError {
+    fn new(message: impl Into<String>, span: &Range<usize>) -> Self {
+        Self {
+            message: message.into(),
+            span: span.clone(),
+            suggestion: None,
+        }
+    }
+
+    fn suggest(mut self, suggestion: impl Into<String>) -> Self {
+        self.suggestion = Some(suggestion.into());
+        self
+    }
+}
+
 impl fmt::Display for ExprError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (at {})", self.message, self.span.start)?;
@@ -175,17 +190,12 @@ impl Expr {
             errors.sort_by_key(|error| error.span.start);
             return Err(errors);
         }
-        let whole = |message: String| ExprError {
-            message,
-            span: ast.span.clone(),
-            suggestion: None,
-        };
         if ty == Ty::Null {
-            return Err(vec![whole("`null` alone has no type".to_owned())]);
+            return Err(vec![ExprError::new("`null` alone has no type", &ast.span)]);
         }
         let record_ty = ty.of_record().map_err(|instead| {
             let message = format!("no record can hold the result, of type {ty}");
-            vec![whole(message).suggest(instead)]
+            vec![ExprError::new(message, &ast.span).suggest(instead)]
         })?;
         let reads = check::reads(&node, env);
         Ok(Self {
@@ -230,15 +240,10 @@ impl Expr {
                 value,
                 ..Reads::default()
             };
-            let need = if matches!(found.ty, Type::Optional(_)) {
-                Need::Maybe
-            } else {
-                Need::Value
-            };
             let node = Node::Place(Place {
                 root: Root::Value,
                 slots: Slots::One(slot),
-                need,
+                need: check::need(&Ty::from(&found.ty)),
             });
             fields.push((
                 field.name.clone(),

@@ -67,22 +67,18 @@ pub(crate) enum Binary {
 
 /// Parses an expression.
 pub(crate) fn parse(source: &str) -> Result<Ast, ExprError> {
-    let whole = |message: String| ExprError {
-        message,
-        span: 0..source.len(),
-        suggestion: None,
-    };
+    let whole = |message: &str| ExprError::new(message, &(0..source.len()));
     if source.trim().is_empty() {
-        return Err(whole("the expression is empty".to_owned()));
+        return Err(whole("the expression is empty"));
     }
     if source.len() > MAX_SOURCE_BYTES {
-        return Err(whole(format!(
+        return Err(whole(&format!(
             "the expression has {} bytes, at most {MAX_SOURCE_BYTES} are allowed",
             source.len()
         )));
     }
     if source.matches('?').count() > MAX_CONDITIONALS {
-        return Err(whole(format!(
+        return Err(whole(&format!(
             "the expression has more than {MAX_CONDITIONALS} conditionals `? :`"
         )));
     }
@@ -97,11 +93,7 @@ pub(crate) fn parse(source: &str) -> Result<Ast, ExprError> {
 
 fn syntax_error(source: &str, errors: &[cel::ParseError]) -> ExprError {
     let Some(error) = errors.first() else {
-        return ExprError {
-            message: "syntax error".to_owned(),
-            span: 0..source.len(),
-            suggestion: None,
-        };
+        return ExprError::new("syntax error", &(0..source.len()));
     };
     let message = error
         .msg
@@ -132,11 +124,7 @@ fn syntax_error(source: &str, errors: &[cel::ParseError]) -> ExprError {
         }
         _ => 0..source.len(),
     };
-    ExprError {
-        message: format!("syntax error: {message}"),
-        span,
-        suggestion: None,
-    }
+    ExprError::new(format!("syntax error: {message}"), &span)
 }
 
 fn floor(source: &str, mut offset: usize) -> usize {
@@ -163,11 +151,8 @@ impl Converter<'_> {
     fn convert(&self, node: &IdedExpr, depth: usize) -> Result<Ast, ExprError> {
         let token = self.token(node.id);
         if depth > MAX_DEPTH {
-            return Err(ExprError {
-                message: format!("the expression is nested more than {MAX_DEPTH} levels deep"),
-                span: token,
-                suggestion: Some("split it into several steps".to_owned()),
-            });
+            let message = format!("the expression is nested more than {MAX_DEPTH} levels deep");
+            return Err(ExprError::new(message, &token).suggest("split it into several steps"));
         }
         let (kind, span) = match &node.expr {
             CelExpr::Literal(literal) => return self.literal(literal, token),
@@ -181,9 +166,9 @@ impl Converter<'_> {
             CelExpr::Call(call) => return self.call(call, token, depth),
             CelExpr::List(list) => {
                 if !list.optional_indices.is_empty() {
-                    return Err(refuse(
+                    return Err(ExprError::new(
                         "optional items `[?…]` are not part of the language",
-                        token,
+                        &token,
                     ));
                 }
                 let items: Vec<_> = list
@@ -198,12 +183,12 @@ impl Converter<'_> {
                 let mut entries = Vec::with_capacity(map.entries.len());
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else {
-                        return Err(refuse("syntax error", token));
+                        return Err(ExprError::new("syntax error", &token));
                     };
                     if entry.optional {
-                        return Err(refuse(
+                        return Err(ExprError::new(
                             "optional entries `{?…}` are not part of the language",
-                            token,
+                            &token,
                         ));
                     }
                     let key = self.convert(&entry.key, depth + 1)?;
@@ -212,9 +197,14 @@ impl Converter<'_> {
                 let end = entries.last().map_or(token.end, |(_, value)| value.span.end);
                 (AstKind::Map(entries), token.start..self.closing(end, '}'))
             }
-            CelExpr::Comprehension(_) => return Err(refuse("syntax error", token)),
-            CelExpr::Struct(_) => return Err(refuse("message literals are not part of the language", token)),
-            CelExpr::Unspecified => return Err(refuse("syntax error", token)),
+            CelExpr::Comprehension(_) => return Err(ExprError::new("syntax error", &token)),
+            CelExpr::Struct(_) => {
+                return Err(ExprError::new(
+                    "message literals are not part of the language",
+                    &token,
+                ));
+            }
+            CelExpr::Unspecified => return Err(ExprError::new("syntax error", &token)),
         };
         Ok(Ast {
             kind,
@@ -324,7 +314,7 @@ impl Converter<'_> {
             _ => return Ok(AstKind::Call(name.to_owned(), target.map(Box::new), args)),
         };
         let Ok([a, b]) = <[Ast; 2]>::try_from(args) else {
-            return Err(refuse("syntax error", token.clone()));
+            return Err(ExprError::new("syntax error", token));
         };
         if let (operators::OPT_SELECT, AstKind::String(field)) = (name, &b.kind) {
             let field = self.name_after(field, token.end);
@@ -408,13 +398,5 @@ impl Converter<'_> {
             }
         }
         span
-    }
-}
-
-fn refuse(message: &str, span: Range<usize>) -> ExprError {
-    ExprError {
-        message: message.to_owned(),
-        span,
-        suggestion: None,
     }
 }

@@ -3,6 +3,7 @@
 use super::compile::{compile_aggregate, compile_as, compile_key, compile_map_values, compile_timestamp};
 use super::live::{live, prune};
 use super::resolve::{Resolved, Step, StepOp};
+use super::sink::key_format;
 use super::{PlanError, sink};
 use crate::declaration::{OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad};
 use crate::fingerprint::{canonical_format, canonical_type, digest};
@@ -15,7 +16,7 @@ use crate::{Env, Expr, Path, Type, ValueReads};
 ///
 /// # Errors
 /// None for pipelines that [`super::resolve`] accepted, unless that and this module disagree.
-pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, PlanError> {
+pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, Vec<PlanError>> {
     let Some(first) = pipelines.first() else {
         return Ok(Vec::new());
     };
@@ -59,13 +60,6 @@ struct Builder<'p> {
     env: Env,
 }
 
-fn one(errors: Vec<PlanError>, path: &Path) -> PlanError {
-    errors
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| PlanError::new(path, "not valid"))
-}
-
 fn policy(declared: DeclaredBad) -> OnBadRecord {
     match declared {
         DeclaredBad::Fail => OnBadRecord::Fail,
@@ -75,7 +69,7 @@ fn policy(declared: DeclaredBad) -> OnBadRecord {
 }
 
 /// The stream as the pipelines read it, and what their first steps see.
-fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), PlanError> {
+fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
     let stream = pipeline.stream;
     let env = Env {
         key: pipeline.key.clone(),
@@ -86,27 +80,19 @@ fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), 
     let timestamp = stream
         .timestamp
         .as_ref()
-        .map(|source| compile_timestamp(source, &env, &path).map_err(|errors| one(errors, &path)))
+        .map(|source| compile_timestamp(source, &env, &path))
         .transpose()?;
+    let value = if let Type::Struct(ty) = &env.value {
+        Format::Json(ty.clone())
+    } else {
+        let message = format!("no format for {}", env.value);
+        sink::scalar_format(&env.value).ok_or_else(|| PlanError::new(&pipeline.stream_path, message))?
+    };
     let source = Source {
         name: stream.name.clone(),
         topic: TopicName::External(stream.topic.clone()),
         key: key_format(&env.key, &pipeline.stream_path)?,
-        value: match &env.value {
-            Type::Struct(ty) => Format::Json(ty.clone()),
-            Type::String => Format::String,
-            Type::Int => Format::Long,
-            Type::Bytes => Format::Bytes,
-            ty @ (Type::Bool
-            | Type::Double
-            | Type::Timestamp
-            | Type::List(_)
-            | Type::Map(_)
-            | Type::Optional(_)) => {
-                let message = format!("no format for {ty}");
-                return Err(PlanError::new(&pipeline.stream_path, message));
-            }
-        },
+        value,
         timestamp,
         on_bad_record: policy(stream.on_bad_record),
         on_error: policy(stream.on_error),
@@ -139,36 +125,31 @@ impl Builder<'_> {
     }
 
     /// `later`: what the steps behind this one read of the value that leaves it.
-    fn step(&mut self, step: &Step<'_>, later: &ValueReads) -> Result<(), PlanError> {
+    fn step(&mut self, step: &Step<'_>, later: &ValueReads) -> Result<(), Vec<PlanError>> {
         let path = &step.path;
         match &step.op {
             StepOp::SelectKey(source) => {
-                let expr = compile_key(source, &self.env, &path.field("selectKey"))
-                    .map_err(|errors| one(errors, path))?;
+                let expr = compile_key(source, &self.env, &path.field("selectKey"))?;
                 self.env.key = expr.ty().clone();
                 self.node(path, Op::SelectKey(expr));
             }
             StepOp::Filter(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filter"))
-                    .map_err(|errors| one(errors, path))?;
+                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filter"))?;
                 self.node(path, Op::Filter(expr));
             }
             StepOp::FilterNot(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filterNot"))
-                    .map_err(|errors| one(errors, path))?;
+                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filterNot"))?;
                 self.node(path, Op::FilterNot(expr));
             }
             StepOp::MapValues(map) => {
-                let expr = compile_map_values(map, &self.env, &path.field("mapValues"))
-                    .map_err(|errors| one(errors, path))?;
+                let expr = compile_map_values(map, &self.env, &path.field("mapValues"))?;
                 self.env.value = expr.ty().clone();
                 self.node(path, Op::MapValues(expr));
             }
             StepOp::GroupByKey(None) => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
             StepOp::Aggregate(aggregate) => {
-                let (initial, add) = compile_aggregate(aggregate, &self.env, &path.field("aggregate"))
-                    .map_err(|errors| one(errors, path))?;
+                let (initial, add) = compile_aggregate(aggregate, &self.env, &path.field("aggregate"))?;
                 self.env.value = initial.ty().clone();
                 let store = self.store(&aggregate.store, path)?;
                 self.node(path, Op::Aggregate { store, initial, add });
@@ -268,8 +249,4 @@ fn begin(source: Source, path: &Path) -> SubTopology {
         stores: Vec::new(),
         sinks: Vec::new(),
     }
-}
-
-fn key_format(ty: &Type, path: &Path) -> Result<Format, PlanError> {
-    sink::key_format(ty).ok_or_else(|| PlanError::new(path, format!("a key of type {ty} cannot be written")))
 }

@@ -27,7 +27,7 @@ pub(crate) fn compile_as(
         return Ok(expr);
     }
     let message = format!("needs {wanted}, the expression has type {}", expr.ty());
-    Err(vec![PlanError::new(path, message)])
+    Err(PlanError::new(path, message).into())
 }
 
 /// `selectKey`
@@ -38,9 +38,9 @@ pub(crate) fn compile_key(source: &str, env: &Env, path: &Path) -> Result<Expr, 
         Type::Optional(inner) => {
             let message = format!("a key cannot be absent, the expression has type {inner}?");
             let error = PlanError::new(path, message);
-            Err(vec![
-                error.suggest("filter with `has(…)` and use `has(x) ? x : default`"),
-            ])
+            Err(error
+                .suggest("filter with `has(…)` and use `has(x) ? x : default`")
+                .into())
         }
         ty @ (Type::Bool
         | Type::Double
@@ -49,9 +49,9 @@ pub(crate) fn compile_key(source: &str, env: &Env, path: &Path) -> Result<Expr, 
         | Type::Map(_)
         | Type::Struct(_)) => {
             let message = format!("a key needs string, int or bytes, the expression has type {ty}");
-            Err(vec![
-                PlanError::new(path, message).suggest("convert it, e.g. `string(…)`"),
-            ])
+            Err(PlanError::new(path, message)
+                .suggest("convert it, e.g. `string(…)`")
+                .into())
         }
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
         (Some(fields), None) => {
             let path = path.field("fields");
             if fields.is_empty() {
-                return Err(vec![PlanError::new(&path, "`fields` is empty")]);
+                return Err(PlanError::new(&path, "`fields` is empty").into());
             }
             let (mut built, mut errors) = (Vec::new(), Vec::new());
             for (name, source) in fields {
@@ -87,16 +87,15 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
             let expr = compile(source, env, &path)?;
             if let Type::Optional(inner) = expr.ty() {
                 let message = format!("a value cannot be absent, the expression has type {inner}?");
-                return Err(vec![
-                    PlanError::new(&path, message).suggest("write `has(x) ? x : default`"),
-                ]);
+                return Err(PlanError::new(&path, message)
+                    .suggest("write `has(x) ? x : default`")
+                    .into());
             }
             Ok(expr)
         }
-        (None, None) | (Some(_), Some(_)) => Err(vec![PlanError::new(
-            path,
-            "`mapValues` needs exactly one of `fields` and `expression`",
-        )]),
+        (None, None) | (Some(_), Some(_)) => {
+            Err(PlanError::new(path, "`mapValues` needs exactly one of `fields` and `expression`").into())
+        }
     }
 }
 
@@ -110,11 +109,11 @@ pub(crate) fn compile_aggregate(
     let initial = compile(&aggregate.initial, env, &initial_path)?;
     if !initial.reads().is_nothing() {
         let message = "`initial` is the value before any record: it can only be a constant";
-        return Err(vec![PlanError::new(&initial_path, message)]);
+        return Err(PlanError::new(&initial_path, message).into());
     }
     if matches!(initial.ty(), Type::Optional(_) | Type::Struct(_)) {
         let message = format!("an aggregate cannot have type {}", initial.ty());
-        return Err(vec![PlanError::new(&initial_path, message)]);
+        return Err(PlanError::new(&initial_path, message).into());
     }
     let env = Env {
         aggregate: Some(initial.ty().clone()),
@@ -132,10 +131,11 @@ pub(crate) fn compile_aggregate(
         initial.ty()
     );
     let error = PlanError::new(&path, message);
-    Err(vec![match (initial.ty(), add.ty()) {
+    Err(match (initial.ty(), add.ty()) {
         (Type::Int, Type::Double) => error.suggest(format!("write `initial: \"{}.0\"`", aggregate.initial)),
         _ => error,
-    }])
+    }
+    .into())
 }
 
 /// `timestamp` of a stream.
@@ -148,7 +148,7 @@ pub(crate) fn compile_timestamp(source: &str, env: &Env, path: &Path) -> Result<
         "`timestamp` needs timestampMillis, the expression has type {}",
         expr.ty()
     );
-    Err(vec![
-        PlanError::new(path, message).suggest("declare the field as `timestampMillis`"),
-    ])
+    Err(PlanError::new(path, message)
+        .suggest("declare the field as `timestampMillis`")
+        .into())
 }

@@ -78,6 +78,13 @@ impl fmt::Display for PlanError {
 
 impl std::error::Error for PlanError {}
 
+/// One error, where all errors are told.
+impl From<PlanError> for Vec<PlanError> {
+    fn from(error: PlanError) -> Self {
+        vec![error]
+    }
+}
+
 /// Checks a declaration and compiles it.
 ///
 /// # Errors
@@ -102,7 +109,7 @@ pub fn plan(declaration: &Topology) -> Result<Plan, Vec<PlanError>> {
     for pipelines in &streams {
         match build::build(pipelines) {
             Ok(parts) => sub_topologies.extend(parts),
-            Err(error) => errors.push(error),
+            Err(wrong) => errors.extend(wrong),
         }
     }
     if errors.is_empty() {

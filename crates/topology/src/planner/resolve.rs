@@ -234,7 +234,7 @@ impl<'e> Walk<'e> {
                 .and_then(|step| step.operator().ok());
             let resolved = match declared.operator() {
                 Ok(operator) => self.operator(operator, next, &path),
-                Err(set) => Err(vec![not_one(&set, &path)]),
+                Err(set) => Err(not_one(&set, &path).into()),
             };
             match resolved {
                 Ok((op, reads)) => steps.push(Step { path, op, reads }),
@@ -307,7 +307,7 @@ impl<'e> Walk<'e> {
         next: Option<Operator<'d>>,
         path: &Path,
     ) -> Result<(StepOp<'d>, ValueReads), Vec<PlanError>> {
-        self.allowed(&operator, path).map_err(|error| vec![error])?;
+        self.allowed(&operator, path)?;
         let path = path.field(operator.name());
         Ok(match operator {
             Operator::SelectKey(source) => {
@@ -331,10 +331,8 @@ impl<'e> Walk<'e> {
             }
             Operator::GroupByKey(group) => {
                 let Some(Operator::Aggregate(aggregate)) = next else {
-                    return Err(vec![PlanError::new(
-                        &path,
-                        "`groupByKey` needs an `aggregate` behind it",
-                    )]);
+                    let message = "`groupByKey` needs an `aggregate` behind it";
+                    return Err(PlanError::new(&path, message).into());
                 };
                 self.kind = Kind::Grouped;
                 let name = group.name.as_deref().unwrap_or(&aggregate.store);

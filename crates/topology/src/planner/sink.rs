@@ -5,8 +5,8 @@ use crate::declaration::{KeySerde, SinkTopic, ValueSerde};
 use crate::plan::Format;
 use crate::{Path, Type};
 
-/// The format of a key of this type, if it can be one.
-pub(crate) fn key_format(ty: &Type) -> Option<Format> {
+/// The format of what is no record: of keys, and of values that are one string, number or array of bytes.
+pub(crate) fn scalar_format(ty: &Type) -> Option<Format> {
     match ty {
         Type::String => Some(Format::String),
         Type::Int => Some(Format::Long),
@@ -21,14 +21,14 @@ pub(crate) fn key_format(ty: &Type) -> Option<Format> {
     }
 }
 
+/// The format of a key of this type.
+pub(crate) fn key_format(ty: &Type, path: &Path) -> Result<Format, PlanError> {
+    scalar_format(ty).ok_or_else(|| PlanError::new(path, format!("a key of type {ty} cannot be written")))
+}
+
 /// How `to` writes keys.
 pub(crate) fn key(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, PlanError> {
-    let Some(format) = key_format(ty) else {
-        return Err(PlanError::new(
-            path,
-            format!("a key of type {ty} cannot be written"),
-        ));
-    };
+    let format = key_format(ty, path)?;
     let Some(declared) = &to.key else {
         return Ok(format);
     };
