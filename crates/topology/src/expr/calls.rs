@@ -3,6 +3,7 @@
 use super::ExprError;
 use super::check::{Checker, Typed, optional_of};
 use super::library::{self, Overload, special};
+use super::macros;
 use super::node::{Arithmetic, Call, Comparison, Const, Function, Node, Operands};
 use super::parse::{Ast, AstKind, Binary};
 use super::ty::Ty;
@@ -192,7 +193,9 @@ impl Checker<'_> {
             Some(_) | None => None,
         };
         let (name, target) = match &qualified {
-            Some(qualified) if !library::overloads(qualified).is_empty() => (qualified.as_str(), None),
+            Some(qualified) if macros::names(false).contains(&qualified.as_str()) => {
+                (qualified.as_str(), None)
+            }
             Some(_) | None => (name, target),
         };
         let is_method = target.is_some();
@@ -347,9 +350,13 @@ fn unknown_function(name: &str, is_method: bool, ast: &Ast) -> ExprError {
         let message = format!("`{name}` is not part of the language: there is no clock");
         return ExprError::new(message, &ast.span).suggest("record time is `ts`");
     }
+    if let Some(form) = macros::form(name, is_method) {
+        let message = format!("`{name}` does not take these arguments");
+        return ExprError::new(message, &ast.span).suggest(format!("write `{form}`"));
+    }
     let kind = if is_method { "method" } else { "function" };
-    let known = library::names(is_method);
-    if library::names(!is_method).contains(&name) {
+    let known = macros::names(is_method);
+    if macros::names(!is_method).contains(&name) {
         let failure = ExprError::new(format!("`{name}` is no {kind}"), &ast.span);
         return failure.suggest(if is_method {
             format!("write `{name}(…)`")

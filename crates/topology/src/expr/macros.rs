@@ -4,9 +4,63 @@
 
 use super::ExprError;
 use super::check::{Checker, Typed, Variable, optional_of};
+use super::library;
 use super::node::{Const, Loop, LoopKind, Need, Node, Variables};
 use super::parse::{Ast, AstKind};
 use super::ty::Ty;
+
+/// Functions that are typed here or in [`super::calls`], not by the library, and how they are written.
+const FUNCTIONS: [(&str, &str); 11] = [
+    ("has", "has(value.field)"),
+    ("string", "string(x)"),
+    ("dyn", "dyn(x)"),
+    ("type", "type(x)"),
+    ("id", "id(part, …)"),
+    ("cel.bind", "cel.bind(name, value, expression)"),
+    ("math.greatest", "math.greatest(x, …)"),
+    ("math.least", "math.least(x, …)"),
+    ("optional.none", "optional.none()"),
+    ("optional.of", "optional.of(x)"),
+    ("optional.ofNonZeroValue", "optional.ofNonZeroValue(x)"),
+];
+
+/// As [`FUNCTIONS`], on a first argument.
+const METHODS: [(&str, &str); 17] = [
+    ("all", "items.all(x, condition)"),
+    ("exists", "items.exists(x, condition)"),
+    ("exists_one", "items.exists_one(x, condition)"),
+    ("existsOne", "items.existsOne(x, condition)"),
+    ("filter", "items.filter(x, condition)"),
+    ("map", "items.map(x, expression)"),
+    ("sortBy", "items.sortBy(x, expression)"),
+    ("transformList", "items.transformList(key, x, expression)"),
+    ("transformMap", "items.transformMap(key, x, expression)"),
+    ("transformMapEntry", "items.transformMapEntry(key, x, {key: x})"),
+    ("optMap", "optional.optMap(x, expression)"),
+    ("optFlatMap", "optional.optFlatMap(x, optional)"),
+    ("hasValue", "optional.hasValue()"),
+    ("value", "optional.value()"),
+    ("orValue", "optional.orValue(default)"),
+    ("or", "optional.or(optional)"),
+    ("matches", "text.matches('pattern')"),
+];
+
+fn forms(is_method: bool) -> &'static [(&'static str, &'static str)] {
+    if is_method { &METHODS } else { &FUNCTIONS }
+}
+
+/// How a function, or method, is written that the library does not have.
+pub(crate) fn form(name: &str, is_method: bool) -> Option<&'static str> {
+    forms(is_method)
+        .iter()
+        .find_map(|(known, form)| (*known == name).then_some(*form))
+}
+
+/// Names of all functions, or methods.
+pub(crate) fn names(is_method: bool) -> Vec<&'static str> {
+    let forms = forms(is_method).iter().map(|(name, _)| *name);
+    library::names(is_method).into_iter().chain(forms).collect()
+}
 
 impl Checker<'_> {
     /// `None` for a plain call.
@@ -42,14 +96,6 @@ impl Checker<'_> {
             | ("transformList" | "transformMap" | "transformMapEntry", [_, _, _] | [_, _, _, _]) => {
                 self.looped(name, target, &args[..2], &args[2..])
             }
-            (
-                "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "sortBy" | "transformList"
-                | "transformMap" | "transformMapEntry",
-                _,
-            ) => Err(ExprError::new(
-                format!("`{name}` takes a variable and an expression, e.g. `items.{name}(x, …)`"),
-                &ast.span,
-            )),
             ("optMap", [variable, body]) => self.optional_map(target, variable, body, optional_of),
             ("optFlatMap", [variable, body]) => self.optional_map(target, variable, body, |ty| ty),
             ("hasValue", []) => self

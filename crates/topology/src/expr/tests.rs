@@ -491,6 +491,42 @@ fn type_errors_mark_the_part_that_is_wrong_and_say_what_to_write() {
             "did you mean `startsWith`?",
         ),
         (
+            "strin(1) == key",
+            "unknown function `strin`",
+            "strin(1)",
+            "did you mean `string`?",
+        ),
+        (
+            "string() == key",
+            "`string` does not take these arguments",
+            "string()",
+            "write `string(x)`",
+        ),
+        (
+            "math.greatest() > 1",
+            "`math.greatest` does not take these arguments",
+            "math.greatest()",
+            "write `math.greatest(x, …)`",
+        ),
+        (
+            "value.lines.al(x, true)",
+            "unknown method `al`",
+            "value.lines.al(x, true)",
+            "did you mean `all`?",
+        ),
+        (
+            "value.lines.all(x)",
+            "`all` does not take these arguments",
+            "value.lines.all(x)",
+            "write `items.all(x, condition)`",
+        ),
+        (
+            "key.string() == key",
+            "`string` is no method",
+            "key.string()",
+            "write `string(…)`",
+        ),
+        (
             "key.startsWith(1)",
             "`startsWith` does not take string, int",
             "key.startsWith(1)",
@@ -695,6 +731,8 @@ fn sizes_and_depths_are_bounded() {
     );
     let sum = vec!["1"; 500].join("+");
     assert!(compile(&sum).unwrap_err().message.contains("nested more than"));
+    let reference = include_str!("../../../../docs/reference/expressions.md");
+    assert!(reference.contains(&format!("nested at most {} deep", parse::MAX_DEPTH)));
     let ternaries = "true?1:".repeat(65) + "1";
     assert!(compile(&ternaries).unwrap_err().message.contains("conditionals"));
     let parentheses = format!("{}1+(1{}", "(1+".repeat(150), ")".repeat(151));
