@@ -15,8 +15,9 @@ use super::check::{self, Variable};
 use super::eval::{self, Local};
 use super::operators;
 use super::parse;
+use super::tests::nothing;
 use super::ty::Ty;
-use crate::{Scope, Type, Value};
+use crate::{Type, Value};
 
 const LEDGER: &str = include_str!("conformance-ledger.txt");
 
@@ -224,16 +225,7 @@ fn replay(case: &Json) -> Result<(), String> {
             Ok(())
         };
     }
-    let scope = Scope {
-        key: Value::Null,
-        value: Value::Null,
-        aggregate: Value::Null,
-        ts: 0,
-        topic: "",
-        partition: 0,
-        offset: 0,
-        arena: &arena,
-    };
+    let scope = nothing(&arena);
     let node = arena.alloc(typed.node);
     let found = with_locals(&variables, &values, None, &mut |locals| {
         eval::evaluate(&scope, locals, |context| node.eval(context)).map_err(|error| error.to_string())
