@@ -107,12 +107,28 @@ impl<'a> Scanner<'a> {
 
     /// After `[` or a value: whether an item follows. The place is then at the item, or behind the bracket.
     pub(super) fn next_item(&mut self, is_first: bool) -> Result<bool, JsonError> {
+        self.follows(is_first, b']', "`,` or `]`")
+    }
+
+    /// After `{` or a value: a field's name, or none at `}`. The place is then behind the colon, or behind
+    /// the brace.
+    #[inline]
+    pub(super) fn next_field(&mut self, is_first: bool) -> Result<Option<Raw<'a>>, JsonError> {
+        if self.follows(is_first, b'}', "`,` or `}`")? {
+            self.name().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Whether something stands before `end`: never at once behind a comma, `[1,]` is no JSON.
+    #[inline]
+    fn follows(&mut self, is_first: bool, end: u8, expected: &str) -> Result<bool, JsonError> {
         if !is_first {
             self.space();
         }
         match self.peek() {
-            // Not behind a comma: `[1,]` is no JSON.
-            b']' => {
+            here if here == end => {
                 self.at += 1;
                 return Ok(false);
             }
@@ -121,31 +137,9 @@ impl<'a> Scanner<'a> {
                 self.space();
             }
             _ if is_first => {}
-            _ => return Err(self.expected("`,` or `]`")),
+            _ => return Err(self.expected(expected)),
         }
         Ok(true)
-    }
-
-    /// After `{` or a value: a field's name, or none at `}`. The place is then behind the colon, or behind
-    /// the brace.
-    #[inline]
-    pub(super) fn next_field(&mut self, is_first: bool) -> Result<Option<Raw<'a>>, JsonError> {
-        if !is_first {
-            self.space();
-        }
-        match self.peek() {
-            b'}' => {
-                self.at += 1;
-                return Ok(None);
-            }
-            b',' if !is_first => {
-                self.at += 1;
-                self.space();
-            }
-            _ if is_first => {}
-            _ => return Err(self.expected("`,` or `}`")),
-        }
-        self.name().map(Some)
     }
 
     #[inline]
