@@ -10,6 +10,7 @@ mod prepare;
 mod run;
 mod scale;
 mod supervise;
+mod test;
 mod validate;
 mod view;
 
@@ -42,6 +43,8 @@ enum Command {
     ControlLog(control_log::ControlLogArgs),
     /// Check a StreamApp file: every error with its line, column and a way out.
     Validate(validate::ValidateArgs),
+    /// Run the test cases of StreamApp files, without a broker.
+    Test(test::TestArgs),
     /// Print a completion script for a shell.
     Completion {
         /// The shell.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Offsets(args) => offsets::offsets(&args),
         Command::ControlLog(args) => control_log::control_log(&args),
         Command::Validate(args) => validate::validate(&args),
+        Command::Test(args) => test::test(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -24,22 +24,23 @@ pub(crate) struct ValidateArgs {
 
 /// Reads and checks a file; prints what is wrong with it for people.
 pub(crate) fn load(file: &Path) -> Result<crds::Loaded, ExitCode> {
-    let text = read(file)?;
-    crds::load(&text).map_err(|diagnostics| {
-        let name = file.display().to_string();
-        for diagnostic in &diagnostics {
-            eprintln!("{}", diagnostic.render(&name));
-        }
-        let count = diagnostics.len();
-        eprintln!(
-            "{name}: {count} error{}; nothing was started",
-            if count == 1 { "" } else { "s" }
-        );
-        ExitCode::from(INVALID)
-    })
+    crds::load(&read(file)?).map_err(|diagnostics| refused(file, &diagnostics, "nothing was started"))
 }
 
-fn read(file: &Path) -> Result<String, ExitCode> {
+/// Prints for people what is wrong with a file.
+pub(crate) fn refused(file: &Path, diagnostics: &[crds::Diagnostic], consequence: &str) -> ExitCode {
+    let name = file.display().to_string();
+    for diagnostic in diagnostics {
+        eprintln!("{}", diagnostic.render(&name));
+    }
+    let count = diagnostics.len();
+    let plural = if count == 1 { "" } else { "s" };
+    eprintln!("{name}: {count} error{plural}; {consequence}");
+    ExitCode::from(INVALID)
+}
+
+/// The text of a file.
+pub(crate) fn read(file: &Path) -> Result<String, ExitCode> {
     std::fs::read_to_string(file).map_err(|error| {
         eprintln!("error: cannot read {}: {error}", file.display());
         ExitCode::from(1)

@@ -365,9 +365,10 @@ impl StreamApp {
 /// JSON schema of the document, without references. `format` is `cel` where an expression is wanted.
 #[must_use]
 pub fn json_schema() -> serde_json::Value {
+    schema_of::<StreamApp>()
+}
+
+pub(crate) fn schema_of<T: JsonSchema>() -> serde_json::Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings
-        .into_generator()
-        .into_root_schema_for::<StreamApp>()
-        .into()
+    settings.into_generator().into_root_schema_for::<T>().into()
 }

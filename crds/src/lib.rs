@@ -25,6 +25,6 @@ pub use app::{
 pub use crd::{GROUP, PLURAL, VERSION, definition};
 pub use diagnostic::Diagnostic;
 pub use duration::{Duration, DurationError};
-pub use load::{Loaded, load};
+pub use load::{Document, Loaded, load};
 pub use status::{Condition, Status, Worker};
 pub use worker::{Place, SecretKey};

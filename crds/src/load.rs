@@ -1,10 +1,12 @@
 //! From a file's text to a checked application.
 
 use saphyr_parser::ScalarStyle;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use topology::{Path, Plan, PlanError};
 
 use crate::Diagnostic;
-use crate::app::{StreamApp, json_schema};
+use crate::app::{StreamApp, schema_of};
 use crate::check::check;
 use crate::shape::Shape;
 use crate::source::{Source, find, quote};
@@ -27,34 +29,84 @@ pub struct Loaded {
 pub fn load(text: &str) -> Result<Loaded, Vec<Diagnostic>> {
     let source = Source::new(text);
     let root = yaml::parse(text).map_err(|error| vec![syntax_error(&source, &error)])?;
-    let mut shape = Shape::new(&source);
-    let document = shape.document(&root, &json_schema());
-    let (mut diagnostics, is_broken) = (shape.diagnostics, shape.is_broken);
-    let mut loaded = None;
-    if !is_broken {
-        match serde_json::from_value::<StreamApp>(document) {
-            Ok(app) => {
-                loaded = look(
-                    &source,
-                    &root,
-                    StreamApp { status: None, ..app },
-                    &mut diagnostics,
-                )
-            }
-            // The schema and the types disagree: not for a person to solve, but never hidden.
-            Err(error) if diagnostics.is_empty() => {
-                let range = source.range(&root);
-                diagnostics.push(source.diagnostic(&Path::default(), range, error.to_string(), None));
-            }
-            Err(_) => {}
-        }
-    }
+    let mut diagnostics = Vec::new();
+    let app: Option<StreamApp> = shaped(&source, &root, &mut diagnostics);
+    let loaded = app.and_then(|app| {
+        look(
+            &source,
+            &root,
+            StreamApp { status: None, ..app },
+            &mut diagnostics,
+        )
+    });
     match loaded {
         Some(loaded) if diagnostics.is_empty() => Ok(loaded),
         _ => {
             diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
             Err(diagnostics)
         }
+    }
+}
+
+/// A document that is no `StreamApp`, read as strictly: nothing unknown, and every error with its place.
+pub struct Document<T> {
+    /// What it says.
+    pub value: T,
+    text: String,
+    root: Node,
+}
+
+impl<T: DeserializeOwned + JsonSchema> Document<T> {
+    /// Reads YAML or JSON.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn read(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let source = Source::new(text);
+        let root = yaml::parse(text).map_err(|error| vec![syntax_error(&source, &error)])?;
+        let mut diagnostics = Vec::new();
+        match shaped(&source, &root, &mut diagnostics) {
+            Some(value) if diagnostics.is_empty() => Ok(Self {
+                value,
+                text: text.to_owned(),
+                root,
+            }),
+            _ => Err(diagnostics),
+        }
+    }
+}
+
+impl<T> Document<T> {
+    /// Something that is wrong with the field at `path`, beyond the document's shape.
+    #[must_use]
+    pub fn diagnostic(&self, path: &Path, message: String, suggestion: Option<String>) -> Diagnostic {
+        let source = Source::new(&self.text);
+        let range = source.range(find(&self.root, path));
+        source.diagnostic(path, range, message, suggestion)
+    }
+}
+
+/// The document as a value of its type, unless something is wrong that leaves none.
+fn shaped<T: DeserializeOwned + JsonSchema>(
+    source: &Source<'_>,
+    root: &Node,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<T> {
+    let mut shape = Shape::new(source);
+    let document = shape.document(root, &schema_of::<T>());
+    diagnostics.append(&mut shape.diagnostics);
+    if shape.is_broken {
+        return None;
+    }
+    match serde_json::from_value(document) {
+        Ok(value) => Some(value),
+        // The schema and the types disagree: not for a person to solve, but never hidden.
+        Err(error) if diagnostics.is_empty() => {
+            let range = source.range(root);
+            diagnostics.push(source.diagnostic(&Path::default(), range, error.to_string(), None));
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -88,7 +88,7 @@ impl<'s> Shape<'s> {
             }
             ("string", NodeKind::Scalar(scalar)) => self.string(node, scalar, schema, at),
             ("integer", NodeKind::Scalar(scalar)) => self.integer(node, scalar, schema, at),
-            ("any", _) => Some(Value::Null),
+            ("any", _) => Some(as_json(node)),
             (wanted, _) => self.wrong_type(node, expected(wanted, schema), at),
         }
     }
@@ -440,6 +440,27 @@ fn is_required<'a>(mut required: impl Iterator<Item = &'a str>, name: &str) -> b
 
 fn is_null(node: &Node) -> bool {
     matches!(&node.kind, NodeKind::Scalar(scalar) if scalar.tag.is_none() && scalar.resolved() == Resolved::Null)
+}
+
+/// A document of any shape, as YAML 1.2 reads it. Of keys that are there twice the last counts.
+fn as_json(node: &Node) -> Value {
+    match &node.kind {
+        NodeKind::Scalar(scalar) => match scalar.resolved() {
+            Resolved::Null => Value::Null,
+            Resolved::Bool => Value::Bool(scalar.text.eq_ignore_ascii_case("true")),
+            Resolved::Number => {
+                serde_json::from_str(&scalar.text).unwrap_or_else(|_| Value::String(scalar.text.clone()))
+            }
+            Resolved::Yaml11Bool | Resolved::String => Value::String(scalar.text.clone()),
+        },
+        NodeKind::List(items) => items.iter().map(as_json).collect(),
+        NodeKind::Map(entries) => {
+            let entries = entries
+                .iter()
+                .map(|(key, value)| (key_text(key).unwrap_or_default().to_owned(), as_json(value)));
+            Value::Object(entries.collect())
+        }
+    }
 }
 
 fn found(node: &Node) -> &'static str {

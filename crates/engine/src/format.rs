@@ -17,15 +17,31 @@ pub(crate) enum Codec {
     Row(Type),
 }
 
-/// Bytes that are not what the plan reads.
+/// Reads one key or value of a topic or store, where it is not worth preparing; no bytes are [`Value::Null`].
+///
+/// # Errors
+/// When the bytes are not of the format.
+pub fn decode<'a>(
+    format: &Format,
+    bytes: Option<&'a [u8]>,
+    arena: &'a Bump,
+) -> Result<Value<'a>, FormatError> {
+    Codec::new(format).decode(bytes, arena)
+}
+
+/// Bytes that are not of a format.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DecodeError {
+pub enum FormatError {
+    /// Of [`Format::Json`].
     #[error(transparent)]
     Json(#[from] JsonError),
+    /// Of [`Format::Row`].
     #[error(transparent)]
     Row(#[from] RowError),
+    /// Of [`Format::String`], with the first byte that is wrong, from 0.
     #[error("String, byte {0}: not UTF-8")]
     Utf8(usize),
+    /// Of [`Format::Long`], with the number of bytes.
     #[error("Long: {0} bytes instead of 8")]
     Long(usize),
 }
@@ -58,18 +74,18 @@ impl Codec {
         &self,
         bytes: Option<&'a [u8]>,
         arena: &'a Bump,
-    ) -> Result<Value<'a>, DecodeError> {
+    ) -> Result<Value<'a>, FormatError> {
         let Some(bytes) = bytes else {
             return Ok(Value::Null);
         };
         Ok(match self {
             Self::String => {
                 let text = std::str::from_utf8(bytes);
-                Value::String(text.map_err(|error| DecodeError::Utf8(error.valid_up_to()))?)
+                Value::String(text.map_err(|error| FormatError::Utf8(error.valid_up_to()))?)
             }
             Self::Bytes => Value::Bytes(bytes),
             Self::Long => {
-                let array = bytes.try_into().map_err(|_| DecodeError::Long(bytes.len()))?;
+                let array = bytes.try_into().map_err(|_| FormatError::Long(bytes.len()))?;
                 Value::Int(i64::from_be_bytes(array))
             }
             Self::Json(codec) => codec.read(bytes, arena)?,

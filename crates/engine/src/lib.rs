@@ -7,6 +7,7 @@
 //! In the steady state nothing is allocated on the heap per record; `tests/alloc.rs` counts.
 
 mod cache;
+mod driver;
 mod error;
 mod format;
 pub mod json;
@@ -17,7 +18,9 @@ mod staging;
 mod store;
 mod task;
 
+pub use driver::{Driven, Driver, DriverRecord};
 pub use error::{ErrorCategory, ProcessError, Recovery};
+pub use format::{FormatError, decode};
 pub use record::{BadRecord, DropReason, InputRecord, Outgoing, Output, OutputError, Processed};
 pub use staging::Change;
 pub use store::{MemoryStore, Store, StoreError};

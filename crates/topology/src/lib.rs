@@ -19,6 +19,6 @@ pub use expr::{Env, EvalError, Expr, ExprError, Reads, ValueReads};
 pub use path::{Path, Segment};
 pub use plan::Plan;
 pub use planner::{PlanError, plan};
-pub use suggest::nearest;
+pub use suggest::{did_you_mean, nearest};
 pub use types::{Field, StructType, Type};
 pub use value::{Scope, Value};

@@ -126,6 +126,20 @@ pub enum Format {
     Row(Type),
 }
 
+impl Format {
+    /// Type of the values.
+    #[must_use]
+    pub fn ty(&self) -> Type {
+        match self {
+            Self::String => Type::String,
+            Self::Bytes => Type::Bytes,
+            Self::Long => Type::Int,
+            Self::Json(ty) => Type::Struct(Arc::clone(ty)),
+            Self::Row(ty) => ty.clone(),
+        }
+    }
+}
+
 /// A state store of a sub-topology.
 #[derive(Debug)]
 pub struct StoreSpec {

@@ -19,7 +19,8 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// "did you mean `x`?" for the nearest candidate, else the list of all of them (at most ten).
-pub(crate) fn did_you_mean(name: &str, what: &str, candidates: &[&str]) -> Option<String> {
+#[must_use]
+pub fn did_you_mean(name: &str, what: &str, candidates: &[&str]) -> Option<String> {
     if let Some(found) = nearest(name, candidates.iter().copied()) {
         return Some(format!("did you mean `{found}`?"));
     }

@@ -1,0 +1,190 @@
+//! A whole topology in memory, record by record: Kafka Streams' `TopologyTestDriver`.
+//!
+//! Owns one task per sub-topology and partition, and the repartition topics between them. Each record is processed to its
+//! end, through all repartition topics, before the next one: what there is of it to see is the same in every run. There is
+//! no broker, hence no transaction; each record is a commit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use topology::Plan;
+use topology::plan::{StoreSpec, TopicName};
+
+use crate::{
+    InputRecord, MemoryStore, Outgoing, Output, OutputError, ProcessError, Processed, Task, partition,
+};
+
+/// A topology under test.
+pub struct Driver {
+    plan: Arc<Plan>,
+    partitions: i32,
+    /// By sub-topology and partition.
+    tasks: Vec<Vec<Task<MemoryStore>>>,
+    /// Offset of the last record of each topic and partition that is read.
+    ends: BTreeMap<(TopicName, i32), i64>,
+}
+
+/// A record of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverRecord {
+    /// The topic; names of internal ones are without the `application.id`.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: i32,
+    /// The key; `None` for null.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Names and values.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+}
+
+/// What came of an input record.
+#[derive(Debug, Default)]
+pub struct Driven {
+    /// What the topology wrote to topics that are not its own, in order.
+    pub outputs: Vec<DriverRecord>,
+    /// What became of the record, and of each that it was on repartition topics, in order.
+    pub processed: Vec<Processed>,
+}
+
+impl Driver {
+    /// A topology without state. Each topic has so many partitions, at least one.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, partitions: i32) -> Self {
+        let partitions = partitions.max(1);
+        let subs = 0..plan.sub_topologies.len();
+        let tasks = subs.map(|sub| (0..partitions).map(|_| task(&plan, sub)).collect());
+        Self {
+            tasks: tasks.collect(),
+            plan,
+            partitions,
+            ends: BTreeMap::new(),
+        }
+    }
+
+    /// Replaces every task by a new one that has its stores and its stream time, as a crash does.
+    pub fn restart(&mut self) {
+        for (sub, tasks) in self.tasks.iter_mut().enumerate() {
+            for before in tasks {
+                let stores = before.stores().to_vec();
+                let stream_time = before.committed_stream_time();
+                *before = Task::new(Arc::clone(&self.plan), sub, stores);
+                before.restore_stream_time(stream_time);
+            }
+        }
+    }
+
+    /// Partition of a record with this key, as Kafka's default partitioner chooses it; null keys go to the first.
+    #[must_use]
+    pub fn partition(&self, key: Option<&[u8]>) -> i32 {
+        key.map_or(0, |key| partition::partition_for(key, self.partitions))
+    }
+
+    /// Processes one record of an input topic; one that no sub-topology reads, or of a partition that is not there, does
+    /// nothing.
+    ///
+    /// # Errors
+    /// What stops the task. What the record had done before, in other sub-topologies, stays done.
+    pub fn pipe(&mut self, record: DriverRecord) -> Result<Driven, ProcessError> {
+        let mut driven = Driven::default();
+        let mut queue = VecDeque::from([record]);
+        while let Some(record) = queue.pop_front() {
+            let mut subs = self.plan.sub_topologies.iter();
+            let Some(sub) = subs.position(|sub| sub.source.topic == record.topic) else {
+                driven.outputs.push(record);
+                continue;
+            };
+            let at = usize::try_from(record.partition).ok();
+            let Some(task) = at.and_then(|at| self.tasks[sub].get_mut(at)) else {
+                continue;
+            };
+            let end = self.ends.entry((record.topic.clone(), record.partition));
+            let offset = *end.and_modify(|offset| *offset += 1).or_default();
+            let name = record.topic.to_string();
+            let input = InputRecord {
+                topic: &name,
+                partition: record.partition,
+                offset,
+                timestamp: record.timestamp,
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+            };
+            let mut sent = Sent {
+                topics: self.plan.sub_topologies[sub]
+                    .sinks
+                    .iter()
+                    .map(|sink| &sink.topic)
+                    .collect(),
+                partitions: self.partitions,
+                source_partition: record.partition,
+                queue: &mut queue,
+            };
+            let processed = task.process(&input, &mut sent)?;
+            task.commit_in_memory();
+            driven.processed.push(processed);
+        }
+        Ok(driven)
+    }
+
+    /// A store by its declared name, with its contents of all partitions in the order of keys.
+    #[must_use]
+    pub fn store(&self, name: &str) -> Option<(&StoreSpec, BTreeMap<Vec<u8>, Vec<u8>>)> {
+        self.plan
+            .sub_topologies
+            .iter()
+            .zip(&self.tasks)
+            .find_map(|(sub, tasks)| {
+                let at = sub.stores.iter().position(|store| store.name == name)?;
+                let contents = tasks.iter().filter_map(|task| task.stores().get(at));
+                let contents = contents.flat_map(|store| store.values.clone());
+                Some((&sub.stores[at], contents.collect()))
+            })
+    }
+}
+
+fn task(plan: &Arc<Plan>, sub: usize) -> Task<MemoryStore> {
+    let stores = plan.sub_topologies[sub].stores.iter();
+    let stores = stores.map(|_| MemoryStore::default()).collect();
+    Task::new(Arc::clone(plan), sub, stores)
+}
+
+/// Outputs go behind what is still to be processed.
+struct Sent<'a> {
+    /// By sink.
+    topics: Vec<&'a TopicName>,
+    partitions: i32,
+    source_partition: i32,
+    queue: &'a mut VecDeque<DriverRecord>,
+}
+
+impl Output for Sent<'_> {
+    fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        match self.topics.get(record.sink) {
+            Some(_) => Ok(()),
+            None => Err(OutputError::new(format!("sink {} does not exist", record.sink))),
+        }
+    }
+
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
+        let Some(topic) = self.topics.get(record.sink) else {
+            return self.check(record);
+        };
+        let headers = record.headers.iter();
+        self.queue.push_back(DriverRecord {
+            topic: TopicName::clone(topic),
+            partition: record.key.map_or(self.source_partition, |key| {
+                partition::partition_for(key, self.partitions)
+            }),
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: headers
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+            timestamp: record.timestamp,
+        });
+        Ok(())
+    }
+}
