@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bumpalo::Bump;
-use engine::{Driver, DriverRecord, Processed, row};
+use engine::{Driver, DriverRecord, DriverStore, Processed, row};
 use serde_json::Value as Json;
 use similar::{ChangeTag, TextDiff};
 use topology::plan::{Plan, Sink, Source, TopicName};
@@ -233,11 +233,11 @@ fn dropped(processed: &Processed) -> Option<&'static str> {
 
 /// Key, value and timestamp of all rows of a store, in the order of keys.
 fn rows(driver: &Driver, name: &str) -> Vec<(Json, Json, i64)> {
-    let Some((spec, contents)) = driver.store(name) else {
+    let Some(DriverStore { spec, values }) = driver.store(name) else {
         return Vec::new();
     };
     let arena = Bump::new();
-    let rows = contents.iter().map(|(key, stored)| {
+    let rows = values.iter().map(|(key, stored)| {
         let key = json(&spec.key, Some(key));
         match row::decode_timestamped(&spec.value, stored, &arena) {
             Ok((timestamp, value)) => (key, to_json(value, &spec.value), timestamp),
@@ -400,11 +400,8 @@ fn time(at: &Json, path: &Path) -> Result<Option<i64>, Misfit> {
 }
 
 fn millis(at: &Json) -> Option<i64> {
-    match at {
-        Json::String(text) => text
-            .parse::<jiff::Timestamp>()
-            .ok()
-            .map(jiff::Timestamp::as_millisecond),
-        at => at.as_i64(),
-    }
+    let timestamp = at.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    timestamp
+        .map(jiff::Timestamp::as_millisecond)
+        .or_else(|| at.as_i64())
 }

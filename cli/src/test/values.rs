@@ -61,10 +61,15 @@ pub(super) fn to_json(value: Value<'_>, ty: &Type) -> Json {
         }
         (Value::List(items), Type::List(ty)) => items.iter().map(|item| to_json(*item, ty)).collect(),
         (Value::Map(entries), Type::Map(ty)) => {
-            let entries = entries.iter().map(|(key, value)| match key {
-                Value::String(key) => ((*key).to_owned(), to_json(*value, ty)),
-                _ => (String::new(), Json::Null),
-            });
+            let name = |key| match to_json(key, &Type::String) {
+                Json::String(name) => name,
+                Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_) => {
+                    String::new()
+                }
+            };
+            let entries = entries
+                .iter()
+                .map(|(key, value)| (name(*key), to_json(*value, ty)));
             Json::Object(entries.collect())
         }
         (Value::Struct(_) | Value::List(_) | Value::Map(_), _) => Json::Null,

@@ -41,6 +41,14 @@ pub struct DriverRecord {
     pub timestamp: i64,
 }
 
+/// A store, with its contents of all partitions.
+pub struct DriverStore<'a> {
+    /// What it is.
+    pub spec: &'a StoreSpec,
+    /// As stores hold them, in the order of keys.
+    pub values: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
 /// What came of an input record.
 #[derive(Debug, Default)]
 pub struct Driven {
@@ -129,18 +137,20 @@ impl Driver {
         Ok(driven)
     }
 
-    /// A store by its declared name, with its contents of all partitions in the order of keys.
+    /// A store by its declared name.
     #[must_use]
-    pub fn store(&self, name: &str) -> Option<(&StoreSpec, BTreeMap<Vec<u8>, Vec<u8>>)> {
+    pub fn store(&self, name: &str) -> Option<DriverStore<'_>> {
         self.plan
             .sub_topologies
             .iter()
             .zip(&self.tasks)
             .find_map(|(sub, tasks)| {
                 let at = sub.stores.iter().position(|store| store.name == name)?;
-                let contents = tasks.iter().filter_map(|task| task.stores().get(at));
-                let contents = contents.flat_map(|store| store.values.clone());
-                Some((&sub.stores[at], contents.collect()))
+                let stores = tasks.iter().filter_map(|task| task.stores().get(at));
+                Some(DriverStore {
+                    spec: &sub.stores[at],
+                    values: stores.flat_map(|store| store.values.clone()).collect(),
+                })
             })
     }
 }

@@ -18,7 +18,7 @@ mod staging;
 mod store;
 mod task;
 
-pub use driver::{Driven, Driver, DriverRecord};
+pub use driver::{Driven, Driver, DriverRecord, DriverStore};
 pub use error::{ErrorCategory, ProcessError, Recovery};
 pub use format::{FormatError, decode};
 pub use record::{BadRecord, DropReason, InputRecord, Outgoing, Output, OutputError, Processed};

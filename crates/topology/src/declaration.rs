@@ -211,6 +211,27 @@ pub struct Step {
     /// Keeps one value per key and updates it with each record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregate: Option<Aggregate>,
+    /// Keeps the number of records per key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<Count>,
+    /// Keeps the sum of an expression per key: of `int` or `double`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<Fold>,
+    /// Keeps the smallest value of an expression per key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Fold>,
+    /// Keeps the largest value of an expression per key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Fold>,
+    /// Keeps the value that an expression had for the first record per key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Fold>,
+    /// Keeps the value that an expression had for the last record per key, in the order of processing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Fold>,
+    /// Keeps one value per key, the first record's at first, and combines it with each further record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce: Option<Reduce>,
     /// Takes each update of the aggregate as a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_stream: Option<ToStream>,
@@ -229,10 +250,63 @@ pub enum Operator<'a> {
     MapValues(&'a MapValues),
     /// [`Step::group_by_key`]
     GroupByKey(&'a GroupByKey),
-    /// [`Step::aggregate`]
-    Aggregate(&'a Aggregate),
+    /// Any of the steps that keep one value per key.
+    Aggregate(Aggregation<'a>),
     /// [`Step::to_stream`]
     ToStream,
+}
+
+/// An [`Operator`] that keeps one value per key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation<'a> {
+    /// [`Step::aggregate`]
+    Aggregate(&'a Aggregate),
+    /// [`Step::count`]
+    Count(&'a Count),
+    /// [`Step::sum`]
+    Sum(&'a Fold),
+    /// [`Step::min`]
+    Min(&'a Fold),
+    /// [`Step::max`]
+    Max(&'a Fold),
+    /// [`Step::earliest`]
+    Earliest(&'a Fold),
+    /// [`Step::latest`]
+    Latest(&'a Fold),
+    /// [`Step::reduce`]
+    Reduce(&'a Reduce),
+}
+
+impl<'a> Aggregation<'a> {
+    /// The operator's name in the declaration.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Aggregate(_) => "aggregate",
+            Self::Count(_) => "count",
+            Self::Sum(_) => "sum",
+            Self::Min(_) => "min",
+            Self::Max(_) => "max",
+            Self::Earliest(_) => "earliest",
+            Self::Latest(_) => "latest",
+            Self::Reduce(_) => "reduce",
+        }
+    }
+
+    /// The name of its state store.
+    #[must_use]
+    pub fn store(&self) -> &'a str {
+        match self {
+            Self::Aggregate(aggregate) => &aggregate.store,
+            Self::Count(count) => &count.store,
+            Self::Sum(fold)
+            | Self::Min(fold)
+            | Self::Max(fold)
+            | Self::Earliest(fold)
+            | Self::Latest(fold) => &fold.store,
+            Self::Reduce(reduce) => &reduce.store,
+        }
+    }
 }
 
 impl Operator<'_> {
@@ -245,7 +319,7 @@ impl Operator<'_> {
             Self::FilterNot(_) => "filterNot",
             Self::MapValues(_) => "mapValues",
             Self::GroupByKey(_) => "groupByKey",
-            Self::Aggregate(_) => "aggregate",
+            Self::Aggregate(aggregation) => aggregation.name(),
             Self::ToStream => "toStream",
         }
     }
@@ -257,16 +331,26 @@ impl Step {
     /// # Errors
     /// The names of the operators that are set, when it is not exactly one.
     pub fn operator(&self) -> Result<Operator<'_>, Vec<&'static str>> {
+        let aggregations = [
+            self.aggregate.as_ref().map(Aggregation::Aggregate),
+            self.count.as_ref().map(Aggregation::Count),
+            self.sum.as_ref().map(Aggregation::Sum),
+            self.min.as_ref().map(Aggregation::Min),
+            self.max.as_ref().map(Aggregation::Max),
+            self.earliest.as_ref().map(Aggregation::Earliest),
+            self.latest.as_ref().map(Aggregation::Latest),
+            self.reduce.as_ref().map(Aggregation::Reduce),
+        ];
         let set: Vec<_> = [
             self.select_key.as_deref().map(Operator::SelectKey),
             self.filter.as_deref().map(Operator::Filter),
             self.filter_not.as_deref().map(Operator::FilterNot),
             self.map_values.as_ref().map(Operator::MapValues),
             self.group_by_key.as_ref().map(Operator::GroupByKey),
-            self.aggregate.as_ref().map(Operator::Aggregate),
             self.to_stream.as_ref().map(|_| Operator::ToStream),
         ]
         .into_iter()
+        .chain(aggregations.map(|aggregation| aggregation.map(Operator::Aggregate)))
         .flatten()
         .collect();
         match set.as_slice() {
@@ -311,6 +395,36 @@ pub struct Aggregate {
     pub initial: String,
     /// New value from `aggregate` (the value so far), `key` and `value`; has the type of `initial`. `null` deletes the key, and
     /// its next record begins with `initial` again.
+    #[schemars(extend("format" = "cel"))]
+    pub add: String,
+}
+
+/// `count`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Count {
+    /// Name of the state store.
+    pub store: String,
+}
+
+/// `sum`, `min`, `max`, `earliest`, `latest`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fold {
+    /// Name of the state store.
+    pub store: String,
+    /// What is kept of each record.
+    #[schemars(extend("format" = "cel"))]
+    pub of: String,
+}
+
+/// `reduce`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reduce {
+    /// Name of the state store.
+    pub store: String,
+    /// New value from `aggregate` (the value so far), `key` and `value`; has the type of `value`. `null` deletes the key.
     #[schemars(extend("format" = "cel"))]
     pub add: String,
 }

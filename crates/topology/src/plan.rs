@@ -67,13 +67,32 @@ pub enum Op {
     Aggregate {
         /// The store that holds the aggregates.
         store: StoreIndex,
-        /// First value of a key.
-        initial: Expr,
+        /// What a key begins with.
+        first: First,
         /// New value from `aggregate`, `key`, `value`.
         add: Expr,
     },
     /// Writes the record to a topic.
     Sink(SinkIndex),
+}
+
+/// What an aggregate is for the first record of a key.
+#[derive(Debug)]
+pub enum First {
+    /// This, to which the record is added.
+    Initial(Expr),
+    /// What this says of the record.
+    Record(Expr),
+}
+
+impl First {
+    /// The expression; it has the aggregate's type.
+    #[must_use]
+    pub fn expr(&self) -> &Expr {
+        match self {
+            Self::Initial(expr) | Self::Record(expr) => expr,
+        }
+    }
 }
 
 /// The input of a sub-topology.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use serde_json::json;
-use topology::plan::{Format, Node, OffsetReset, Op, Sink, Source, TopicName};
+use topology::plan::{First, Format, Node, OffsetReset, Op, Sink, Source, TopicName};
 use topology::{Env, Expr, Type, Value};
 
 use super::*;
@@ -631,7 +631,7 @@ fn branches() -> Arc<Plan> {
     };
     let aggregate = Op::Aggregate {
         store: 0,
-        initial: compile("0"),
+        first: First::Initial(compile("0")),
         add: compile("aggregate + int(value)"),
     };
     let sink = |value| Sink {
@@ -774,4 +774,93 @@ proptest! {
 fn a_task_can_move_to_its_stream_thread() {
     fn is_send<T: Send>() {}
     is_send::<Task<MemoryStore>>();
+}
+
+#[test]
+fn each_aggregation_keeps_what_its_name_says() {
+    for (aggregation, wanted) in [
+        (json!({"count": {"store": "s"}}), ["1", "2", "3"]),
+        (
+            json!({"sum": {"store": "s", "of": "value.amount"}}),
+            ["3", "4", "6"],
+        ),
+        (
+            json!({"sum": {"store": "s", "of": "double(value.amount) / 2.0"}}),
+            ["1.5", "2.0", "3.0"],
+        ),
+        (
+            json!({"min": {"store": "s", "of": "value.amount // of each order"}}),
+            ["3", "1", "1"],
+        ),
+        (
+            json!({"max": {"store": "s", "of": "string(value.amount)"}}),
+            ["\"3\"", "\"3\"", "\"3\""],
+        ),
+        (
+            json!({"earliest": {"store": "s", "of": "value.amount"}}),
+            ["3", "3", "3"],
+        ),
+        (
+            json!({"latest": {"store": "s", "of": "value.amount"}}),
+            ["3", "1", "2"],
+        ),
+        // The second deletes the key, the third begins anew.
+        (
+            json!({"aggregate": {"store": "s", "initial": "10", "add": "value.amount == 1 ? null : aggregate + value.amount"}}),
+            ["13", "null", "12"],
+        ),
+    ] {
+        let steps = json!([{"groupByKey": {}}, aggregation, {"toStream": {}}]);
+        let to_json = json!({"mapValues": {"fields": {"v": "value"}}});
+        let steps: Vec<_> = steps
+            .as_array()
+            .unwrap()
+            .iter()
+            .cloned()
+            .chain([to_json])
+            .collect();
+        let plan = planned(json!({}), json!(steps), "Json");
+        let mut task = task(&plan, 0);
+        let mut output = Collected::default();
+        for (offset, amount) in [3, 1, 2].into_iter().enumerate() {
+            task.process(
+                &record(offset as i64, Some("k"), Some(&order(amount))),
+                &mut output,
+            )
+            .unwrap();
+            task.commit_in_memory();
+        }
+        let values = output.sent.iter().filter_map(|sent| sent.2.clone());
+        let values: Vec<_> = values.map(|value| String::from_utf8(value).unwrap()).collect();
+        let wanted = wanted.into_iter().filter(|value| *value != "null");
+        assert_eq!(
+            values,
+            wanted
+                .map(|value| format!(r#"{{"v":{value}}}"#))
+                .collect::<Vec<_>>(),
+            "{aggregation}"
+        );
+    }
+}
+
+#[test]
+fn a_reduction_begins_with_the_first_record_and_again_after_it_was_deleted() {
+    let steps = json!([
+        {"mapValues": {"expression": "value.amount"}},
+        {"groupByKey": {}},
+        {"reduce": {"store": "s", "add": "aggregate + value > 9 ? null : aggregate + value"}},
+        {"toStream": {}},
+    ]);
+    let plan = planned(json!({}), steps, "Long");
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for (offset, amount) in [8, 1, 5, 4].into_iter().enumerate() {
+        task.process(
+            &record(offset as i64, Some("k"), Some(&order(amount))),
+            &mut output,
+        )
+        .unwrap();
+    }
+    let values: Vec<_> = output.sent.into_iter().map(|sent| sent.2).collect();
+    assert_eq!(values, [long(8), long(9), None, long(4)]);
 }

@@ -1,7 +1,7 @@
 //! One record on its way through the nodes.
 
 use bumpalo::Bump;
-use topology::plan::{Node, NodeIndex, Op, StoreIndex, StoreSpec, SubTopology};
+use topology::plan::{First, Node, NodeIndex, Op, StoreIndex, StoreSpec, SubTopology};
 use topology::{Expr, Scope, Value};
 
 use super::results::Results;
@@ -97,8 +97,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 value: value.eval(&scope).map_err(failed)?,
                 ..moving
             }),
-            Op::Aggregate { store, initial, add } => {
-                Some(self.aggregate(index, *store, (initial, add), &moving)?)
+            Op::Aggregate { store, first, add } => {
+                Some(self.aggregate(index, *store, (first, add), &moving)?)
             }
         })
     }
@@ -118,7 +118,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         &mut self,
         node: NodeIndex,
         store: StoreIndex,
-        (initial, add): (&'a Expr, &'a Expr),
+        (first, add): (&'a First, &'a Expr),
         moving: &Moving<'a>,
     ) -> Result<Moving<'a>, Failure> {
         let expression = |error| Failure::new(ErrorCategory::Expression, node, error);
@@ -131,12 +131,16 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         };
         let (location, stored) = self.stored(node, store, spec, moving)?;
         let mut scope = self.scope(moving);
+        let begins = stored.is_none();
         let (stored_at, aggregate) = match stored {
             Some(stored) => stored,
-            None => (i64::MIN, initial.eval(&scope).map_err(expression)?),
+            None => (i64::MIN, first.expr().eval(&scope).map_err(expression)?),
         };
         scope.aggregate = aggregate;
-        let value = add.eval(&scope).map_err(expression)?;
+        let value = match first {
+            First::Record(_) if begins => aggregate,
+            First::Record(_) | First::Initial(_) => add.eval(&scope).map_err(expression)?,
+        };
         let timestamp = moving.timestamp.max(stored_at);
         let State {
             staging,

@@ -1,6 +1,6 @@
 //! Third pass: operators, stores, sinks; cuts at repartition topics.
 
-use super::compile::{compile_aggregate, compile_as, compile_key, compile_map_values, compile_timestamp};
+use super::compile::{compile_aggregation, compile_as, compile_key, compile_map_values, compile_timestamp};
 use super::live::{live, prune};
 use super::resolve::{Resolved, Step, StepOp};
 use super::sink::key_format;
@@ -148,11 +148,12 @@ impl Builder<'_> {
             }
             StepOp::GroupByKey(None) => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
-            StepOp::Aggregate(aggregate) => {
-                let (initial, add) = compile_aggregate(aggregate, &self.env, &path.field("aggregate"))?;
-                self.env.value = initial.ty().clone();
-                let store = self.store(&aggregate.store, path)?;
-                self.node(path, Op::Aggregate { store, initial, add });
+            StepOp::Aggregate(aggregation) => {
+                let (first, add) =
+                    compile_aggregation(*aggregation, &self.env, &path.field(aggregation.name()))?;
+                self.env.value = first.expr().ty().clone();
+                let store = self.store(aggregation.store(), path)?;
+                self.node(path, Op::Aggregate { store, first, add });
             }
             StepOp::ToStream => self.node(path, Op::Forward),
         }

@@ -2,7 +2,8 @@
 
 use super::PlanError;
 use super::types::is_identifier;
-use crate::declaration::{Aggregate, MapValues};
+use crate::declaration::{Aggregation, Fold, MapValues};
+use crate::plan::First;
 use crate::{Env, Expr, Path, Type};
 
 /// An expression of any type. On errors: all of them, as for the functions below.
@@ -99,43 +100,116 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
     }
 }
 
-/// `initial` and `add`, which may be null (the key is deleted). On errors: all of them.
-pub(crate) fn compile_aggregate(
-    aggregate: &Aggregate,
+/// What an aggregation begins with, and how it goes on. On errors: all of them.
+pub(crate) fn compile_aggregation(
+    aggregation: Aggregation<'_>,
     env: &Env,
     path: &Path,
-) -> Result<(Expr, Expr), Vec<PlanError>> {
-    let initial_path = path.field("initial");
-    let initial = compile(&aggregate.initial, env, &initial_path)?;
+) -> Result<(First, Expr), Vec<PlanError>> {
+    match aggregation {
+        Aggregation::Aggregate(aggregate) => {
+            let initial = compile_initial(&aggregate.initial, env, &path.field("initial"))?;
+            let add = compile_add(&aggregate.add, initial.ty(), env, &path.field("add"))?;
+            Ok((First::Initial(initial), add))
+        }
+        Aggregation::Count(_) => {
+            let initial = compile("0", env, path)?;
+            let add = compile_add("aggregate + 1", &Type::Int, env, path)?;
+            Ok((First::Initial(initial), add))
+        }
+        Aggregation::Sum(fold) => {
+            let of = compile_of(fold, env, path)?;
+            let zeros = [(Type::Int, "0"), (Type::Double, "0.0")];
+            let Some((_, zero)) = zeros.iter().find(|(ty, _)| ty == of.ty()) else {
+                let message = format!("a sum needs int or double, the expression has type {}", of.ty());
+                return Err(PlanError::new(&path.field("of"), message).into());
+            };
+            let add = combined(fold, "aggregate + of", &of, env, path)?;
+            Ok((First::Initial(compile(zero, env, path)?), add))
+        }
+        Aggregation::Min(fold) => extreme(fold, "of < aggregate ? of : aggregate", env, path),
+        Aggregation::Max(fold) => extreme(fold, "of > aggregate ? of : aggregate", env, path),
+        Aggregation::Earliest(fold) => {
+            let of = compile_of(fold, env, path)?;
+            let add = compile_add("aggregate", of.ty(), env, path)?;
+            Ok((First::Record(of), add))
+        }
+        Aggregation::Latest(fold) => {
+            let of = compile_of(fold, env, path)?;
+            let add = compile_of(fold, env, path)?;
+            Ok((First::Record(of), add))
+        }
+        Aggregation::Reduce(reduce) => {
+            let first = compile("value", env, path)?;
+            let add = compile_add(&reduce.add, first.ty(), env, &path.field("add"))?;
+            Ok((First::Record(first), add))
+        }
+    }
+}
+
+/// `initial` of an aggregate.
+pub(crate) fn compile_initial(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    let initial = compile(source, env, path)?;
     if !initial.reads().is_nothing() {
         let message = "`initial` is the value before any record: it can only be a constant";
-        return Err(PlanError::new(&initial_path, message).into());
+        return Err(PlanError::new(path, message).into());
     }
     if matches!(initial.ty(), Type::Optional(_) | Type::Struct(_)) {
         let message = format!("an aggregate cannot have type {}", initial.ty());
-        return Err(PlanError::new(&initial_path, message).into());
+        return Err(PlanError::new(path, message).into());
     }
+    Ok(initial)
+}
+
+/// How an aggregate of this type goes on; null, if it can be that, deletes the key.
+fn compile_add(source: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
     let env = Env {
-        aggregate: Some(initial.ty().clone()),
+        aggregate: Some(ty.clone()),
         ..env.clone()
     };
-    let path = path.field("add");
-    let add = compile(&aggregate.add, &env, &path)?;
-    let deletes = matches!(add.ty(), Type::Optional(inner) if **inner == *initial.ty());
-    if add.ty() == initial.ty() || deletes {
-        return Ok((initial, add));
+    let add = compile(source, &env, path)?;
+    let deletes = matches!(add.ty(), Type::Optional(inner) if **inner == *ty);
+    if add.ty() == ty || deletes {
+        return Ok(add);
     }
-    let message = format!(
-        "`add` has type {}, but `initial` has type {}",
-        add.ty(),
-        initial.ty()
-    );
-    let error = PlanError::new(&path, message);
-    Err(match (initial.ty(), add.ty()) {
-        (Type::Int, Type::Double) => error.suggest(format!("write `initial: \"{}.0\"`", aggregate.initial)),
+    let message = format!("`add` has type {}, but the aggregate has type {ty}", add.ty());
+    let error = PlanError::new(path, message);
+    Err(match (ty, add.ty()) {
+        (Type::Int, Type::Double) => {
+            error.suggest("begin with a double, e.g. `0.0`, or convert with `int(…)`")
+        }
         _ => error,
     }
     .into())
+}
+
+/// What is kept of each record.
+fn compile_of(fold: &Fold, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    let path = path.field("of");
+    let of = compile(&fold.of, env, &path)?;
+    if let Type::Optional(inner) = of.ty() {
+        let message = format!("an aggregate cannot be absent, the expression has type {inner}?");
+        let error = PlanError::new(&path, message);
+        return Err(error.suggest("filter with `has(…)`, or use `.orValue(…)`").into());
+    }
+    Ok(of)
+}
+
+/// The smallest or the largest of an expression.
+fn extreme(fold: &Fold, rule: &str, env: &Env, path: &Path) -> Result<(First, Expr), Vec<PlanError>> {
+    let of = compile_of(fold, env, path)?;
+    let add = combined(fold, rule, &of, env, path)?;
+    Ok((First::Record(of), add))
+}
+
+/// An expression over `aggregate` and `of`, which has the same type.
+fn combined(fold: &Fold, rule: &str, of: &Expr, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    // A comment in the expression ends with its line.
+    let source = format!("cel.bind(of, {}\n, {rule})", fold.of);
+    compile_add(&source, of.ty(), env, path).map_err(|_| {
+        let message = format!("values of type {} cannot be compared", of.ty());
+        PlanError::new(&path.field("of"), message).into()
+    })
 }
 
 /// `timestamp` of a stream.

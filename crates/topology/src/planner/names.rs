@@ -61,10 +61,10 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
         for (step, declared) in pipeline.steps.iter().enumerate() {
             let path = root.field("pipelines").index(index).field("steps").index(step);
             match declared.operator() {
-                Ok(Operator::Aggregate(aggregate)) => {
-                    let path = path.field("aggregate").field("store");
-                    name(&aggregate.store, &path, errors);
-                    unique(&mut seen, &aggregate.store, "store", &path, errors);
+                Ok(Operator::Aggregate(aggregation)) => {
+                    let path = path.field(aggregation.name()).field("store");
+                    name(aggregation.store(), &path, errors);
+                    unique(&mut seen, aggregation.store(), "store", &path, errors);
                 }
                 Ok(Operator::GroupByKey(group)) => {
                     if let Some(given) = &group.name {

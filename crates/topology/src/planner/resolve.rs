@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::PlanError;
-use super::compile::{compile_aggregate, compile_as, compile_key, compile_map_values, compile_timestamp};
+use super::compile::{
+    compile_aggregation, compile_as, compile_initial, compile_key, compile_map_values, compile_timestamp,
+};
 use super::sink;
 use super::types::Types;
 use crate::declaration::{
-    Aggregate, KeySerde, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology, ValueSerde,
+    Aggregation, KeySerde, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology, ValueSerde,
 };
 use crate::suggest::did_you_mean;
-use crate::{Env, Expr, Path, Type, ValueReads};
+use crate::{Env, Path, Type, ValueReads};
 
 /// A pipeline without errors.
 pub(crate) struct Resolved<'d> {
@@ -40,7 +42,7 @@ pub(crate) enum StepOp<'d> {
     MapValues(&'d MapValues),
     /// With the name of the repartition topic, where the key was changed before.
     GroupByKey(Option<&'d str>),
-    Aggregate(&'d Aggregate),
+    Aggregate(Aggregation<'d>),
     ToStream,
 }
 
@@ -191,6 +193,9 @@ fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<Plan
     None
 }
 
+pub(super) const NO_AGGREGATION: &str = "`groupByKey` needs an aggregation behind it: `aggregate`, `reduce`, `count`, `sum`, `min`, `max`, \
+                              `earliest` or `latest`";
+
 /// What the previous step allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -261,8 +266,8 @@ impl<'e> Walk<'e> {
                 true
             }
             // `initial` gives the type, whatever is wrong with `add`.
-            Some(Operator::Aggregate(aggregate)) if self.kind == Kind::Grouped => {
-                let Ok(initial) = Expr::compile(&aggregate.initial, &self.env) else {
+            Some(Operator::Aggregate(Aggregation::Aggregate(aggregate))) if self.kind == Kind::Grouped => {
+                let Ok(initial) = compile_initial(&aggregate.initial, &self.env, self.path) else {
                     return false;
                 };
                 self.env.value = initial.ty().clone();
@@ -285,14 +290,15 @@ impl<'e> Walk<'e> {
         match self.kind {
             Kind::Stream => {}
             Kind::Grouped => {
-                let message = "`groupByKey` needs an `aggregate` behind it";
-                self.errors
-                    .push(PlanError::new(&self.path.field("steps"), message));
+                let error = PlanError::new(&self.path.field("steps"), NO_AGGREGATION);
+                self.errors.push(error);
                 return;
             }
             Kind::Table => {
-                let error =
-                    PlanError::new(&path, "the result of `aggregate` is a table, `to` needs a stream");
+                let error = PlanError::new(
+                    &path,
+                    "the result of an aggregation is a table, `to` needs a stream",
+                );
                 self.errors.push(error.suggest("add the step `toStream: {}`"));
                 return;
             }
@@ -330,20 +336,21 @@ impl<'e> Walk<'e> {
                 (StepOp::MapValues(map), expr.reads().value.clone())
             }
             Operator::GroupByKey(group) => {
-                let Some(Operator::Aggregate(aggregate)) = next else {
-                    let message = "`groupByKey` needs an `aggregate` behind it";
-                    return Err(PlanError::new(&path, message).into());
+                let Some(Operator::Aggregate(aggregation)) = next else {
+                    return Err(PlanError::new(&path, NO_AGGREGATION).into());
                 };
                 self.kind = Kind::Grouped;
-                let name = group.name.as_deref().unwrap_or(&aggregate.store);
+                let name = group.name.as_deref().unwrap_or(aggregation.store());
                 let cut = std::mem::take(&mut self.key_changed);
                 (StepOp::GroupByKey(cut.then_some(name)), ValueReads::Nothing)
             }
-            Operator::Aggregate(aggregate) => {
-                let (initial, add) = compile_aggregate(aggregate, &self.env, &path)?;
-                self.env.value = initial.ty().clone();
+            Operator::Aggregate(aggregation) => {
+                let (first, add) = compile_aggregation(aggregation, &self.env, &path)?;
+                let mut reads = first.expr().reads().value.clone();
+                reads.add(&add.reads().value);
+                self.env.value = first.expr().ty().clone();
                 self.kind = Kind::Table;
-                (StepOp::Aggregate(aggregate), add.reads().value.clone())
+                (StepOp::Aggregate(aggregation), reads)
             }
             Operator::ToStream => {
                 self.kind = Kind::Stream;
@@ -358,19 +365,21 @@ impl<'e> Walk<'e> {
         match (operator, self.kind) {
             (Operator::Aggregate(_), Kind::Grouped) | (Operator::ToStream, Kind::Table) => Ok(()),
             (Operator::Aggregate(_), Kind::Stream | Kind::Table) => {
-                let error = PlanError::new(&path, "`aggregate` needs a grouping before it");
+                let error = PlanError::new(&path, format!("`{name}` needs a grouping before it"));
                 Err(error.suggest("add the step `groupByKey: {}`"))
             }
-            (Operator::ToStream, Kind::Stream | Kind::Grouped) => {
-                Err(PlanError::new(&path, "`toStream` goes only behind `aggregate`").suggest("leave it out"))
-            }
+            (Operator::ToStream, Kind::Stream | Kind::Grouped) => Err(PlanError::new(
+                &path,
+                "`toStream` goes only behind an aggregation",
+            )
+            .suggest("leave it out")),
             (_, Kind::Stream) => Ok(()),
             (_, Kind::Grouped) => Err(PlanError::new(
                 &path,
                 format!("`{name}` cannot follow `groupByKey`"),
             )),
             (_, Kind::Table) => {
-                let message = format!("`{name}` needs a stream, the result of `aggregate` is a table");
+                let message = format!("`{name}` needs a stream, the result of an aggregation is a table");
                 Err(PlanError::new(&path, message).suggest("add the step `toStream: {}` before it"))
             }
         }

@@ -1,6 +1,7 @@
 use serde_json::{Value as Json, json};
 
 use super::plan;
+use super::resolve::NO_AGGREGATION;
 use crate::declaration::Topology;
 use crate::plan::{Format, OffsetReset, OnBadRecord, Op, Plan, SubTopology, TopicName};
 use crate::{PlanError, StructType, Type, ValueReads};
@@ -208,10 +209,10 @@ fn the_projection_and_the_aggregate_agree_on_slots() {
     };
     let row = projection.eval(&scope).unwrap();
     assert_eq!(row, Value::Struct(&[Value::Int(700)]));
-    let Op::Aggregate { initial, add, .. } = &plan.sub_topologies[1].nodes[1].op else {
+    let Op::Aggregate { first, add, .. } = &plan.sub_topologies[1].nodes[1].op else {
         panic!()
     };
-    assert_eq!(initial.eval(&scope), Ok(Value::Int(0)));
+    assert_eq!(first.expr().eval(&scope), Ok(Value::Int(0)));
     assert_eq!(
         add.eval(&Scope {
             value: row,
@@ -465,19 +466,19 @@ fn each_rule_of_a_pipeline_has_its_error() {
         (
             step(json!([{"groupByKey": {}}])),
             "pipelines[0].steps[0].groupByKey",
-            "`groupByKey` needs an `aggregate` behind it",
+            NO_AGGREGATION,
             "",
         ),
         (
             step(json!([{"toStream": {}}])),
             "pipelines[0].steps[0].toStream",
-            "`toStream` goes only behind `aggregate`",
+            "`toStream` goes only behind an aggregation",
             "leave it out",
         ),
         (
             step(json!([{"groupByKey": {}}, aggregate])),
             "pipelines[0].to",
-            "the result of `aggregate` is a table, `to` needs a stream",
+            "the result of an aggregation is a table, `to` needs a stream",
             "add the step `toStream: {}`",
         ),
         (
@@ -558,8 +559,44 @@ fn each_rule_of_a_pipeline_has_its_error() {
                 json!("double(aggregate) * 1.1"),
             ),
             "pipelines[0].steps[2].aggregate.add",
-            "`add` has type double, but `initial` has type int",
-            "write `initial: \"0.0\"`",
+            "`add` has type double, but the aggregate has type int",
+            "begin with a double, e.g. `0.0`, or convert with `int(…)`",
+        ),
+        (
+            with(
+                "/pipelines/0/steps/2",
+                json!({"sum": {"store": "s", "of": "value.customerId"}}),
+            ),
+            "pipelines[0].steps[2].sum.of",
+            "a sum needs int or double, the expression has type string",
+            "",
+        ),
+        (
+            with(
+                "/pipelines/0/steps/2",
+                json!({"max": {"store": "s", "of": "[value.amountInCents]"}}),
+            ),
+            "pipelines[0].steps[2].max.of",
+            "values of type list(int) cannot be compared",
+            "",
+        ),
+        (
+            with(
+                "/pipelines/0/steps/2",
+                json!({"latest": {"store": "s", "of": "value.note"}}),
+            ),
+            "pipelines[0].steps[2].latest.of",
+            "an aggregate cannot be absent, the expression has type string?",
+            "filter with `has(…)`, or use `.orValue(…)`",
+        ),
+        (
+            with(
+                "/pipelines/0/steps/2",
+                json!({"reduce": {"store": "s", "add": "aggregate.amountInCents"}}),
+            ),
+            "pipelines[0].steps[2].reduce.add",
+            "`add` has type int, but the aggregate has type Order",
+            "",
         ),
         (
             with("/pipelines/0/steps/2/aggregate/store", json!("orders")),
@@ -620,7 +657,7 @@ fn a_forgotten_to_stream_is_told_once() {
         json!([{"groupByKey": {}}, aggregate, {"filter": "true"}]),
     );
     json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
-    let message = "`filter` needs a stream, the result of `aggregate` is a table";
+    let message = "`filter` needs a stream, the result of an aggregation is a table";
     let help = "add the step `toStream: {}` before it";
     assert_eq!(
         errors(json),
