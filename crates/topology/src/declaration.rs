@@ -205,6 +205,13 @@ pub struct Step {
     /// Replaces the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_values: Option<MapValues>,
+    /// Replaces key and value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<Map>,
+    /// Makes a record of each item of a list, in its order, with the same key: an expression of type `list(T)`. An empty list makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub flat_map_values: Option<String>,
     /// Groups records by their key for the aggregation that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_by_key: Option<GroupByKey>,
@@ -248,6 +255,10 @@ pub enum Operator<'a> {
     FilterNot(&'a str),
     /// [`Step::map_values`]
     MapValues(&'a MapValues),
+    /// [`Step::map`]
+    Map(&'a Map),
+    /// [`Step::flat_map_values`]
+    FlatMapValues(&'a str),
     /// [`Step::group_by_key`]
     GroupByKey(&'a GroupByKey),
     /// Any of the steps that keep one value per key.
@@ -318,6 +329,8 @@ impl Operator<'_> {
             Self::Filter(_) => "filter",
             Self::FilterNot(_) => "filterNot",
             Self::MapValues(_) => "mapValues",
+            Self::Map(_) => "map",
+            Self::FlatMapValues(_) => "flatMapValues",
             Self::GroupByKey(_) => "groupByKey",
             Self::Aggregate(aggregation) => aggregation.name(),
             Self::ToStream => "toStream",
@@ -346,6 +359,8 @@ impl Step {
             self.filter.as_deref().map(Operator::Filter),
             self.filter_not.as_deref().map(Operator::FilterNot),
             self.map_values.as_ref().map(Operator::MapValues),
+            self.map.as_ref().map(Operator::Map),
+            self.flat_map_values.as_deref().map(Operator::FlatMapValues),
             self.group_by_key.as_ref().map(Operator::GroupByKey),
             self.to_stream.as_ref().map(|_| Operator::ToStream),
         ]
@@ -365,6 +380,23 @@ impl Step {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct MapValues {
+    /// Fields of the new value, each with its expression; ordered by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("additionalProperties" = {"type": "string", "format": "cel"}))]
+    pub fields: Option<BTreeMap<String, String>>,
+    /// The new value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub expression: Option<String>,
+}
+
+/// `map`: `key`, and one of the others. All of them read the record as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Map {
+    /// The new key.
+    #[schemars(extend("format" = "cel"))]
+    pub key: String,
     /// Fields of the new value, each with its expression; ordered by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("additionalProperties" = {"type": "string", "format": "cel"}))]

@@ -84,6 +84,8 @@ fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut St
         Op::FilterNot(_) => "filterNot".to_owned(),
         Op::SelectKey(expr) => format!("selectKey -> {}", type_text(expr.ty())),
         Op::MapValues(expr) => format!("mapValues -> {}", type_text(expr.ty())),
+        Op::Map { key, value } => format!("map -> {}, {}", type_text(key.ty()), type_text(value.ty())),
+        Op::FlatMapValues(expr) => format!("flatMapValues -> {}", type_text(expr.ty())),
         Op::Aggregate { store, add, .. } => {
             let name = sub.stores.get(*store).map_or("?", |store| store.name.as_str());
             format!("aggregate in {name} -> {}", type_text(add.ty()))

@@ -61,6 +61,15 @@ pub enum Op {
     SelectKey(Expr),
     /// Replaces the value.
     MapValues(Expr),
+    /// Replaces both; each reads the record as it was.
+    Map {
+        /// The new key.
+        key: Expr,
+        /// The new value.
+        value: Expr,
+    },
+    /// Forwards a record for each item of the list, with the same key.
+    FlatMapValues(Expr),
     /// Updates the aggregate of the record's key and forwards (key, new aggregate). A null key or value drops
     /// the record (counted). A null aggregate deletes the key and is forwarded as a tombstone. The result's timestamp is
     /// max(record, stored), as in Kafka Streams.

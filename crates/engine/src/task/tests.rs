@@ -864,3 +864,29 @@ fn a_reduction_begins_with_the_first_record_and_again_after_it_was_deleted() {
     let values: Vec<_> = output.sent.into_iter().map(|sent| sent.2).collect();
     assert_eq!(values, [long(8), long(9), None, long(4)]);
 }
+
+#[test]
+fn each_item_of_a_list_becomes_a_record_and_none_is_sent_when_one_fails() {
+    let steps = json!([
+        {"flatMapValues": "value.amount > 3 ? [] : [1, 0, value.amount]"},
+        {"map": {"key": "key + string(value)", "expression": "6 / (value - 2)"}},
+    ]);
+    let plan = planned(json!({}), steps, "Long");
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    let mut process = |amount| task.process(&record(0, Some("k"), Some(&order(amount))), &mut output);
+    assert_eq!(process(3), Ok(Processed::Done));
+    // The third item cannot be divided by.
+    assert!(process(2).unwrap_err().to_string().contains("division by zero"));
+    assert_eq!(process(4), Ok(Processed::Done));
+    let sent: Vec<_> = output
+        .sent
+        .into_iter()
+        .map(|sent| (sent.1.unwrap(), sent.2))
+        .collect();
+    let wanted = [("k1", -6), ("k0", -3), ("k3", 6)];
+    assert_eq!(
+        sent,
+        wanted.map(|(key, value)| (key.as_bytes().to_vec(), long(value)))
+    );
+}

@@ -2,7 +2,7 @@
 
 use bumpalo::Bump;
 use topology::plan::{First, Node, NodeIndex, Op, StoreIndex, StoreSpec, SubTopology};
-use topology::{Expr, Scope, Value};
+use topology::{EvalError, Expr, Scope, Value};
 
 use super::results::Results;
 use super::{Codecs, State};
@@ -16,6 +16,14 @@ pub(super) struct Moving<'a> {
     pub(super) key: Value<'a>,
     pub(super) value: Value<'a>,
     pub(super) timestamp: i64,
+}
+
+/// What a node passes on.
+enum Forward<'a> {
+    Nothing,
+    One(Moving<'a>),
+    /// The record with each of these values.
+    Each(&'a [Value<'a>]),
 }
 
 /// What the nodes work on.
@@ -38,8 +46,10 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             let Some(node) = self.sub.nodes.get(index) else {
                 return Ok(());
             };
-            let Some(forward) = self.node(index, node, moving)? else {
-                return Ok(());
+            let forward = match self.node(index, node, moving)? {
+                Forward::Nothing => return Ok(()),
+                Forward::One(forward) => forward,
+                Forward::Each(items) => return self.run_each(node, moving, items),
             };
             let Some((last, branches)) = node.children.split_last() else {
                 return Ok(());
@@ -51,61 +61,91 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         }
     }
 
-    /// What the node forwards, if anything.
-    fn node(
+    /// All that is behind the node, for one value after the other.
+    fn run_each(
         &mut self,
-        index: NodeIndex,
         node: &'a Node,
         moving: Moving<'a>,
-    ) -> Result<Option<Moving<'a>>, Failure> {
-        match &node.op {
-            Op::Forward => return Ok(Some(moving)),
-            Op::Sink(sink) => {
-                let Some(codecs) = self.codecs.sinks.get(*sink) else {
-                    return Err(Failure::new(
-                        ErrorCategory::Output,
-                        index,
-                        format!("the plan has no sink {sink}"),
-                    ));
-                };
-                self.results.push(*sink, index, codecs, &moving)?;
-                return Ok(None);
-            }
-            Op::Aggregate { .. } if matches!(moving.key, Value::Null) => {
-                return self.drop(DropReason::NullKey);
-            }
-            // Expressions over a tombstone have nothing to read.
-            Op::Filter(_) | Op::FilterNot(_) | Op::SelectKey(_) | Op::MapValues(_) | Op::Aggregate { .. }
-                if matches!(moving.value, Value::Null) =>
-            {
-                return self.drop(DropReason::NullValue);
-            }
-            Op::Filter(_) | Op::FilterNot(_) | Op::SelectKey(_) | Op::MapValues(_) | Op::Aggregate { .. } => {
+        items: &'a [Value<'a>],
+    ) -> Result<(), Failure> {
+        for value in items {
+            for child in &node.children {
+                self.run(
+                    *child,
+                    Moving {
+                        value: *value,
+                        ..moving
+                    },
+                )?;
             }
         }
+        Ok(())
+    }
+
+    /// What the node passes on.
+    fn node(&mut self, index: NodeIndex, node: &'a Node, moving: Moving<'a>) -> Result<Forward<'a>, Failure> {
         let scope = self.scope(&moving);
         let failed = |error| Failure::new(ErrorCategory::Expression, index, error);
+        let kept = |is_kept| {
+            if is_kept {
+                Forward::One(moving)
+            } else {
+                Forward::Nothing
+            }
+        };
         Ok(match &node.op {
-            Op::Forward | Op::Sink(_) => None,
-            Op::Filter(condition) => condition.eval_bool(&scope).map_err(failed)?.then_some(moving),
-            Op::FilterNot(condition) => (!condition.eval_bool(&scope).map_err(failed)?).then_some(moving),
-            Op::SelectKey(key) => Some(Moving {
+            Op::Forward => Forward::One(moving),
+            Op::Sink(sink) => {
+                let Some(codecs) = self.codecs.sinks.get(*sink) else {
+                    let reason = format!("the plan has no sink {sink}");
+                    return Err(Failure::new(ErrorCategory::Output, index, reason));
+                };
+                self.results.push(*sink, index, codecs, &moving)?;
+                Forward::Nothing
+            }
+            Op::Aggregate { .. } if matches!(moving.key, Value::Null) => self.drop(DropReason::NullKey),
+            // Expressions over a tombstone have nothing to read.
+            Op::Filter(_)
+            | Op::FilterNot(_)
+            | Op::SelectKey(_)
+            | Op::MapValues(_)
+            | Op::Map { .. }
+            | Op::FlatMapValues(_)
+            | Op::Aggregate { .. }
+                if matches!(moving.value, Value::Null) =>
+            {
+                self.drop(DropReason::NullValue)
+            }
+            Op::Filter(condition) => kept(condition.eval_bool(&scope).map_err(failed)?),
+            Op::FilterNot(condition) => kept(!condition.eval_bool(&scope).map_err(failed)?),
+            Op::SelectKey(key) => Forward::One(Moving {
                 key: key.eval(&scope).map_err(failed)?,
                 ..moving
             }),
-            Op::MapValues(value) => Some(Moving {
+            Op::MapValues(value) => Forward::One(Moving {
                 value: value.eval(&scope).map_err(failed)?,
                 ..moving
             }),
+            Op::Map { key, value } => Forward::One(Moving {
+                key: key.eval(&scope).map_err(failed)?,
+                value: value.eval(&scope).map_err(failed)?,
+                ..moving
+            }),
+            Op::FlatMapValues(list) => {
+                let Value::List(items) = list.eval(&scope).map_err(failed)? else {
+                    return Err(failed(EvalError::Layout("list")));
+                };
+                Forward::Each(items)
+            }
             Op::Aggregate { store, first, add } => {
-                Some(self.aggregate(index, *store, (first, add), &moving)?)
+                Forward::One(self.aggregate(index, *store, (first, add), &moving)?)
             }
         })
     }
 
-    fn drop(&mut self, reason: DropReason) -> Result<Option<Moving<'a>>, Failure> {
+    fn drop(&mut self, reason: DropReason) -> Forward<'a> {
         self.dropped.get_or_insert(reason);
-        Ok(None)
+        Forward::Nothing
     }
 
     fn scope(&self, moving: &Moving<'a>) -> Scope<'a> {

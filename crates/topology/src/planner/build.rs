@@ -1,6 +1,9 @@
 //! Third pass: operators, stores, sinks; cuts at repartition topics.
 
-use super::compile::{compile_aggregation, compile_as, compile_key, compile_map_values, compile_timestamp};
+use super::compile::{
+    compile_aggregation, compile_as, compile_flat_map_values, compile_key, compile_map, compile_map_values,
+    compile_timestamp,
+};
 use super::live::{live, prune};
 use super::resolve::{Resolved, Step, StepOp};
 use super::sink::key_format;
@@ -145,6 +148,16 @@ impl Builder<'_> {
                 let expr = compile_map_values(map, &self.env, &path.field("mapValues"))?;
                 self.env.value = expr.ty().clone();
                 self.node(path, Op::MapValues(expr));
+            }
+            StepOp::Map(map) => {
+                let (key, value) = compile_map(map, &self.env, &path.field("map"))?;
+                (self.env.key, self.env.value) = (key.ty().clone(), value.ty().clone());
+                self.node(path, Op::Map { key, value });
+            }
+            StepOp::FlatMapValues(source) => {
+                let (list, item) = compile_flat_map_values(source, &self.env, &path.field("flatMapValues"))?;
+                self.env.value = item;
+                self.node(path, Op::FlatMapValues(list));
             }
             StepOp::GroupByKey(None) => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,

@@ -1,8 +1,10 @@
 //! Expressions of the declaration, with the rules of the place where each stands.
 
+use std::collections::BTreeMap;
+
 use super::PlanError;
 use super::types::is_identifier;
-use crate::declaration::{Aggregation, Fold, MapValues};
+use crate::declaration::{Aggregation, Fold, Map, MapValues};
 use crate::plan::First;
 use crate::{Env, Expr, Path, Type};
 
@@ -59,7 +61,55 @@ pub(crate) fn compile_key(source: &str, env: &Env, path: &Path) -> Result<Expr, 
 
 /// `mapValues`. On errors: all of its fields'.
 pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
-    match (&map.fields, &map.expression) {
+    compile_value(
+        "mapValues",
+        map.fields.as_ref(),
+        map.expression.as_deref(),
+        env,
+        path,
+    )
+}
+
+/// `map`: key and value. On errors: all of both.
+pub(crate) fn compile_map(map: &Map, env: &Env, path: &Path) -> Result<(Expr, Expr), Vec<PlanError>> {
+    let key = compile_key(&map.key, env, &path.field("key"));
+    match (
+        key,
+        compile_value("map", map.fields.as_ref(), map.expression.as_deref(), env, path),
+    ) {
+        (Ok(key), Ok(value)) => Ok((key, value)),
+        (key, value) => Err([key.err(), value.err()].into_iter().flatten().flatten().collect()),
+    }
+}
+
+/// `flatMapValues`, and the type of the items.
+pub(crate) fn compile_flat_map_values(
+    source: &str,
+    env: &Env,
+    path: &Path,
+) -> Result<(Expr, Type), Vec<PlanError>> {
+    let expr = compile(source, env, path)?;
+    let Type::List(item) = expr.ty() else {
+        let message = format!("needs a list, the expression has type {}", expr.ty());
+        return Err(PlanError::new(path, message).into());
+    };
+    if matches!(**item, Type::Optional(_)) {
+        let message = format!("a value cannot be absent, the items have type {item}");
+        return Err(PlanError::new(path, message).into());
+    }
+    let item = Type::clone(item);
+    Ok((expr, item))
+}
+
+/// A new value, from fields or from one expression.
+fn compile_value(
+    operator: &str,
+    fields: Option<&BTreeMap<String, String>>,
+    expression: Option<&str>,
+    env: &Env,
+    path: &Path,
+) -> Result<Expr, Vec<PlanError>> {
+    match (fields, expression) {
         (Some(fields), None) => {
             let path = path.field("fields");
             if fields.is_empty() {
@@ -78,7 +128,7 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
                 }
             }
             if errors.is_empty() {
-                Ok(Expr::build_struct("mapValues", built))
+                Ok(Expr::build_struct(operator, built))
             } else {
                 Err(errors)
             }
@@ -95,7 +145,8 @@ pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Res
             Ok(expr)
         }
         (None, None) | (Some(_), Some(_)) => {
-            Err(PlanError::new(path, "`mapValues` needs exactly one of `fields` and `expression`").into())
+            let message = format!("`{operator}` needs exactly one of `fields` and `expression`");
+            Err(PlanError::new(path, message).into())
         }
     }
 }

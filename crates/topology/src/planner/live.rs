@@ -13,7 +13,9 @@ pub(crate) fn live(pipeline: &Resolved<'_>) -> Vec<ValueReads> {
     for step in pipeline.steps.iter().rev() {
         match &step.op {
             // These make a new value: nothing behind them reads the old one.
-            StepOp::MapValues(_) | StepOp::Aggregate(_) => later = step.reads.clone(),
+            StepOp::MapValues(_) | StepOp::Map(_) | StepOp::FlatMapValues(_) | StepOp::Aggregate(_) => {
+                later = step.reads.clone()
+            }
             StepOp::SelectKey(_)
             | StepOp::Filter(_)
             | StepOp::FilterNot(_)

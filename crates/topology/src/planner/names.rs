@@ -78,6 +78,8 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     | Operator::Filter(_)
                     | Operator::FilterNot(_)
                     | Operator::MapValues(_)
+                    | Operator::Map(_)
+                    | Operator::FlatMapValues(_)
                     | Operator::ToStream,
                 )
                 | Err(_) => {}

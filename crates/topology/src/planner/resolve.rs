@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use super::compile::{
-    compile_aggregation, compile_as, compile_initial, compile_key, compile_map_values, compile_timestamp,
+    compile_aggregation, compile_as, compile_flat_map_values, compile_initial, compile_key, compile_map,
+    compile_map_values, compile_timestamp,
 };
 use super::sink;
 use super::types::Types;
 use crate::declaration::{
-    Aggregation, KeySerde, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology, ValueSerde,
+    Aggregation, KeySerde, Map, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology, ValueSerde,
 };
 use crate::suggest::did_you_mean;
 use crate::{Env, Path, Type, ValueReads};
@@ -40,6 +41,8 @@ pub(crate) enum StepOp<'d> {
     Filter(&'d str),
     FilterNot(&'d str),
     MapValues(&'d MapValues),
+    Map(&'d Map),
+    FlatMapValues(&'d str),
     /// With the name of the repartition topic, where the key was changed before.
     GroupByKey(Option<&'d str>),
     Aggregate(Aggregation<'d>),
@@ -277,6 +280,8 @@ impl<'e> Walk<'e> {
             Some(
                 Operator::SelectKey(_)
                 | Operator::MapValues(_)
+                | Operator::Map(_)
+                | Operator::FlatMapValues(_)
                 | Operator::GroupByKey(_)
                 | Operator::Aggregate(_)
                 | Operator::ToStream,
@@ -334,6 +339,19 @@ impl<'e> Walk<'e> {
                 let expr = compile_map_values(map, &self.env, &path)?;
                 self.env.value = expr.ty().clone();
                 (StepOp::MapValues(map), expr.reads().value.clone())
+            }
+            Operator::Map(map) => {
+                let (key, value) = compile_map(map, &self.env, &path)?;
+                let mut reads = key.reads().value.clone();
+                reads.add(&value.reads().value);
+                (self.env.key, self.env.value) = (key.ty().clone(), value.ty().clone());
+                self.key_changed = true;
+                (StepOp::Map(map), reads)
+            }
+            Operator::FlatMapValues(source) => {
+                let (expr, item) = compile_flat_map_values(source, &self.env, &path)?;
+                self.env.value = item;
+                (StepOp::FlatMapValues(source), expr.reads().value.clone())
             }
             Operator::GroupByKey(group) => {
                 let Some(Operator::Aggregate(aggregation)) = next else {

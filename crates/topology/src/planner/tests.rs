@@ -86,6 +86,8 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::FilterNot(_) => "filterNot",
         Op::SelectKey(_) => "selectKey",
         Op::MapValues(_) => "mapValues",
+        Op::Map { .. } => "map",
+        Op::FlatMapValues(_) => "flatMapValues",
         Op::Aggregate { .. } => "aggregate",
         Op::Sink(_) => "sink",
     };
@@ -233,6 +235,29 @@ fn an_unchanged_key_needs_no_repartition_topic() {
     };
     assert_eq!(only.name, "orders");
     assert_eq!((only.stores.len(), only.sinks.len()), (1, 1));
+}
+
+#[test]
+fn a_map_changes_the_key_and_only_what_it_and_the_key_read_is_parsed() {
+    let mut json = orders_risk();
+    json["streams"][0].as_object_mut().unwrap().remove("timestamp");
+    json["pipelines"][0]["steps"][0] = json!({"map": {
+        "key": "value.customerId", "fields": {"amountInCents": "value.amountInCents", "unused": "1"}
+    }});
+    let plan = planned(json);
+    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+        panic!("{}", plan.describe())
+    };
+    assert_eq!(field_names(read), ["amountInCents", "customerId"]);
+    let words: Vec<_> = shape(&plan.sub_topologies[0])
+        .into_iter()
+        .map(|(word, _)| word)
+        .collect();
+    assert_eq!(words, ["forward", "map", "mapValues", "sink"]);
+    let Format::Row(Type::Struct(row)) = &plan.sub_topologies[1].source.value else {
+        panic!("{}", plan.describe())
+    };
+    assert_eq!(field_names(row), ["amountInCents"]);
 }
 
 #[test]
