@@ -157,19 +157,20 @@ pub enum OffsetReset {
     Latest,
 }
 
-/// Steps from a stream to a topic.
+/// Steps from a stream, or from the results of another pipeline, to a topic or to pipelines that read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pipeline {
     /// Name, unique among pipelines.
     pub name: String,
-    /// A stream's name; several pipelines may read one.
+    /// Name of a stream or of another pipeline; several pipelines may read one. If both have the name, the stream is meant.
     pub from: String,
     /// What happens to each record, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
-    /// Where results go.
-    pub to: SinkTopic,
+    /// Where results go. May be left out where another pipeline reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<SinkTopic>,
 }
 
 /// The topic that a pipeline writes.

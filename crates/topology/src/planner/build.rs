@@ -1,11 +1,13 @@
 //! Third pass: operators, stores, sinks; cuts at repartition topics.
 
+use std::collections::BTreeMap;
+
 use super::compile::{
     compile_aggregation, compile_as, compile_flat_map_values, compile_key, compile_map, compile_map_values,
     compile_timestamp,
 };
 use super::live::{live, prune};
-use super::resolve::{Resolved, Step, StepOp};
+use super::resolve::{Resolved, ResolvedStream, Step, StepOp};
 use super::sink::key_format;
 use super::{PlanError, sink};
 use crate::declaration::{OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad};
@@ -23,13 +25,11 @@ pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, Vec
     let Some(first) = pipelines.first() else {
         return Ok(Vec::new());
     };
-    let live: Vec<_> = pipelines.iter().map(|pipeline| live(pipeline)).collect();
-    let mut reads = first.timestamp_reads.clone();
-    live.iter()
-        .for_each(|live| reads.add(live.first().unwrap_or(&ValueReads::Whole)));
-    let (source, env) = source(first, &reads)?;
-    let mut reading = begin(source, &first.stream_path);
-    if let Some(topic) = &first.stream.dead_letter_topic {
+    let (live, mut reads) = live_of_all(pipelines);
+    reads.add(&first.stream.timestamp_reads);
+    let (source, env) = source(&first.stream, &reads)?;
+    let mut reading = begin(source, &first.stream.path);
+    if let Some(topic) = &first.stream.declared.dead_letter_topic {
         reading.source.dead_letters = Some(reading.sinks.len());
         reading.sinks.push(Sink {
             topic: TopicName::External(topic.clone()),
@@ -38,29 +38,65 @@ pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, Vec
         });
     }
     let mut parts = vec![reading];
+    let begin = Place { at: 0, last: 0, env };
+    // Where pipelines end.
+    let mut ends = BTreeMap::new();
     for (pipeline, live) in pipelines.iter().zip(&live) {
+        let place = pipeline
+            .parent
+            .and_then(|parent| ends.get(parent))
+            .unwrap_or(&begin);
         let mut builder = Builder {
             parts: &mut parts,
-            at: 0,
-            last: 0,
-            env: env.clone(),
+            place: place.clone(),
         };
         for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
             builder.step(step, later)?;
         }
+        ends.insert(pipeline.pipeline.name.as_str(), builder.place.clone());
         builder.end(pipeline)?;
     }
     Ok(parts)
+}
+
+/// What is read later, by pipeline and step; and of the stream. A pipeline comes before those that read it.
+fn live_of_all(pipelines: &[&Resolved<'_>]) -> (Vec<Vec<ValueReads>>, ValueReads) {
+    let mut of_stream = ValueReads::Nothing;
+    let mut of_results = BTreeMap::<&str, ValueReads>::new();
+    let mut all = Vec::with_capacity(pipelines.len());
+    for pipeline in pipelines.iter().rev() {
+        let declared = pipeline.pipeline;
+        let mut end = of_results.remove(declared.name.as_str()).unwrap_or_default();
+        if declared.to.is_some() {
+            end.add(&ValueReads::Whole);
+        }
+        let live = live(pipeline, end);
+        let first = live.first().unwrap_or(&ValueReads::Whole);
+        match pipeline.parent {
+            Some(parent) => of_results.entry(parent).or_default().add(first),
+            None => of_stream.add(first),
+        }
+        all.push(live);
+    }
+    all.reverse();
+    (all, of_stream)
+}
+
+/// Where the next node goes.
+#[derive(Clone)]
+struct Place {
+    /// The part that is being built, and the node in it that the next one goes behind.
+    at: usize,
+    last: NodeIndex,
+    /// The types of what is forwarded there.
+    env: Env,
 }
 
 /// Goes along one pipeline.
 struct Builder<'p> {
     /// The first reads the stream; each other one reads a repartition topic.
     parts: &'p mut Vec<SubTopology>,
-    /// The part that is being built, and the node in it that the next one goes behind.
-    at: usize,
-    last: NodeIndex,
-    env: Env,
+    place: Place,
 }
 
 fn policy(declared: DeclaredBad) -> OnBadRecord {
@@ -72,15 +108,15 @@ fn policy(declared: DeclaredBad) -> OnBadRecord {
 }
 
 /// The stream as the pipelines read it, and what their first steps see.
-fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
-    let stream = pipeline.stream;
+fn source(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
+    let declared = stream.declared;
     let env = Env {
-        key: pipeline.key.clone(),
-        value: prune(&pipeline.value, reads),
+        key: stream.key.clone(),
+        value: prune(&stream.value, reads),
         aggregate: None,
     };
-    let path = pipeline.stream_path.field("timestamp");
-    let timestamp = stream
+    let path = stream.path.field("timestamp");
+    let timestamp = declared
         .timestamp
         .as_ref()
         .map(|source| compile_timestamp(source, &env, &path))
@@ -89,18 +125,18 @@ fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), 
         Format::Json(ty.clone())
     } else {
         let message = format!("no format for {}", env.value);
-        sink::scalar_format(&env.value).ok_or_else(|| PlanError::new(&pipeline.stream_path, message))?
+        sink::scalar_format(&env.value).ok_or_else(|| PlanError::new(&stream.path, message))?
     };
     let source = Source {
-        name: stream.name.clone(),
-        topic: TopicName::External(stream.topic.clone()),
-        key: key_format(&env.key, &pipeline.stream_path)?,
+        name: declared.name.clone(),
+        topic: TopicName::External(declared.topic.clone()),
+        key: key_format(&env.key, &stream.path)?,
         value,
         timestamp,
-        on_bad_record: policy(stream.on_bad_record),
-        on_error: policy(stream.on_error),
+        on_bad_record: policy(declared.on_bad_record),
+        on_error: policy(declared.on_error),
         dead_letters: None,
-        offset_reset: match stream.offset_reset {
+        offset_reset: match declared.offset_reset {
             DeclaredReset::Earliest => OffsetReset::Earliest,
             DeclaredReset::Latest => OffsetReset::Latest,
         },
@@ -110,12 +146,12 @@ fn source(pipeline: &Resolved<'_>, reads: &ValueReads) -> Result<(Source, Env), 
 
 impl Builder<'_> {
     fn part(&mut self) -> &mut SubTopology {
-        &mut self.parts[self.at]
+        &mut self.parts[self.place.at]
     }
 
     /// Adds a node behind the last one.
     fn node(&mut self, path: &Path, op: Op) {
-        let last = self.last;
+        let last = self.place.last;
         let nodes = &mut self.part().nodes;
         let index = nodes.len();
         nodes[last].children.push(index);
@@ -124,7 +160,7 @@ impl Builder<'_> {
             op,
             children: Vec::new(),
         });
-        self.last = index;
+        self.place.last = index;
     }
 
     /// `later`: what the steps behind this one read of the value that leaves it.
@@ -132,39 +168,40 @@ impl Builder<'_> {
         let path = &step.path;
         match &step.op {
             StepOp::SelectKey(source) => {
-                let expr = compile_key(source, &self.env, &path.field("selectKey"))?;
-                self.env.key = expr.ty().clone();
+                let expr = compile_key(source, &self.place.env, &path.field("selectKey"))?;
+                self.place.env.key = expr.ty().clone();
                 self.node(path, Op::SelectKey(expr));
             }
             StepOp::Filter(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filter"))?;
+                let expr = compile_as(source, &Type::Bool, &self.place.env, &path.field("filter"))?;
                 self.node(path, Op::Filter(expr));
             }
             StepOp::FilterNot(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path.field("filterNot"))?;
+                let expr = compile_as(source, &Type::Bool, &self.place.env, &path.field("filterNot"))?;
                 self.node(path, Op::FilterNot(expr));
             }
             StepOp::MapValues(map) => {
-                let expr = compile_map_values(map, &self.env, &path.field("mapValues"))?;
-                self.env.value = expr.ty().clone();
+                let expr = compile_map_values(map, &self.place.env, &path.field("mapValues"))?;
+                self.place.env.value = expr.ty().clone();
                 self.node(path, Op::MapValues(expr));
             }
             StepOp::Map(map) => {
-                let (key, value) = compile_map(map, &self.env, &path.field("map"))?;
-                (self.env.key, self.env.value) = (key.ty().clone(), value.ty().clone());
+                let (key, value) = compile_map(map, &self.place.env, &path.field("map"))?;
+                (self.place.env.key, self.place.env.value) = (key.ty().clone(), value.ty().clone());
                 self.node(path, Op::Map { key, value });
             }
             StepOp::FlatMapValues(source) => {
-                let (list, item) = compile_flat_map_values(source, &self.env, &path.field("flatMapValues"))?;
-                self.env.value = item;
+                let (list, item) =
+                    compile_flat_map_values(source, &self.place.env, &path.field("flatMapValues"))?;
+                self.place.env.value = item;
                 self.node(path, Op::FlatMapValues(list));
             }
             StepOp::GroupByKey(None) => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
             StepOp::Aggregate(aggregation) => {
                 let (first, add) =
-                    compile_aggregation(*aggregation, &self.env, &path.field(aggregation.name()))?;
-                self.env.value = first.expr().ty().clone();
+                    compile_aggregation(*aggregation, &self.place.env, &path.field(aggregation.name()))?;
+                self.place.env.value = first.expr().ty().clone();
                 let store = self.store(aggregation.store(), path)?;
                 self.node(path, Op::Aggregate { store, first, add });
             }
@@ -175,7 +212,10 @@ impl Builder<'_> {
 
     /// A store for the current key and value types.
     fn store(&mut self, name: &str, path: &Path) -> Result<usize, PlanError> {
-        let (key, value) = (key_format(&self.env.key, path)?, self.env.value.clone());
+        let (key, value) = (
+            key_format(&self.place.env.key, path)?,
+            self.place.env.value.clone(),
+        );
         let fingerprint = digest(&["store/1", name, &canonical_format(&key), &canonical_type(&value)]);
         let changelog = TopicName::Changelog(name.to_owned());
         let stores = &mut self.part().stores;
@@ -191,15 +231,15 @@ impl Builder<'_> {
 
     /// Writes to a repartition topic what is read later, and goes on behind it.
     fn cut(&mut self, name: &str, path: &Path, later: &ValueReads) -> Result<(), PlanError> {
-        let value = prune(&self.env.value, later);
-        if let (Type::Struct(from), Type::Struct(to)) = (&self.env.value, &value)
+        let value = prune(&self.place.env.value, later);
+        if let (Type::Struct(from), Type::Struct(to)) = (&self.place.env.value, &value)
             && from != to
         {
             let projection = Expr::project(from, to).ok_or_else(|| PlanError::new(path, "not valid"))?;
             self.node(path, Op::MapValues(projection));
         }
         let topic = TopicName::Repartition(name.to_owned());
-        let (key, format) = (key_format(&self.env.key, path)?, Format::Row(value.clone()));
+        let (key, format) = (key_format(&self.place.env.key, path)?, Format::Row(value.clone()));
         self.sink(
             path,
             Sink {
@@ -220,8 +260,8 @@ impl Builder<'_> {
             offset_reset: OffsetReset::Earliest,
         };
         self.parts.push(begin(source, path));
-        (self.at, self.last) = (self.parts.len() - 1, 0);
-        self.env.value = value;
+        (self.place.at, self.place.last) = (self.parts.len() - 1, 0);
+        self.place.env.value = value;
         Ok(())
     }
 
@@ -233,10 +273,12 @@ impl Builder<'_> {
     }
 
     fn end(mut self, pipeline: &Resolved<'_>) -> Result<(), PlanError> {
+        let Some(to) = &pipeline.pipeline.to else {
+            return Ok(());
+        };
         let path = pipeline.path.field("to");
-        let to = &pipeline.pipeline.to;
-        let key = sink::key(to, &self.env.key, &path)?;
-        let value = sink::value(to, &self.env.value, &path)?;
+        let key = sink::key(to, &self.place.env.key, &path)?;
+        let value = sink::value(to, &self.place.env.value, &path)?;
         self.sink(
             &path,
             Sink {

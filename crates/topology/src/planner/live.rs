@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::resolve::{Resolved, StepOp};
 use crate::{StructType, Type, ValueReads};
 
-/// For each step, what is read of the value that enters it, by the step and by those behind it. The last item is
-/// for the sink, which writes the whole value.
-pub(crate) fn live(pipeline: &Resolved<'_>) -> Vec<ValueReads> {
-    let mut later = ValueReads::Whole;
+/// For each step, what is read of the value that enters it, by the step and by those behind it. The last item is `end`: what
+/// is read of the pipeline's results.
+pub(crate) fn live(pipeline: &Resolved<'_>, end: ValueReads) -> Vec<ValueReads> {
+    let mut later = end;
     let mut result = vec![later.clone()];
     for step in pipeline.steps.iter().rev() {
         match &step.op {

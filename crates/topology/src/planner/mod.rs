@@ -5,7 +5,7 @@
 //! again, against records that hold only those fields, and cuts sub-topologies at repartition topics.
 //!
 //! A topic is read once, since committed positions are per topic and partition: all pipelines that read a stream share
-//! one sub-topology up to their cuts. A sub-topology is named after what it reads: the stream, or the repartition (named
+//! one sub-topology up to their cuts, and pipelines that read another pipeline go on where that ends. A sub-topology is named after what it reads: the stream, or the repartition (named
 //! by the store, or by `groupByKey.name`).
 
 mod build;
@@ -20,6 +20,7 @@ mod types;
 
 use std::fmt;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::declaration::Topology;
 use crate::plan::Plan;
@@ -100,7 +101,7 @@ pub fn plan(declaration: &Topology) -> Result<Plan, Vec<PlanError>> {
     let mut sub_topologies = Vec::new();
     let mut streams: Vec<Vec<&resolve::Resolved<'_>>> = Vec::new();
     for pipeline in &pipelines {
-        let of = |others: &&mut Vec<&resolve::Resolved<'_>>| std::ptr::eq(others[0].stream, pipeline.stream);
+        let of = |others: &&mut Vec<&resolve::Resolved<'_>>| Rc::ptr_eq(&others[0].stream, &pipeline.stream);
         match streams.iter_mut().find(of) {
             Some(others) => others.push(pipeline),
             None => streams.push(vec![pipeline]),

@@ -48,13 +48,15 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
             &path.field("name"),
             errors,
         );
-        topic(&pipeline.to.topic, &path.field("to").field("topic"), errors);
-        if topics.contains_key(pipeline.to.topic.as_str()) {
+        let Some(to) = &pipeline.to else { continue };
+        let path = path.field("to").field("topic");
+        topic(&to.topic, &path, errors);
+        if topics.contains_key(to.topic.as_str()) {
             let message = format!(
                 "topic `{}` is also read by a stream: records would go round",
-                pipeline.to.topic
+                to.topic
             );
-            errors.push(PlanError::new(&path.field("to").field("topic"), message));
+            errors.push(PlanError::new(&path, message));
         }
     }
     for (index, pipeline) in declaration.pipelines.iter().enumerate() {

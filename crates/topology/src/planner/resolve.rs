@@ -1,6 +1,7 @@
 //! First pass: every step with the types that flow into and out of it.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::PlanError;
 use super::compile::{
@@ -19,14 +20,22 @@ use crate::{Env, Path, Type, ValueReads};
 pub(crate) struct Resolved<'d> {
     pub(crate) pipeline: &'d Pipeline,
     pub(crate) path: Path,
-    pub(crate) stream: &'d Stream,
-    pub(crate) stream_path: Path,
-    /// Types of the stream's records, with all fields.
+    /// The stream that its records come from in the end.
+    pub(crate) stream: Rc<ResolvedStream<'d>>,
+    /// The pipeline that it reads, unless that is the stream.
+    pub(crate) parent: Option<&'d str>,
+    pub(crate) steps: Vec<Step<'d>>,
+}
+
+/// A stream without errors.
+pub(crate) struct ResolvedStream<'d> {
+    pub(crate) declared: &'d Stream,
+    pub(crate) path: Path,
+    /// Types of its records, with all fields.
     pub(crate) key: Type,
     pub(crate) value: Type,
-    /// What the stream's `timestamp` reads.
+    /// What its `timestamp` reads.
     pub(crate) timestamp_reads: ValueReads,
-    pub(crate) steps: Vec<Step<'d>>,
 }
 
 /// One step, with what it reads of a record's value.
@@ -55,78 +64,135 @@ pub(crate) fn resolve<'d>(
     errors: &mut Vec<PlanError>,
 ) -> Vec<Resolved<'d>> {
     let root = Path::topology();
-    let mut streams = BTreeMap::new();
+    let mut ends = Ends::new();
     for (index, stream) in declaration.streams.iter().enumerate() {
         let path = root.field("streams").index(index);
         let resolved = resolve_stream(stream, &path, types, errors);
-        streams.insert(stream.name.as_str(), resolved);
-        if !declaration
-            .pipelines
-            .iter()
-            .any(|pipeline| pipeline.from == stream.name)
-        {
+        ends.insert(&stream.name, resolved.map(End::of));
+        if !is_read(declaration, &stream.name) {
             let message = format!("no pipeline reads stream `{}`", stream.name);
             errors.push(PlanError::new(&path.field("name"), message));
         }
     }
     let mut pipelines = Vec::new();
-    for (index, pipeline) in declaration.pipelines.iter().enumerate() {
-        let path = root.field("pipelines").index(index);
-        match streams.get(pipeline.from.as_str()) {
-            Some(Some(stream)) => {
-                let before = errors.len();
-                let steps = Walk::new(stream, &path, errors).pipeline(pipeline);
-                if errors.len() == before {
-                    pipelines.push(Resolved {
-                        pipeline,
-                        path,
-                        stream: stream.declared,
-                        stream_path: stream.path.clone(),
-                        key: stream.key.clone(),
-                        value: stream.value.clone(),
-                        timestamp_reads: stream.timestamp_reads.clone(),
-                        steps,
-                    });
-                }
-            }
-            // The stream's own error says it.
-            Some(None) => {}
-            None => errors.push(unknown_from(declaration, pipeline, &path)),
+    let mut waiting: Vec<_> = declaration.pipelines.iter().enumerate().collect();
+    // Each pipeline after the one that it reads.
+    loop {
+        let known = |(_, pipeline): &(usize, &Pipeline)| ends.contains_key(pipeline.from.as_str());
+        let (ready, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(known);
+        waiting = others;
+        if ready.is_empty() {
+            break;
         }
+        for (index, pipeline) in ready {
+            let path = root.field("pipelines").index(index);
+            if pipeline.to.is_none() && !is_read(declaration, &pipeline.name) {
+                let message = format!("the results of pipeline `{}` go nowhere", pipeline.name);
+                errors.push(PlanError::new(&path, message).suggest("add `to`, or a pipeline that reads it"));
+            }
+            let end = match ends.get(pipeline.from.as_str()) {
+                Some(Some(from)) => resolve_pipeline(pipeline, &path, from, errors),
+                // What it reads has errors of its own.
+                Some(None) | None => None,
+            };
+            let end = end.map(|(resolved, end)| {
+                pipelines.push(resolved);
+                end
+            });
+            ends.entry(&pipeline.name).or_insert(end);
+        }
+    }
+    for (index, pipeline) in waiting {
+        let path = root.field("pipelines").index(index);
+        errors.push(unknown_from(declaration, pipeline, &path));
     }
     pipelines
 }
 
-fn unknown_from(declaration: &Topology, pipeline: &Pipeline, path: &Path) -> PlanError {
-    let path = path.field("from");
-    if declaration
-        .pipelines
-        .iter()
-        .any(|other| other.name == pipeline.from)
-    {
-        let message = format!(
-            "`{}` is a pipeline; reading another pipeline is not supported yet",
-            pipeline.from
-        );
-        return PlanError::new(&path, message).suggest("read a stream");
-    }
-    let names: Vec<_> = declaration
-        .streams
-        .iter()
-        .map(|stream| stream.name.as_str())
-        .collect();
-    PlanError {
-        suggestion: did_you_mean(&pipeline.from, "streams", &names),
-        ..PlanError::new(&path, format!("unknown stream `{}`", pipeline.from))
+/// What can be read, by name; nothing of what has errors.
+type Ends<'d> = BTreeMap<&'d str, Option<End<'d>>>;
+
+/// The records that a stream or a pipeline ends with.
+struct End<'d> {
+    stream: Rc<ResolvedStream<'d>>,
+    pipeline: Option<&'d str>,
+    env: Env,
+    key_changed: bool,
+}
+
+impl<'d> End<'d> {
+    fn of(stream: ResolvedStream<'d>) -> Self {
+        Self {
+            env: Env {
+                key: stream.key.clone(),
+                value: stream.value.clone(),
+                aggregate: None,
+            },
+            stream: Rc::new(stream),
+            pipeline: None,
+            key_changed: false,
+        }
     }
 }
 
-struct ResolvedStream<'d> {
-    declared: &'d Stream,
-    path: Path,
-    key: Type,
-    value: Type,
-    timestamp_reads: ValueReads,
+fn is_read(declaration: &Topology, name: &str) -> bool {
+    declaration.pipelines.iter().any(|pipeline| pipeline.from == name)
+}
+
+fn resolve_pipeline<'d>(
+    pipeline: &'d Pipeline,
+    path: &Path,
+    from: &End<'d>,
+    errors: &mut Vec<PlanError>,
+) -> Option<(Resolved<'d>, End<'d>)> {
+    let before = errors.len();
+    let mut walk = Walk {
+        env: from.env.clone(),
+        kind: Kind::Stream,
+        key_changed: from.key_changed,
+        path,
+        errors,
+    };
+    let steps = walk.pipeline(pipeline);
+    let (env, key_changed) = (walk.env, walk.key_changed);
+    if errors.len() > before {
+        return None;
+    }
+    let resolved = Resolved {
+        pipeline,
+        path: path.clone(),
+        stream: Rc::clone(&from.stream),
+        parent: from.pipeline,
+        steps,
+    };
+    let end = End {
+        stream: Rc::clone(&from.stream),
+        pipeline: Some(&pipeline.name),
+        env,
+        key_changed,
+    };
+    Some((resolved, end))
+}
+
+/// Why a pipeline reads nothing that is there.
+fn unknown_from(declaration: &Topology, pipeline: &Pipeline, path: &Path) -> PlanError {
+    let path = path.field("from");
+    let from = &pipeline.from;
+    let pipelines = declaration.pipelines.iter().map(|other| other.name.as_str());
+    if pipelines.clone().any(|name| name == from) {
+        let message = format!(
+            "pipeline `{from}` reads no stream in the end: it is read in a circle, or reads what is not there"
+        );
+        return PlanError::new(&path, message);
+    }
+    let streams = declaration.streams.iter().map(|stream| stream.name.as_str());
+    let names: Vec<_> = streams
+        .chain(pipelines.filter(|name| *name != pipeline.name))
+        .collect();
+    PlanError {
+        suggestion: did_you_mean(from, "streams and pipelines", &names),
+        ..PlanError::new(&path, format!("unknown stream or pipeline `{from}`"))
+    }
 }
 
 fn resolve_stream<'d>(
@@ -216,23 +282,8 @@ struct Walk<'e> {
     errors: &'e mut Vec<PlanError>,
 }
 
-impl<'e> Walk<'e> {
-    fn new(stream: &ResolvedStream<'_>, path: &'e Path, errors: &'e mut Vec<PlanError>) -> Self {
-        let env = Env {
-            key: stream.key.clone(),
-            value: stream.value.clone(),
-            aggregate: None,
-        };
-        Self {
-            env,
-            kind: Kind::Stream,
-            key_changed: false,
-            path,
-            errors,
-        }
-    }
-
-    fn pipeline<'d>(mut self, pipeline: &'d Pipeline) -> Vec<Step<'d>> {
+impl Walk<'_> {
+    fn pipeline<'d>(&mut self, pipeline: &'d Pipeline) -> Vec<Step<'d>> {
         let mut steps: Vec<Step<'d>> = Vec::new();
         for (index, declared) in pipeline.steps.iter().enumerate() {
             let path = self.path.field("steps").index(index);
@@ -254,7 +305,7 @@ impl<'e> Walk<'e> {
                 }
             }
         }
-        self.end(&pipeline.to);
+        self.end(pipeline.to.as_ref());
         steps
     }
 
@@ -290,26 +341,24 @@ impl<'e> Walk<'e> {
         }
     }
 
-    fn end(&mut self, to: &SinkTopic) {
-        let path = self.path.field("to");
-        match self.kind {
-            Kind::Stream => {}
-            Kind::Grouped => {
+    fn end(&mut self, to: Option<&SinkTopic>) {
+        let path = to.map_or_else(|| self.path.field("steps"), |_| self.path.field("to"));
+        match (self.kind, to) {
+            (Kind::Stream, None) => {}
+            (Kind::Stream, Some(to)) => {
+                self.errors.extend(sink::key(to, &self.env.key, &path).err());
+                self.errors.extend(sink::value(to, &self.env.value, &path).err());
+            }
+            (Kind::Grouped, _) => {
                 let error = PlanError::new(&self.path.field("steps"), NO_AGGREGATION);
                 self.errors.push(error);
-                return;
             }
-            Kind::Table => {
-                let error = PlanError::new(
-                    &path,
-                    "the result of an aggregation is a table, `to` needs a stream",
-                );
+            (Kind::Table, _) => {
+                let message = "the result of an aggregation is a table, a stream is needed here";
+                let error = PlanError::new(&path, message);
                 self.errors.push(error.suggest("add the step `toStream: {}`"));
-                return;
             }
         }
-        self.errors.extend(sink::key(to, &self.env.key, &path).err());
-        self.errors.extend(sink::value(to, &self.env.value, &path).err());
     }
 
     fn operator<'d>(

@@ -503,7 +503,7 @@ fn each_rule_of_a_pipeline_has_its_error() {
         (
             step(json!([{"groupByKey": {}}, aggregate])),
             "pipelines[0].to",
-            "the result of an aggregation is a table, `to` needs a stream",
+            "the result of an aggregation is a table, a stream is needed here",
             "add the step `toStream: {}`",
         ),
         (
@@ -651,6 +651,105 @@ fn errors_behind_a_wrong_filter_or_aggregate_are_told_too() {
     assert_eq!(paths, expected);
 }
 
+/// The pipeline in two: `large` reads what `keyed` ends with, and stands before it.
+fn branched() -> Json {
+    let mut json = orders_risk();
+    let mut large = json["pipelines"][0].clone();
+    let steps = large["steps"].as_array_mut().unwrap();
+    steps.remove(0);
+    (large["name"], large["from"]) = (json!("large"), json!("keyed"));
+    let keyed = json!({"name": "keyed", "from": "orders", "steps": [{"selectKey": "value.customerId"}]});
+    json["pipelines"] = json!([large, keyed]);
+    json
+}
+
+#[test]
+fn a_pipeline_goes_on_where_the_one_that_it_reads_ends() {
+    let plan = planned(branched());
+    let whole = planned(orders_risk());
+    assert_eq!(plan.sub_topologies.len(), 2);
+    for (branched, whole) in plan.sub_topologies.iter().zip(&whole.sub_topologies) {
+        assert_eq!(shape(branched), shape(whole));
+        assert_eq!(branched.source.value, whole.source.value);
+        let fingerprints = |sub: &SubTopology| -> Vec<_> {
+            sub.stores.iter().map(|store| store.fingerprint.clone()).collect()
+        };
+        assert_eq!(fingerprints(branched), fingerprints(whole));
+    }
+}
+
+#[test]
+fn results_go_to_a_topic_and_to_every_pipeline_that_reads_them() {
+    let mut json = branched();
+    let to = json!({"topic": "keyed", "value": {"serde": "Json"}});
+    json["pipelines"][1]["to"] = to;
+    let small = json!({
+        "name": "small", "from": "keyed", "steps": [{"filter": "value.amountInCents < 10"}],
+        "to": {"topic": "small", "value": {"serde": "Json"}},
+    });
+    json["pipelines"].as_array_mut().unwrap().push(small);
+    let plan = planned(json);
+    let wanted = [
+        ("forward", vec![1]),
+        ("selectKey", vec![2, 3, 5]),
+        ("sink", vec![]),
+        ("mapValues", vec![4]),
+        ("sink", vec![]),
+        ("filter", vec![6]),
+        ("sink", vec![]),
+    ];
+    assert_eq!(shape(&plan.sub_topologies[0]), wanted);
+    // What only one of the readers writes is parsed, too.
+    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+        panic!("{}", plan.describe())
+    };
+    assert!(read.field("note").is_some());
+}
+
+#[test]
+fn pipelines_that_lead_nowhere_or_in_a_circle_are_refused() {
+    let mut json = branched();
+    json["pipelines"][1]["from"] = json!("large");
+    let circle = |name: &str| {
+        format!(
+            "pipeline `{name}` reads no stream in the end: it is read in a circle, or reads what is not there"
+        )
+    };
+    let found: Vec<_> = errors(json).into_iter().skip(1).collect();
+    let wanted = [
+        error("pipelines[0].from", &circle("keyed"), ""),
+        error("pipelines[1].from", &circle("large"), ""),
+    ];
+    assert_eq!(found, wanted);
+
+    let mut json = branched();
+    json["pipelines"][0].as_object_mut().unwrap().remove("to");
+    let help = "add `to`, or a pipeline that reads it";
+    let nowhere = error("pipelines[0]", "the results of pipeline `large` go nowhere", help);
+    assert_eq!(errors(json), [nowhere]);
+
+    // An error is told once, not again by those that read the pipeline.
+    let mut json = branched();
+    json["pipelines"][1]["steps"] = json!([{"filter": "value.amount > 1"}, {"groupByKey": {}}]);
+    let paths: Vec<_> = errors(json).into_iter().map(|(path, _, _)| path).collect();
+    assert_eq!(
+        paths,
+        ["pipelines[1].steps[0].filter", "pipelines[1].steps[1].groupByKey"]
+    );
+
+    let mut json = branched();
+    json["pipelines"][1]["steps"] = json!([{"groupByKey": {}}, {"count": {"store": "s"}}]);
+    let message = "the result of an aggregation is a table, a stream is needed here";
+    assert_eq!(
+        errors(json),
+        [error(
+            "pipelines[1].steps",
+            message,
+            "add the step `toStream: {}`"
+        )]
+    );
+}
+
 #[test]
 fn two_readers_of_one_topic_are_refused() {
     let mut json = orders_risk();
@@ -696,14 +795,15 @@ fn an_unknown_stream_is_told_where_it_is_read() {
         error("streams[0].name", "no pipeline reads stream `orders`", ""),
         error(
             "pipelines[0].from",
-            "unknown stream `order`",
+            "unknown stream or pipeline `order`",
             "did you mean `orders`?",
         ),
     ];
     assert_eq!(errors(with("/pipelines/0/from", json!("order"))), expected);
     let itself = errors(with("/pipelines/0/from", json!("exposure"))).remove(1);
-    let message = "`exposure` is a pipeline; reading another pipeline is not supported yet";
-    assert_eq!(itself, error("pipelines[0].from", message, "read a stream"));
+    let message =
+        "pipeline `exposure` reads no stream in the end: it is read in a circle, or reads what is not there";
+    assert_eq!(itself, error("pipelines[0].from", message, ""));
 }
 
 #[test]
