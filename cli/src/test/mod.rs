@@ -73,7 +73,11 @@ fn run(args: &TestArgs) -> Result<ExitCode, ExitCode> {
     let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();
     let passed = outcomes.len() - failed;
     if outcomes.is_empty() {
-        eprintln!("error: no case was run; remove `--only`, or give another name");
+        let why = match &args.only {
+            Some(part) => format!("no name contains `{part}`"),
+            None => "`tests` is empty".to_owned(),
+        };
+        eprintln!("error: no case was run: {why}");
         return Err(ExitCode::FAILURE);
     }
     match args.output {
@@ -126,7 +130,9 @@ fn within(directory: &Path, apps: &mut Vec<PathBuf>) -> std::io::Result<()> {
         // Links may go round.
         if path.is_dir() && !path.is_symlink() {
             within(&path, apps)?;
-        } else if path.extension().is_some_and(|extension| extension == "yaml")
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
             && path.with_extension(TESTS).is_file()
         {
             apps.push(path);
