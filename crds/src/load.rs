@@ -41,11 +41,14 @@ pub fn load(text: &str) -> Result<Loaded, Vec<Diagnostic>> {
     });
     match loaded {
         Some(loaded) if diagnostics.is_empty() => Ok(loaded),
-        _ => {
-            diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-            Err(diagnostics)
-        }
+        _ => Err(in_order(diagnostics)),
     }
+}
+
+/// In the order of the text.
+fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    diagnostics
 }
 
 /// A document that is no `StreamApp`, read as strictly: nothing unknown, and every error with its place.
@@ -71,7 +74,7 @@ impl<T: DeserializeOwned + JsonSchema> Document<T> {
                 text: text.to_owned(),
                 root,
             }),
-            _ => Err(diagnostics),
+            _ => Err(in_order(diagnostics)),
         }
     }
 }

@@ -8,88 +8,15 @@ use bumpalo::Bump;
 use engine::{Driver, DriverRecord, DriverStore, Processed, row};
 use serde_json::Value as Json;
 use similar::{ChangeTag, TextDiff};
-use topology::plan::{Plan, Sink, Source, TopicName};
-use topology::{Path, did_you_mean};
 
-use super::case::{Case, Expected, Input, Row};
-use super::values::{bytes, canonical, json, to_json};
-
-/// Something in the file that the topology does not have: path, message, suggestion.
-pub(super) type Misfit = (Path, String, Option<String>);
-
-/// A case, in the topology's terms.
-pub(super) struct Prepared<'c> {
-    case: &'c Case,
-    plan: Arc<Plan>,
-    inputs: Vec<DriverRecord>,
-    /// By topic.
-    outputs: Option<BTreeMap<String, Vec<&'c Expected>>>,
-}
+use super::case::{Expected, Row};
+use super::prepare::{Prepared, millis, sinks};
+use super::values::{canonical, json, to_json};
 
 /// What a case has shown: nothing, or what differs.
 pub(super) type Verdict = Vec<String>;
 
-impl<'c> Prepared<'c> {
-    /// Looks up what the case names.
-    ///
-    /// # Errors
-    /// All that the topology does not have.
-    pub(super) fn new(case: &'c Case, path: &Path, plan: &Arc<Plan>) -> Result<Self, Vec<Misfit>> {
-        let mut misfits = Vec::new();
-        let driver = Driver::new(Arc::clone(plan), case.partitions);
-        let (mut inputs, mut at) = (Vec::new(), 0);
-        for (index, declared) in case.inputs.iter().enumerate() {
-            let path = path.field("inputs").index(index);
-            match input(declared, &path, plan, &driver, at) {
-                Ok(record) => {
-                    at = record.timestamp;
-                    inputs.push(record);
-                }
-                Err(misfit) => misfits.push(misfit),
-            }
-        }
-        let outputs = case.outputs.as_ref().map(|declared| {
-            let mut outputs = BTreeMap::<_, Vec<_>>::new();
-            for (index, expected) in declared.iter().enumerate() {
-                let path = path.field("outputs").index(index);
-                match topic(expected, &path, plan) {
-                    Ok(topic) => outputs.entry(topic).or_default().push(expected),
-                    Err(misfit) => misfits.push(misfit),
-                }
-                misfits.extend(time(&expected.at, &path.field("at")).err());
-            }
-            outputs
-        });
-        for (name, rows) in case.stores.iter().flatten() {
-            let path = path.field("stores").field(name);
-            if driver.store(name).is_none() {
-                let stores = plan.sub_topologies.iter().flat_map(|sub| &sub.stores);
-                let stores: Vec<_> = stores.map(|store| store.name.as_str()).collect();
-                let suggestion = did_you_mean(name, "stores", &stores);
-                misfits.push((path.clone(), format!("unknown store `{name}`"), suggestion));
-            }
-            for (index, row) in rows.iter().enumerate() {
-                misfits.extend(time(&row.at, &path.index(index).field("at")).err());
-            }
-        }
-        if case.outputs.is_none() && case.stores.is_none() && case.dropped.is_none() && case.error.is_none() {
-            let message = "the case expects nothing, so it cannot fail".to_owned();
-            let suggestion =
-                "add `outputs`, `stores`, `dropped` or `error`; `outputs: []` says that nothing is written";
-            misfits.push((path.clone(), message, Some(suggestion.to_owned())));
-        }
-        if misfits.is_empty() {
-            Ok(Self {
-                case,
-                plan: Arc::clone(plan),
-                inputs,
-                outputs,
-            })
-        } else {
-            Err(misfits)
-        }
-    }
-
+impl Prepared<'_> {
     /// Runs the case; then once more, with all tasks begun anew after each record, which must make no difference.
     pub(super) fn run(&self) -> Verdict {
         let straight = self.drive(Restarts::None);
@@ -299,109 +226,4 @@ fn difference(what: &str, wanted: Vec<String>, found: Vec<String>) -> Option<Str
         let _ = write!(text, "\n{sign} {}", change.value().trim_end_matches('\n'));
     }
     Some(text)
-}
-
-fn sinks(plan: &Plan) -> impl Iterator<Item = &Sink> {
-    plan.sub_topologies.iter().flat_map(|sub| &sub.sinks)
-}
-
-fn input(
-    declared: &Input,
-    path: &Path,
-    plan: &Plan,
-    driver: &Driver,
-    before: i64,
-) -> Result<DriverRecord, Misfit> {
-    let source = source(declared.stream.as_deref(), path, plan)?;
-    let encode = |format, value, field: &str| {
-        bytes(format, value).map_err(|message| (path.field(field), message, None))
-    };
-    let key = encode(&source.key, &declared.key, "key")?;
-    let value = match &declared.raw {
-        Some(raw) => Some(raw.clone().into_bytes()),
-        None => encode(&source.value, &declared.value, "value")?,
-    };
-    Ok(DriverRecord {
-        topic: source.topic.clone(),
-        partition: declared
-            .partition
-            .unwrap_or_else(|| driver.partition(key.as_deref())),
-        key,
-        value,
-        headers: Vec::new(),
-        timestamp: time(&declared.at, &path.field("at"))?.unwrap_or(before),
-    })
-}
-
-/// The stream of that name, or the only one.
-fn source<'p>(name: Option<&str>, path: &Path, plan: &'p Plan) -> Result<&'p Source, Misfit> {
-    let sources = plan.sub_topologies.iter().map(|sub| &sub.source);
-    let streams: Vec<_> = sources
-        .filter(|source| matches!(source.topic, TopicName::External(_)))
-        .collect();
-    let names: Vec<_> = streams.iter().map(|source| source.name.as_str()).collect();
-    let found = match (name, streams.as_slice()) {
-        (None, [only]) => Some(*only),
-        (None, _) => {
-            let message = format!("`stream` is needed: there are {}", names.join(", "));
-            return Err((path.clone(), message, None));
-        }
-        (Some(name), _) => streams.iter().find(|source| source.name == name).copied(),
-    };
-    let name = name.unwrap_or_default();
-    found.ok_or_else(|| {
-        let suggestion = did_you_mean(name, "streams", &names);
-        (
-            path.field("stream"),
-            format!("unknown stream `{name}`"),
-            suggestion,
-        )
-    })
-}
-
-/// The topic of an expected record, or the only one.
-fn topic(expected: &Expected, path: &Path, plan: &Plan) -> Result<String, Misfit> {
-    let topics: BTreeSet<_> = sinks(plan)
-        .filter(|sink| matches!(sink.topic, TopicName::External(_)))
-        .map(|sink| sink.topic.to_string())
-        .collect();
-    let names: Vec<_> = topics.iter().map(String::as_str).collect();
-    match (&expected.topic, names.as_slice()) {
-        (None, [only]) => Ok((*only).to_owned()),
-        (None, _) => {
-            let message = format!("`topic` is needed: there are {}", names.join(", "));
-            Err((path.clone(), message, None))
-        }
-        (Some(name), _) if topics.contains(name) => Ok(name.clone()),
-        (Some(name), _) => {
-            let suggestion = did_you_mean(name, "topics", &names);
-            Err((
-                path.field("topic"),
-                format!("nothing writes topic `{name}`"),
-                suggestion,
-            ))
-        }
-    }
-}
-
-/// Milliseconds since the Unix epoch; nothing for null.
-fn time(at: &Json, path: &Path) -> Result<Option<i64>, Misfit> {
-    match millis(at) {
-        None if !at.is_null() => {
-            let message = format!("`at` is RFC 3339, or milliseconds since the Unix epoch, not `{at}`");
-            Err((
-                path.clone(),
-                message,
-                Some("write `2026-01-31T12:00:00Z`".to_owned()),
-            ))
-        }
-        millis => Ok(millis),
-    }
-}
-
-fn millis(at: &Json) -> Option<i64> {
-    let timestamp = at.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    timestamp
-        .map(jiff::Timestamp::as_millisecond)
-        .or_else(|| at.as_i64())
 }

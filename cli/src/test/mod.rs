@@ -5,6 +5,7 @@
 
 mod case;
 mod judge;
+mod prepare;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ use serde::Serialize;
 use crate::validate::{load, read, refused};
 use crate::view::Format;
 use case::TestFile;
-use judge::{Prepared, Verdict};
+use judge::Verdict;
+use prepare::Prepared;
 
 /// What comes instead of the extension in the name of the file with the cases.
 const TESTS: &str = "test.yaml";

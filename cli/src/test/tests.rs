@@ -103,6 +103,16 @@ fn what_the_topology_does_not_have_is_refused() {
             "key: o-1\n        stream: order\n",
             "unknown stream `order`",
         ),
+        (
+            "key: o-1\n",
+            "key: o-1\n        partition: 1\n",
+            "there is no partition 1",
+        ),
+        (
+            "key: o-1\n",
+            "key: o-1\n        raw: x\n",
+            "the record has `value` and `raw`",
+        ),
         ("key: o-1\n", "key: o-1\n        at: soon\n", "not `\"soon\"`"),
         (
             "- {key: c-1, value: 1000001, at: 3000}",
