@@ -249,17 +249,22 @@ fn compile_of(fold: &Fold, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError
 /// The smallest or the largest of an expression.
 fn extreme(fold: &Fold, rule: &str, env: &Env, path: &Path) -> Result<(First, Expr), Vec<PlanError>> {
     let of = compile_of(fold, env, path)?;
+    if matches!(of.ty(), Type::List(_) | Type::Map(_) | Type::Struct(_)) {
+        let message = format!("values of type {} cannot be compared", of.ty());
+        return Err(PlanError::new(&path.field("of"), message).into());
+    }
     let add = combined(fold, rule, &of, env, path)?;
     Ok((First::Record(of), add))
 }
 
-/// An expression over `aggregate` and `of`, which has the same type.
+/// An expression over `aggregate` and `of`, which has the same type. What is wrong with it, its size for instance, has no
+/// place in what a person wrote.
 fn combined(fold: &Fold, rule: &str, of: &Expr, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
     // A comment in the expression ends with its line.
     let source = format!("cel.bind(of, {}\n, {rule})", fold.of);
-    compile_add(&source, of.ty(), env, path).map_err(|_| {
-        let message = format!("values of type {} cannot be compared", of.ty());
-        PlanError::new(&path.field("of"), message).into()
+    compile_add(&source, of.ty(), env, &path.field("of")).map_err(|errors| {
+        let errors = errors.into_iter();
+        errors.map(|error| PlanError { span: None, ..error }).collect()
     })
 }
 
