@@ -440,11 +440,7 @@ impl Output for ThreadOutput<'_> {
 
     fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), OutputError> {
         let target = self.sink(outgoing.sink)?;
-        // Kafka spreads null keys at random; here they follow their input, so that replay gives the same result.
-        let partition = match outgoing.key {
-            Some(key) => engine::partition::partition_for(key, target.partitions),
-            None => self.source_partition % target.partitions,
-        };
+        let partition = engine::partition::of_result(outgoing.key, self.source_partition, target.partitions);
         let record = Record {
             partition,
             key: outgoing.key,

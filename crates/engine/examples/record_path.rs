@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use streamapp_engine::{InputRecord, MemoryStore, Outgoing, Output, OutputError, Task};
+use streamapp_engine::{InputRecord, Outgoing, Output, OutputError, Task};
 
 struct Last(Vec<u8>, Vec<u8>);
 
@@ -34,8 +34,8 @@ fn main() {
         {"aggregate":{"store":"by-customer","initial":"0","add":"aggregate + value.amountInCents"}},{"toStream":{}},
         {"filter":"value >= 1000000"},{"mapValues":{"fields":{"id":"'risk:' + key + ':' + string(value)","exposure":"value"}}}]}]}"#;
     let plan = Arc::new(topology::plan(&serde_json::from_str(declared).unwrap()).unwrap());
-    let mut first: Task<MemoryStore> = Task::new(Arc::clone(&plan), 0, Vec::new());
-    let mut second = Task::new(plan, 1, vec![MemoryStore::default()]);
+    let mut first = Task::in_memory(Arc::clone(&plan), 0);
+    let mut second = Task::in_memory(plan, 1);
     let inputs: Vec<String> = (0..1000)
         .map(|n| {
             let note = "0123456789abcdef".repeat(6);

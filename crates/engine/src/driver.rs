@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use topology::Plan;
-use topology::plan::{StoreSpec, TopicName};
+use topology::plan::{Sink, StoreSpec, TopicName};
 
 use crate::{
     InputRecord, MemoryStore, Outgoing, Output, OutputError, ProcessError, Processed, Task, partition,
@@ -64,7 +64,11 @@ impl Driver {
     pub fn new(plan: Arc<Plan>, partitions: i32) -> Self {
         let partitions = partitions.max(1);
         let subs = 0..plan.sub_topologies.len();
-        let tasks = subs.map(|sub| (0..partitions).map(|_| task(&plan, sub)).collect());
+        let tasks = subs.map(|sub| {
+            (0..partitions)
+                .map(|_| Task::in_memory(Arc::clone(&plan), sub))
+                .collect()
+        });
         Self {
             tasks: tasks.collect(),
             plan,
@@ -88,11 +92,17 @@ impl Driver {
     /// Partition of a record with this key, as Kafka's default partitioner chooses it; null keys go to the first.
     #[must_use]
     pub fn partition(&self, key: Option<&[u8]>) -> i32 {
-        key.map_or(0, |key| partition::partition_for(key, self.partitions))
+        partition::of_result(key, 0, self.partitions)
     }
 
-    /// Processes one record of an input topic; one that no sub-topology reads, or of a partition that is not there, does
-    /// nothing.
+    /// Whether topics have this partition.
+    #[must_use]
+    pub fn has_partition(&self, partition: i32) -> bool {
+        (0..self.partitions).contains(&partition)
+    }
+
+    /// Processes one record of an input topic. One of a topic that no sub-topology reads is an output; one of a partition
+    /// that is not there is passed over.
     ///
     /// # Errors
     /// What stops the task. What the record had done before, in other sub-topologies, stays done.
@@ -121,11 +131,7 @@ impl Driver {
                 value: record.value.as_deref(),
             };
             let mut sent = Sent {
-                topics: self.plan.sub_topologies[sub]
-                    .sinks
-                    .iter()
-                    .map(|sink| &sink.topic)
-                    .collect(),
+                sinks: &self.plan.sub_topologies[sub].sinks,
                 partitions: self.partitions,
                 source_partition: record.partition,
                 queue: &mut queue,
@@ -155,16 +161,9 @@ impl Driver {
     }
 }
 
-fn task(plan: &Arc<Plan>, sub: usize) -> Task<MemoryStore> {
-    let stores = plan.sub_topologies[sub].stores.iter();
-    let stores = stores.map(|_| MemoryStore::default()).collect();
-    Task::new(Arc::clone(plan), sub, stores)
-}
-
 /// Outputs go behind what is still to be processed.
 struct Sent<'a> {
-    /// By sink.
-    topics: Vec<&'a TopicName>,
+    sinks: &'a [Sink],
     partitions: i32,
     source_partition: i32,
     queue: &'a mut VecDeque<DriverRecord>,
@@ -172,22 +171,20 @@ struct Sent<'a> {
 
 impl Output for Sent<'_> {
     fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError> {
-        match self.topics.get(record.sink) {
+        match self.sinks.get(record.sink) {
             Some(_) => Ok(()),
             None => Err(OutputError::new(format!("sink {} does not exist", record.sink))),
         }
     }
 
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
-        let Some(topic) = self.topics.get(record.sink) else {
+        let Some(sink) = self.sinks.get(record.sink) else {
             return self.check(record);
         };
         let headers = record.headers.iter();
         self.queue.push_back(DriverRecord {
-            topic: TopicName::clone(topic),
-            partition: record.key.map_or(self.source_partition, |key| {
-                partition::partition_for(key, self.partitions)
-            }),
+            topic: sink.topic.clone(),
+            partition: partition::of_result(record.key, self.source_partition, self.partitions),
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             headers: headers

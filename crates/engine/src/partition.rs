@@ -1,6 +1,5 @@
 //! Kafka's partitioning of keys: `Utils.murmur2` and `Utils.toPositive` of kafka-clients, so that records
-//! land where Kafka's own producers put them. Null keys, which Kafka spreads at random, are the owner's
-//! matter.
+//! land where Kafka's own producers put them.
 
 /// 32-bit murmur2 with Kafka's seed, as `org.apache.kafka.common.utils.Utils.murmur2`.
 #[must_use]
@@ -30,6 +29,13 @@ pub fn murmur2(data: &[u8]) -> i32 {
 #[must_use]
 pub fn partition_for(key: &[u8], count: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) % count.max(1)
+}
+
+/// The partition of a task's result among `count`. Kafka spreads null keys at random; here they follow their input, so
+/// that replay gives the same result.
+#[must_use]
+pub fn of_result(key: Option<&[u8]>, input: i32, count: i32) -> i32 {
+    key.map_or_else(|| input % count.max(1), |key| partition_for(key, count))
 }
 
 #[cfg(test)]

@@ -274,6 +274,16 @@ fn pass_over(
 }
 
 impl Task<MemoryStore> {
+    /// A task over empty stores in memory.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn in_memory(plan: Arc<Plan>, sub_topology: usize) -> Self {
+        let stores = vec![MemoryStore::default(); plan.sub_topologies[sub_topology].stores.len()];
+        Self::new(plan, sub_topology, stores)
+    }
+
     /// Applies the changes to the stores and says [`Self::committed`]: a commit where there is no broker.
     pub fn commit_in_memory(&mut self) {
         for (store, staging) in self.state.stores.iter_mut().zip(&self.state.staging) {

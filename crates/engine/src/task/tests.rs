@@ -89,12 +89,7 @@ fn sums() -> Arc<Plan> {
 }
 
 fn task(plan: &Arc<Plan>, sub: usize) -> Task<MemoryStore> {
-    let stores = plan.sub_topologies[sub]
-        .stores
-        .iter()
-        .map(|_| MemoryStore::default())
-        .collect();
-    Task::new(Arc::clone(plan), sub, stores)
+    Task::in_memory(Arc::clone(plan), sub)
 }
 
 fn order(amount: i64) -> String {

@@ -84,7 +84,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
 
     /// What the node passes on.
     fn node(&mut self, index: NodeIndex, node: &'a Node, moving: Moving<'a>) -> Result<Forward<'a>, Failure> {
-        let scope = self.scope(&moving);
+        let scope = || self.scope(&moving);
         let failed = |error| Failure::new(ErrorCategory::Expression, index, error);
         let kept = |is_kept| {
             if is_kept {
@@ -116,23 +116,23 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             {
                 self.drop(DropReason::NullValue)
             }
-            Op::Filter(condition) => kept(condition.eval_bool(&scope).map_err(failed)?),
-            Op::FilterNot(condition) => kept(!condition.eval_bool(&scope).map_err(failed)?),
+            Op::Filter(condition) => kept(condition.eval_bool(&scope()).map_err(failed)?),
+            Op::FilterNot(condition) => kept(!condition.eval_bool(&scope()).map_err(failed)?),
             Op::SelectKey(key) => Forward::One(Moving {
-                key: key.eval(&scope).map_err(failed)?,
+                key: key.eval(&scope()).map_err(failed)?,
                 ..moving
             }),
             Op::MapValues(value) => Forward::One(Moving {
-                value: value.eval(&scope).map_err(failed)?,
+                value: value.eval(&scope()).map_err(failed)?,
                 ..moving
             }),
             Op::Map { key, value } => Forward::One(Moving {
-                key: key.eval(&scope).map_err(failed)?,
-                value: value.eval(&scope).map_err(failed)?,
+                key: key.eval(&scope()).map_err(failed)?,
+                value: value.eval(&scope()).map_err(failed)?,
                 ..moving
             }),
             Op::FlatMapValues(list) => {
-                let Value::List(items) = list.eval(&scope).map_err(failed)? else {
+                let Value::List(items) = list.eval(&scope()).map_err(failed)? else {
                     return Err(failed(EvalError::Layout("list")));
                 };
                 Forward::Each(items)
