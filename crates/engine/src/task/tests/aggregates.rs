@@ -1,0 +1,171 @@
+//! What the steps keep that keep one value per key.
+
+use super::*;
+
+#[test]
+fn a_result_has_the_later_timestamp_of_record_and_aggregate() {
+    let plan = sums();
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for timestamp in [500, 400] {
+        let record = InputRecord {
+            timestamp,
+            ..record(0, Some("k"), None)
+        };
+        let value = order(1);
+        task.process(
+            &InputRecord {
+                value: Some(value.as_bytes()),
+                ..record
+            },
+            &mut output,
+        )
+        .unwrap();
+        task.commit_in_memory();
+    }
+    let expected = [
+        (0, Some(b"k".to_vec()), long(1), 500),
+        (0, Some(b"k".to_vec()), long(2), 500),
+    ];
+    assert_eq!(output.sent, expected, "the second found the first in the store");
+}
+
+#[test]
+fn a_null_aggregate_deletes_the_key_and_goes_on_as_a_tombstone() {
+    let add = "aggregate + value.amount > 2 ? null : aggregate + value.amount";
+    let aggregate = json!({"store": "sums", "initial": "0", "add": add});
+    let plan = planned(
+        json!({}),
+        json!([{"groupByKey": {}}, {"aggregate": aggregate}, {"toStream": {}}]),
+        "Long",
+    );
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for offset in 0..2 {
+        task.process(&record(offset, Some("k"), Some(&order(2))), &mut output)
+            .unwrap();
+        task.commit_in_memory();
+    }
+    assert_eq!(task.stores()[0].values.len(), 0, "deleted");
+    task.process(&record(2, Some("k"), Some(&order(1))), &mut output)
+        .unwrap();
+    let key = || Some(b"k".to_vec());
+    let expected = [
+        (0, key(), long(2), 1000),
+        (0, key(), None, 1001),
+        (0, key(), long(1), 1002),
+    ];
+    assert_eq!(output.sent, expected, "the key begins anew");
+}
+
+#[test]
+fn text_in_an_aggregate_survives_being_overwritten_in_place() {
+    let aggregate = json!({"store": "last", "initial": "'-'", "add": "value.customer"});
+    let plan = planned(
+        json!({}),
+        json!([{"groupByKey": {}}, {"aggregate": aggregate}, {"toStream": {}}]),
+        "String",
+    );
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for customer in ["ann", "bob"] {
+        let value = format!(r#"{{"customer":"{customer}","amount":1}}"#);
+        task.process(&record(0, Some("k"), Some(&value)), &mut output)
+            .unwrap();
+    }
+    let values: Vec<_> = output
+        .sent
+        .into_iter()
+        .map(|(_, _, value, _)| value.unwrap())
+        .collect();
+    assert_eq!(values, [b"ann", b"bob"]);
+}
+
+#[test]
+fn each_aggregation_keeps_what_its_name_says() {
+    for (aggregation, wanted) in [
+        (json!({"count": {"store": "s"}}), ["1", "2", "3"]),
+        (
+            json!({"sum": {"store": "s", "of": "value.amount"}}),
+            ["3", "4", "6"],
+        ),
+        (
+            json!({"sum": {"store": "s", "of": "double(value.amount) / 2.0"}}),
+            ["1.5", "2.0", "3.0"],
+        ),
+        (
+            json!({"min": {"store": "s", "of": "value.amount // of each order"}}),
+            ["3", "1", "1"],
+        ),
+        (
+            json!({"max": {"store": "s", "of": "string(value.amount)"}}),
+            ["\"3\"", "\"3\"", "\"3\""],
+        ),
+        (
+            json!({"earliest": {"store": "s", "of": "value.amount"}}),
+            ["3", "3", "3"],
+        ),
+        (
+            json!({"latest": {"store": "s", "of": "value.amount"}}),
+            ["3", "1", "2"],
+        ),
+        // The second deletes the key, the third begins anew.
+        (
+            json!({"aggregate": {"store": "s", "initial": "10", "add": "value.amount == 1 ? null : aggregate + value.amount"}}),
+            ["13", "null", "12"],
+        ),
+    ] {
+        let steps = json!([{"groupByKey": {}}, aggregation, {"toStream": {}}]);
+        let to_json = json!({"mapValues": {"fields": {"v": "value"}}});
+        let steps: Vec<_> = steps
+            .as_array()
+            .unwrap()
+            .iter()
+            .cloned()
+            .chain([to_json])
+            .collect();
+        let plan = planned(json!({}), json!(steps), "Json");
+        let mut task = task(&plan, 0);
+        let mut output = Collected::default();
+        for (offset, amount) in [3, 1, 2].into_iter().enumerate() {
+            task.process(
+                &record(offset as i64, Some("k"), Some(&order(amount))),
+                &mut output,
+            )
+            .unwrap();
+            task.commit_in_memory();
+        }
+        let values = output.sent.iter().filter_map(|sent| sent.2.clone());
+        let values: Vec<_> = values.map(|value| String::from_utf8(value).unwrap()).collect();
+        let wanted = wanted.into_iter().filter(|value| *value != "null");
+        assert_eq!(
+            values,
+            wanted
+                .map(|value| format!(r#"{{"v":{value}}}"#))
+                .collect::<Vec<_>>(),
+            "{aggregation}"
+        );
+    }
+}
+
+#[test]
+fn a_reduction_begins_with_the_first_record_and_again_after_it_was_deleted() {
+    let steps = json!([
+        {"mapValues": {"expression": "value.amount"}},
+        {"groupByKey": {}},
+        {"reduce": {"store": "s", "add": "aggregate + value > 9 ? null : aggregate + value"}},
+        {"toStream": {}},
+    ]);
+    let plan = planned(json!({}), steps, "Long");
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for (offset, amount) in [8, 1, 5, 4].into_iter().enumerate() {
+        task.process(
+            &record(offset as i64, Some("k"), Some(&order(amount))),
+            &mut output,
+        )
+        .unwrap();
+    }
+    let values: Vec<_> = output.sent.into_iter().map(|sent| sent.2).collect();
+    assert_eq!(values, [long(8), long(9), None, long(4)]);
+}
