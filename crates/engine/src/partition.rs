@@ -87,4 +87,12 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_result_follows_its_key_or_else_its_input() {
+        assert_eq!(of_result(Some(b"customer-000042"), 3, 12), 1);
+        assert_eq!(of_result(None, 5, 12), 5);
+        // A topic with fewer partitions than the input.
+        assert_eq!(of_result(None, 5, 3), 2);
+    }
 }
