@@ -1,10 +1,9 @@
 //! Checks of values that the schema cannot say.
 
 use protocol::MemoryBudget;
-use topology::Path;
+use topology::{Duration, DurationError, Path};
 
 use crate::app::{Mechanism, REFUSED_CLIENT_PROPERTIES, StreamApp};
-use crate::duration::Duration;
 use crate::quantity;
 
 /// A message and what to write instead.
@@ -16,15 +15,17 @@ const MAX_APPLICATION_ID_BYTES: usize = 200;
 /// Checks a string that the schema gives one of our formats.
 pub(crate) fn check_format(format: &str, text: &str) -> Result<(), Problem> {
     match format {
-        "streamapp-duration" => text
-            .parse::<Duration>()
-            .map(drop)
-            .map_err(|error| (error.to_string(), None)),
+        "streamapp-duration" => duration(text.parse::<Duration>().map(drop)),
+        "streamapp-duration-or-zero" => duration(text.parse::<Duration<0>>().map(drop)),
         "bootstrap-servers" => bootstrap_servers(text),
         "application-id" => application_id(text),
         "quantity" => quantity(text),
         _ => Ok(()),
     }
+}
+
+fn duration(parsed: Result<(), DurationError>) -> Result<(), Problem> {
+    parsed.map_err(|error| (error.to_string(), None))
 }
 
 fn application_id(text: &str) -> Result<(), Problem> {

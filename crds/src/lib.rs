@@ -7,7 +7,6 @@ mod app;
 mod check;
 mod crd;
 mod diagnostic;
-mod duration;
 mod load;
 mod quantity;
 pub mod reasons;
@@ -24,7 +23,7 @@ pub use app::{
 };
 pub use crd::{GROUP, PLURAL, VERSION, definition};
 pub use diagnostic::Diagnostic;
-pub use duration::{Duration, DurationError};
 pub use load::{Document, Loaded, load};
 pub use status::{Condition, Status, Worker};
+pub use topology::{Duration, DurationError};
 pub use worker::{Place, SecretKey};

@@ -346,7 +346,7 @@ impl<'s> Shape<'s> {
             }
         }
         if let Err((message, suggestion)) = check_format(format, &scalar.text) {
-            self.is_broken |= format == "streamapp-duration";
+            self.is_broken |= format.starts_with("streamapp-duration");
             self.error(at.path, node.start..node.end, message, suggestion);
         }
         Some(Value::String(scalar.text.clone()))

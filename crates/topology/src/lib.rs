@@ -6,6 +6,7 @@
 
 pub mod declaration;
 mod describe;
+mod duration;
 mod expr;
 mod fingerprint;
 mod path;
@@ -15,6 +16,7 @@ mod suggest;
 mod types;
 mod value;
 
+pub use duration::{Duration, DurationError};
 pub use expr::{Env, EvalError, Expr, ExprError, Reads, ValueReads};
 pub use path::{Path, Segment};
 pub use plan::Plan;

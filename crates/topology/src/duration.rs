@@ -7,9 +7,10 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A duration above zero: a whole number and a unit, `100ms`, `10s`, `5m`, `1h` or `1d`.
+/// A duration: a whole number and a unit, `100ms`, `10s`, `5m`, `1h` or `1d`; of at least `LEAST` milliseconds, above zero
+/// unless said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Duration {
+pub struct Duration<const LEAST: u64 = 1> {
     millis: u64,
 }
 
@@ -32,12 +33,12 @@ pub enum DurationError {
     /// Only a number.
     #[error("`{0}` has no unit: write `{0}ms` or `{0}s`")]
     NoUnit(String),
-    /// Zero, or more than 10 000 days.
-    #[error("`{0}` is out of range: from `1ms` to `10000d`")]
-    Range(String),
+    /// Less than is allowed there, or more than 10 000 days.
+    #[error("`{0}` is out of range: from `{1}ms` to `10000d`")]
+    Range(String, u64),
 }
 
-impl Duration {
+impl<const LEAST: u64> Duration<LEAST> {
     /// A duration of so many milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
@@ -51,13 +52,13 @@ impl Duration {
     }
 }
 
-impl From<Duration> for std::time::Duration {
-    fn from(duration: Duration) -> Self {
+impl<const LEAST: u64> From<Duration<LEAST>> for std::time::Duration {
+    fn from(duration: Duration<LEAST>) -> Self {
         Self::from_millis(duration.millis)
     }
 }
 
-impl FromStr for Duration {
+impl<const LEAST: u64> FromStr for Duration<LEAST> {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -77,13 +78,13 @@ impl FromStr for Duration {
             .ok()
             .and_then(|number| number.checked_mul(*factor));
         match millis {
-            Some(millis @ 1..=MAX_MILLIS) => Ok(Self { millis }),
-            Some(_) | None => Err(DurationError::Range(text.to_owned())),
+            Some(millis) if (LEAST..=MAX_MILLIS).contains(&millis) => Ok(Self { millis }),
+            Some(_) | None => Err(DurationError::Range(text.to_owned(), LEAST)),
         }
     }
 }
 
-impl fmt::Display for Duration {
+impl<const LEAST: u64> fmt::Display for Duration<LEAST> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let largest = UNITS
             .iter()
@@ -93,13 +94,13 @@ impl fmt::Display for Duration {
     }
 }
 
-impl Serialize for Duration {
+impl<const LEAST: u64> Serialize for Duration<LEAST> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Duration {
+impl<'de, const LEAST: u64> Deserialize<'de> for Duration<LEAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
             .parse()
@@ -107,13 +108,20 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
-impl JsonSchema for Duration {
+impl<const LEAST: u64> JsonSchema for Duration<LEAST> {
     fn schema_name() -> Cow<'static, str> {
-        "Duration".into()
+        match LEAST {
+            1 => "Duration".into(),
+            least => format!("DurationFrom{least}").into(),
+        }
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "streamapp-duration", "pattern": "^[0-9]+(ms|s|m|h|d)$"})
+        let format = match LEAST {
+            0 => "streamapp-duration-or-zero",
+            _ => "streamapp-duration",
+        };
+        json_schema!({"type": "string", "format": format, "pattern": "^[0-9]+(ms|s|m|h|d)$"})
     }
 }
 
@@ -150,7 +158,8 @@ mod tests {
             );
         }
         for text in ["0s", "10001d", "99999999999999999999ms"] {
-            assert!(error(text).contains("out of range"), "{text}");
+            assert!(error(text).contains("out of range: from `1ms`"), "{text}");
         }
+        assert_eq!("0s".parse::<Duration<0>>().unwrap().to_string(), "0ms");
     }
 }
