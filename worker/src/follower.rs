@@ -121,7 +121,7 @@ impl Follower {
             }
         }
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-        let mut positions = self.db.positions().clone();
+        let mut positions = self.db.positions();
         // The data is between two transactions: no task positions belong to it.
         positions.task = None;
         tail.note(&mut positions);
@@ -166,7 +166,7 @@ impl Follower {
         let now_ms = kafka::now_ms();
         self.db.positions().check_age(now_ms)?;
         if self.lag(consumer) == 0 {
-            let mut positions = self.db.positions().clone();
+            let mut positions = self.db.positions();
             positions.as_of_ms = now_ms;
             self.db.apply([], positions)?;
         }

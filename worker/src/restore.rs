@@ -138,7 +138,7 @@ impl Restorer<'_> {
         let restored = StorePositions {
             task: Some(positions.clone()),
             as_of_ms,
-            ..db.positions().clone()
+            ..db.positions()
         };
         db.apply([], restored)?;
         // The restored state is on disk before the task runs: a crash now costs no second restore.
@@ -214,7 +214,7 @@ impl Restorer<'_> {
         partition: i32,
     ) -> Result<Result<Vec<Tail>, CannotContinue>, RestoreError> {
         let mut tails = Vec::new();
-        let mut positions = db.positions().clone();
+        let mut positions = db.positions();
         for (store, spec) in sub_topology.stores.iter().enumerate() {
             let topic = spec.changelog.resolve(&self.application.0);
             let found = self.admin.topic(&topic, REQUEST_TIMEOUT)?;
@@ -249,7 +249,7 @@ impl Restorer<'_> {
         reader: &ChangelogReader,
     ) -> Result<TaskDb, RestoreError> {
         let (behind, there): (Vec<_>, Vec<_>) = tails.into_iter().partition(Tail::is_behind);
-        let mut positions = db.positions().clone();
+        let mut positions = db.positions();
         there.iter().for_each(|tail| tail.note(&mut positions));
         db.apply([], positions)?;
         if behind.is_empty() {

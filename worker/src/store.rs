@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use protocol::{MemoryBudget, StorePositions, TaskId};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, Options, WriteBatch,
-    WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, Direction, ErrorKind, FlushOptions, IteratorMode,
+    Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -234,19 +235,29 @@ impl StoreMemory {
 
 /// The database of one task.
 pub(crate) struct TaskDb {
-    db: Arc<DB>,
+    opened: Arc<Opened>,
+    /// What waits is written before it takes more than this.
+    unwritten_limit: usize,
+}
+
+/// What a task and the readers of its stores share.
+struct Opened {
+    db: DB,
     path: PathBuf,
     stores: Vec<String>,
     write: WriteOptions,
+    applied: Mutex<Applied>,
+    /// Why a reader could not read.
+    unread: Mutex<Option<StoreError>>,
+}
+
+/// What was applied.
+struct Applied {
     /// Changes up to the positions that are not in the database yet.
-    unwritten: Arc<Mutex<Unwritten>>,
-    /// They are written before they take more than this.
-    unwritten_limit: usize,
+    unwritten: Unwritten,
     positions: StorePositions,
     /// Positions were applied since the last write.
     moved: bool,
-    /// Why a reader could not read.
-    unread: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl TaskDb {
@@ -277,16 +288,22 @@ impl TaskDb {
             Some(Err(error)) => return Err(rocks(error)),
             Some(Ok(None)) | None => StorePositions::default(),
         };
-        Ok(Self {
-            db: Arc::new(db),
-            path,
-            unwritten: Arc::new(Mutex::new(Unwritten::new(stores.len()))),
-            unwritten_limit: 0,
-            stores,
-            write,
+        let applied = Applied {
+            unwritten: Unwritten::new(stores.len()),
             positions,
             moved: false,
-            unread: Arc::default(),
+        };
+        let opened = Opened {
+            db,
+            path,
+            stores,
+            write,
+            applied: Mutex::new(applied),
+            unread: Mutex::default(),
+        };
+        Ok(Self {
+            opened: Arc::new(opened),
+            unwritten_limit: 0,
         })
     }
 
@@ -296,26 +313,22 @@ impl TaskDb {
     }
 
     /// Up to where the stores contain their changelogs, and what the task had committed then.
-    pub(crate) fn positions(&self) -> &StorePositions {
-        &self.positions
+    pub(crate) fn positions(&self) -> StorePositions {
+        lock(&self.opened.applied).positions.clone()
     }
 
     /// Read access for the engine to the store in this place, whose changelog takes so much as one record.
     pub(crate) fn reader(&self, store: usize, max_record_bytes: usize) -> StoreReader {
         StoreReader {
-            db: Arc::clone(&self.db),
-            unwritten: Arc::clone(&self.unwritten),
-            path: self.path.clone(),
+            opened: Arc::clone(&self.opened),
             store,
-            name: self.stores.get(store).cloned().unwrap_or_default(),
             max_record_bytes,
-            unread: Arc::clone(&self.unread),
         }
     }
 
     /// Why a reader could not read, if one could not.
     pub(crate) fn unread(&self) -> Option<StoreError> {
-        lock(&self.unread).take()
+        lock(&self.opened.unread).take()
     }
 
     /// Takes changes, and the positions that belong to them, together.
@@ -325,27 +338,52 @@ impl TaskDb {
         positions: StorePositions,
     ) -> Result<(), StoreError> {
         let full = {
-            let mut unwritten = lock(&self.unwritten);
+            let mut applied = lock(&self.opened.applied);
             for (store, key, value) in changes {
-                unwritten.change(store, key, value);
+                applied.unwritten.change(store, key, value);
             }
-            unwritten.bytes() > self.unwritten_limit
+            applied.positions = positions;
+            applied.moved = true;
+            applied.unwritten.bytes() > self.unwritten_limit
         };
-        self.positions = positions;
-        self.moved = true;
-        if full { self.write() } else { Ok(()) }
+        if full { self.opened.write() } else { Ok(()) }
     }
 
+    /// Writes to disk; what is there afterwards contains everything applied so far.
+    pub(crate) fn flush(&mut self, wait: FlushWait) -> Result<(), StoreError> {
+        let Opened { db, stores, .. } = &*self.opened;
+        self.opened.write()?;
+        // A flush that failed in the background is told only to the next one that waits.
+        let failed = db
+            .property_int_value("rocksdb.background-errors")
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+            > 0;
+        let mut options = FlushOptions::default();
+        options.set_wait(failed || wait == FlushWait::UntilDone);
+        let families: Vec<_> = stores
+            .iter()
+            .map(String::as_str)
+            .chain([POSITIONS])
+            .filter_map(|name| cf(db, name))
+            .collect();
+        db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)
+            .map_err(|error| self.opened.rocks(error))
+    }
+}
+
+impl Opened {
     /// Hands to RocksDB what it does not have yet.
-    fn write(&mut self) -> Result<(), StoreError> {
-        if !self.moved {
+    fn write(&self) -> Result<(), StoreError> {
+        let mut applied = lock(&self.applied);
+        if !applied.moved {
             return Ok(());
         }
-        let mut unwritten = lock(&self.unwritten);
         let mut batch = WriteBatch::default();
         for (store, name) in self.stores.iter().enumerate() {
             let family = cf(&self.db, name).ok_or_else(|| self.missing(name))?;
-            for (key, value) in unwritten.sorted(store) {
+            for (key, value) in applied.unwritten.sorted(store) {
                 match value {
                     Some(value) => batch.put_cf(&family, key, value),
                     None => batch.delete_cf(&family, key),
@@ -356,14 +394,14 @@ impl TaskDb {
             path: self.path.clone(),
             reason: format!("positions cannot be written: {error}"),
         };
-        let bytes = serde_json::to_vec(&self.positions).map_err(unreadable)?;
+        let bytes = serde_json::to_vec(&applied.positions).map_err(unreadable)?;
         let family = cf(&self.db, POSITIONS).ok_or_else(|| self.missing(POSITIONS))?;
         batch.put_cf(&family, POSITIONS, bytes);
         self.db
             .write_opt(batch, &self.write)
             .map_err(|error| self.rocks(error))?;
-        unwritten.clear();
-        self.moved = false;
+        applied.unwritten.clear();
+        applied.moved = false;
         Ok(())
     }
 
@@ -376,31 +414,6 @@ impl TaskDb {
             path: self.path.clone(),
             reason: format!("column family {name} is missing"),
         }
-    }
-
-    /// Writes to disk; what is there afterwards contains everything applied so far.
-    pub(crate) fn flush(&mut self, wait: FlushWait) -> Result<(), StoreError> {
-        self.write()?;
-        // A flush that failed in the background is told only to the next one that waits.
-        let failed = self
-            .db
-            .property_int_value("rocksdb.background-errors")
-            .ok()
-            .flatten()
-            .unwrap_or(0)
-            > 0;
-        let mut options = FlushOptions::default();
-        options.set_wait(failed || wait == FlushWait::UntilDone);
-        let families: Vec<_> = self
-            .stores
-            .iter()
-            .map(String::as_str)
-            .chain([POSITIONS])
-            .filter_map(|n| cf(&self.db, n))
-            .collect();
-        self.db
-            .flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &options)
-            .map_err(|e| self.rocks(e))
     }
 }
 
@@ -417,7 +430,7 @@ pub(crate) enum FlushWait {
 /// error finds it there.
 impl Drop for TaskDb {
     fn drop(&mut self) {
-        if let Err(error) = self.write() {
+        if let Err(error) = self.opened.write() {
             tracing::debug!(%error, "store closed without its last changes");
         }
     }
@@ -425,37 +438,65 @@ impl Drop for TaskDb {
 
 /// The engine's view of one store.
 pub(crate) struct StoreReader {
-    db: Arc<DB>,
-    unwritten: Arc<Mutex<Unwritten>>,
-    path: PathBuf,
+    opened: Arc<Opened>,
     store: usize,
-    name: String,
     max_record_bytes: usize,
-    unread: Arc<Mutex<Option<StoreError>>>,
+}
+
+impl StoreReader {
+    fn name(&self) -> &str {
+        self.opened.stores.get(self.store).map_or("?", String::as_str)
+    }
+
+    fn family(&self) -> Result<&rocksdb::ColumnFamily, engine::StoreError> {
+        let missing = || engine::StoreError::new(format!("store {}: column family is missing", self.name()));
+        cf(&self.opened.db, self.name()).ok_or_else(missing)
+    }
+
+    /// For the engine. That it is no fault of a record is noted.
+    #[cold]
+    fn unread(&self, error: StoreError) -> engine::StoreError {
+        let message = format!("store {}: {error}", self.name());
+        *lock(&self.opened.unread) = Some(error);
+        engine::StoreError::new(message)
+    }
 }
 
 impl engine::Store for StoreReader {
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, engine::StoreError> {
-        let failed = |reason: String| engine::StoreError::new(format!("store {}: {reason}", self.name));
         into.clear();
-        if let Some(value) = lock(&self.unwritten).get(self.store, key) {
+        if let Some(value) = lock(&self.opened.applied).unwritten.get(self.store, key) {
             into.extend_from_slice(value.unwrap_or_default());
             return Ok(value.is_some());
         }
-        let family = cf(&self.db, &self.name).ok_or_else(|| failed("column family is missing".into()))?;
-        match self.db.get_pinned_cf(&family, key) {
+        match self.opened.db.get_pinned_cf(self.family()?, key) {
             Ok(Some(value)) => {
                 into.extend_from_slice(&value);
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            Err(error) => {
-                let error = StoreError::of(&self.path, error);
-                let message = error.to_string();
-                *lock(&self.unread) = Some(error);
-                Err(failed(message))
+            Err(error) => Err(self.unread(self.opened.rocks(error))),
+        }
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), engine::StoreError> {
+        // Only RocksDB has them in order.
+        self.opened.write().map_err(|error| self.unread(error))?;
+        let mut options = ReadOptions::default();
+        // Closed windows are read once.
+        options.fill_cache(false);
+        let mode = IteratorMode::From(from, Direction::Forward);
+        for row in self.opened.db.iterator_cf_opt(self.family()?, options, mode) {
+            let (key, value) = row.map_err(|error| self.unread(self.opened.rocks(error)))?;
+            if visit(&key, &value).is_break() {
+                break;
             }
         }
+        Ok(())
     }
 
     fn max_record_bytes(&self) -> usize {

@@ -348,7 +348,7 @@ impl StreamTask {
             let positions = StorePositions {
                 task: Some(next.clone()),
                 as_of_ms,
-                ..db.positions().clone()
+                ..db.positions()
             };
             let engine = &self.parts.engine;
             self.unnoted |= engine.staged_entries() > 0;
@@ -399,7 +399,7 @@ impl StreamTask {
         let Some(db) = self.parts.db.as_mut().filter(|_| !asked.is_empty()) else {
             return Ok(());
         };
-        let mut positions = db.positions().clone();
+        let mut positions = db.positions();
         for (store, end) in asked {
             if let Some(position) = positions.changelogs.get_mut(&store) {
                 position.offset = end;

@@ -1,6 +1,7 @@
 //! Committed state, as a task reads it.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 
 /// A store of committed values. Writes go through the task's staging; the owner applies them after the
 /// commit.
@@ -11,6 +12,16 @@ pub trait Store {
     /// # Errors
     /// When the store cannot be read.
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError>;
+
+    /// Visits rows in the order of keys, from the first key that is not before `from`, until `visit` says that it is enough.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn scan(
+        &self,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
 
     /// Most bytes that a key and its value may have together: what the changelog takes as one record.
     fn max_record_bytes(&self) -> usize {
@@ -64,5 +75,17 @@ impl Store for MemoryStore {
             into.extend_from_slice(value);
         }
         Ok(value.is_some())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self
+            .values
+            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
+        let _ = rows.try_for_each(|(key, value)| visit(key, value));
+        Ok(())
     }
 }

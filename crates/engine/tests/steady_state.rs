@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -62,6 +63,10 @@ impl Store for Shared {
         let value = store.values.get(key);
         into.extend_from_slice(value.map_or(&[], Vec::as_slice));
         Ok(value.is_some())
+    }
+
+    fn scan(&self, _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

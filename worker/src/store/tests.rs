@@ -39,7 +39,7 @@ fn data_and_positions_come_back_together() {
         db.flush(FlushWait::UntilDone).unwrap();
     }
     let db = open(&path, "a").unwrap();
-    assert_eq!(db.positions(), &positions(7));
+    assert_eq!(db.positions(), positions(7));
     let mut value = Vec::new();
     assert!(db.reader(0, 100).get(b"k", &mut value).unwrap());
     assert_eq!(value, b"v");
@@ -76,20 +76,20 @@ fn what_waits_is_read_and_is_lost_with_its_positions_by_a_kill_only() {
         .unwrap();
     // Positions alone do not overtake the changes before them.
     db.apply([], positions(3)).unwrap();
-    db.db.flush().unwrap();
+    db.opened.db.flush().unwrap();
     assert_eq!((value(&db, key), value(&db, other)), (Some(b"2".to_vec()), None));
     {
         let left = killed(&path, &dir.path().join("killed"));
-        assert_eq!(left.positions(), &positions(1));
+        assert_eq!(left.positions(), positions(1));
         assert_eq!(value(&left, key), Some(b"1".to_vec()));
     }
     drop(db);
     let mut db = open(&path, "a").unwrap();
-    assert_eq!(db.positions(), &positions(3));
+    assert_eq!(db.positions(), positions(3));
     assert_eq!(value(&db, key), Some(b"2".to_vec()));
     db.set_unwritten_bytes(1_000);
     db.apply([(0, key, Some(&[7; 2_000][..]))], positions(4)).unwrap();
-    assert_eq!(lock(&db.unwritten).bytes(), 0, "too much to wait");
+    assert_eq!(lock(&db.opened.applied).unwritten.bytes(), 0, "too much to wait");
     assert_eq!(value(&db, key), Some(vec![7; 2_000]));
 }
 
@@ -120,6 +120,7 @@ enum Step {
     Apply(Vec<(u8, Option<u8>)>),
     Flush,
     Reopen,
+    Scan(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -128,6 +129,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => changes.prop_map(Step::Apply),
         1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
+        1 => (0..20u8).prop_map(Step::Scan),
     ];
     proptest::collection::vec(step, 0..30)
 }
@@ -155,14 +157,24 @@ proptest! {
                             None => held.remove(&key[0]),
                         };
                     }
-                    prop_assert!(lock(&db.unwritten).bytes() <= limit);
+                    prop_assert!(lock(&db.opened.applied).unwritten.bytes() <= limit);
                 }
                 Step::Flush => db.flush(FlushWait::No).unwrap(),
+                Step::Scan(from) => {
+                    let mut rows = Vec::new();
+                    let visit = &mut |key: &[u8], value: &[u8]| {
+                        rows.push((key[0], value.to_vec()));
+                        if rows.len() < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                    };
+                    db.reader(0, 100).scan(&[from], visit).unwrap();
+                    let wanted = held.range(from..).map(|(key, value)| (*key, value.clone()));
+                    prop_assert_eq!(rows, wanted.take(5).collect::<Vec<_>>());
+                }
                 Step::Reopen => {
-                    let before = db.positions().clone();
+                    let before = db.positions();
                     drop(db);
                     db = open(&path, "a").unwrap();
-                    prop_assert_eq!(db.positions(), &before);
+                    prop_assert_eq!(db.positions(), before);
                 }
             }
             db.set_unwritten_bytes(limit);

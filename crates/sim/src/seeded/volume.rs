@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
 
 use protocol::{StorePositions, TaskId};
@@ -57,6 +58,20 @@ impl engine::Store for Reader {
         let value = store.memory.values.get(key);
         into.extend_from_slice(value.map_or(&[], Vec::as_slice));
         Ok(value.is_some())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), engine::StoreError> {
+        let store = self.0.borrow();
+        let mut rows = store
+            .memory
+            .values
+            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
+        let _ = rows.try_for_each(|(key, value)| visit(key, value));
+        Ok(())
     }
 }
 

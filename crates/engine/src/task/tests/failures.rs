@@ -1,5 +1,7 @@
 //! Records, results and stores that stop a task, or are passed over.
 
+use std::ops::ControlFlow;
+
 use super::*;
 
 #[test]
@@ -56,6 +58,13 @@ fn a_state_that_its_changelog_does_not_take_stops_the_task_before_anything_is_st
     impl Store for Small {
         fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
             self.0.get(key, into)
+        }
+        fn scan(
+            &self,
+            from: &[u8],
+            visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        ) -> Result<(), StoreError> {
+            self.0.scan(from, visit)
         }
         fn max_record_bytes(&self) -> usize {
             20
@@ -301,6 +310,13 @@ fn a_damaged_or_unreadable_store_stops_the_task_with_its_name() {
     struct Broken;
     impl Store for Broken {
         fn get(&self, _: &[u8], _: &mut Vec<u8>) -> Result<bool, StoreError> {
+            Err(StoreError::new("disk".into()))
+        }
+        fn scan(
+            &self,
+            _: &[u8],
+            _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        ) -> Result<(), StoreError> {
             Err(StoreError::new("disk".into()))
         }
     }
