@@ -116,7 +116,7 @@ pub const REASONS: [Reason; 46] = [
     (
         "TaskFailed",
         Kind::Stalled,
-        "A task stopped at a record that it cannot process; the message names topic, partition and offset. The others go on.",
+        "A task stopped at a record that it cannot process, or at a window that it cannot close; the message names which. The others go on.",
     ),
     (
         "OffsetsLost",

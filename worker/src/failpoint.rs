@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) enum Point {
     /// A transaction has begun, nothing was sent.
     AfterBegin,
+    /// A window is closed, others that the same record has closed are not.
+    DuringClose,
     /// Outputs were sent and acknowledged; no changelog, no offsets.
     AfterOutput,
     /// Changelog and positions were sent and acknowledged; no offsets.
@@ -45,6 +47,7 @@ impl Point {
     fn name(self) -> &'static str {
         match self {
             Self::AfterBegin => "after-begin",
+            Self::DuringClose => "during-close",
             Self::AfterOutput => "after-output",
             Self::AfterChangelog => "after-changelog",
             Self::AfterOffsets => "after-offsets",

@@ -47,10 +47,17 @@ pub(crate) struct SendTargets<'a> {
     pub(crate) now_ms: i64,
 }
 
+/// What a task does next.
+pub(crate) enum Work {
+    Event(Event),
+    /// A window closes.
+    Close,
+}
+
 /// A task.
 pub(crate) struct StreamTask {
     // Messages must go before the queue that they came from.
-    pub(crate) events: VecDeque<Event>,
+    events: VecDeque<Event>,
     parts: Parts,
     /// Next offset to process.
     position: i64,
@@ -202,57 +209,84 @@ impl StreamTask {
         Ok(())
     }
 
+    /// What comes next of what is there. Nothing, too, when the task stopped.
+    pub(crate) fn next_work(&mut self) -> Result<Option<Work>, End> {
+        match self.parts.engine.is_closing() {
+            Ok(true) => Ok(Some(Work::Close)),
+            Ok(false) => Ok(self.events.pop_front().map(Work::Event)),
+            Err(error) => self.stop_at(&error).map(|()| None),
+        }
+    }
+
     /// Processes one record. `None` when the task stopped at it.
     pub(crate) fn process(
         &mut self,
         message: &Message,
         targets: &SendTargets<'_>,
     ) -> Result<Option<Processed>, End> {
-        let record = InputRecord {
-            topic: &self.parts.topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp: message.timestamp(),
-            key: message.key(),
-            value: message.value(),
-        };
+        let processed = self.with_output(targets, |engine, topic, output| {
+            let record = InputRecord {
+                topic,
+                partition: message.partition(),
+                offset: message.offset(),
+                timestamp: message.timestamp(),
+                key: message.key(),
+                value: message.value(),
+            };
+            engine.process(&record, output)
+        })?;
+        if processed.is_some() {
+            self.position = message.offset() + 1;
+            self.moved_over_markers = None;
+            self.pending.records_in += 1;
+        }
+        Ok(processed)
+    }
+
+    /// Closes one window. `None` when the task stopped at it.
+    pub(crate) fn close_next(&mut self, targets: &SendTargets<'_>) -> Result<Option<Processed>, End> {
+        let closed = self.with_output(targets, |engine, _, output| engine.close_next(output))?;
+        Ok(closed.flatten())
+    }
+
+    /// What the engine does with the task's outputs. `None` when the task stopped.
+    fn with_output<T>(
+        &mut self,
+        targets: &SendTargets<'_>,
+        run: impl FnOnce(&mut Task<StoreReader>, &str, &mut ThreadOutput<'_>) -> Result<T, ProcessError>,
+    ) -> Result<Option<T>, End> {
         let mut output = ThreadOutput {
             targets,
             sinks: &self.parts.sinks,
-            source_partition: message.partition(),
+            source_partition: self.parts.shared.id.partition,
             sent: 0,
             failed: None,
         };
-        let result = self.parts.engine.process(&record, &mut output);
+        let result = run(&mut self.parts.engine, &self.parts.topic, &mut output);
         let (sent, failed) = (output.sent, output.failed.take());
         if let Some(error) = failed {
             return Err(error.into());
         }
         match result {
-            Ok(processed) => {
-                self.position = message.offset() + 1;
+            Ok(done) => {
                 self.dirty = true;
-                self.moved_over_markers = None;
-                self.pending.records_in += 1;
                 self.pending.records_out += sent;
-                Ok(Some(processed))
+                Ok(Some(done))
             }
-            Err(error) => {
-                // That is no fault of the record.
-                if let Some(unread) = self.parts.db.as_ref().and_then(TaskDb::unread) {
-                    return Err(unread.into());
-                }
-                self.stop_at(&error);
-                Ok(None)
-            }
+            Err(error) => self.stop_at(&error).map(|()| None),
         }
     }
 
-    fn stop_at(&mut self, error: &ProcessError) {
+    /// The task goes no further, unless its store is the reason: then the session ends.
+    fn stop_at(&mut self, error: &ProcessError) -> Result<(), End> {
+        if let Some(unread) = self.parts.db.as_ref().and_then(TaskDb::unread) {
+            return Err(unread.into());
+        }
         self.failed = true;
         self.events.clear();
-        tracing::error!(task = %self.parts.shared.id, %error, "task stopped at a record; the other tasks go on");
+        tracing::error!(task = %self.parts.shared.id, %error, "task stopped; the other tasks go on");
         self.parts.shared.fail(error.to_string());
+        Ok(())
     }
 
     /// Everything below `offset` was delivered: what is between the last record and here are commit markers.
@@ -440,7 +474,8 @@ impl Output for ThreadOutput<'_> {
 
     fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), OutputError> {
         let target = self.sink(outgoing.sink)?;
-        let partition = engine::partition::of_result(outgoing.key, self.source_partition, target.partitions);
+        let partition =
+            engine::partition::of_result(outgoing.partition_key, self.source_partition, target.partitions);
         let record = Record {
             partition,
             key: outgoing.key,

@@ -20,10 +20,10 @@ use crate::failpoint::{self, Point};
 use crate::seed::Seed;
 use crate::shared::{Shared, add};
 use crate::store::{FlushWait, StoreError};
-use crate::stream_task::{SendTargets, StreamTask};
+use crate::stream_task::{SendTargets, StreamTask, Work};
 use crate::watchdog::Pulse;
 
-/// Events taken from a partition at once; bounds what a stop throws away.
+/// Events taken from a partition at once, and windows closed; bounds what a stop throws away.
 const BATCH: usize = 512;
 /// Longest sleep without work; also how late a stop is seen.
 const IDLE: Duration = Duration::from_millis(100);
@@ -175,45 +175,56 @@ impl StreamThread {
         }
     }
 
-    /// Takes what one task's input has, and processes it.
+    /// Takes what one task's input has, and processes it; what a record has closed comes before the next one.
     fn step(&mut self, at: usize) -> Result<usize, End> {
         let Some(task) = self.tasks.get_mut(at).filter(|task| !task.has_failed()) else {
             return Ok(0);
         };
         task.fill(BATCH)?;
         let now_ms = kafka::now_ms();
-        let mut events = 0;
-        while let Some(event) = task.events.pop_front() {
+        let (mut events, mut closed) = (0, 0);
+        // A record may close more windows than a transaction takes.
+        while closed < BATCH
+            && let Some(work) = task.next_work()?
+        {
             events += 1;
-            match event {
-                Event::EndOfPartition { offset, .. } => task.end_of_partition(offset),
-                Event::Record(message) => {
-                    if self.began.is_none() {
-                        self.producer.begin()?;
-                        self.began = Some(Instant::now());
-                        self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
-                        failpoint::reach(Point::AfterBegin, || ());
-                    }
-                    let targets = SendTargets {
-                        producer: &self.producer,
-                        plain: self.plain.as_ref(),
-                        now_ms,
-                    };
-                    match task.process(&message, &targets)? {
-                        Some(Processed::Done) => {}
-                        Some(Processed::Dropped(_)) => add(&self.shared.counters.dropped, 1),
-                        Some(Processed::Skipped(bad)) => {
-                            add(&self.shared.counters.skipped, 1);
-                            tracing::warn!(task = %task.shared().id, %bad, "record skipped");
-                        }
-                        Some(Processed::DeadLettered(bad)) => {
-                            add(&self.shared.counters.dead_letters, 1);
-                            tracing::warn!(task = %task.shared().id, %bad, "record sent to the dead-letter topic");
-                        }
-                        // The task stopped at this record; the others go on.
-                        None => break,
-                    }
+            if let Work::Event(Event::EndOfPartition { offset, .. }) = work {
+                task.end_of_partition(offset);
+                continue;
+            }
+            if self.began.is_none() {
+                self.producer.begin()?;
+                self.began = Some(Instant::now());
+                self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
+                failpoint::reach(Point::AfterBegin, || ());
+            }
+            let targets = SendTargets {
+                producer: &self.producer,
+                plain: self.plain.as_ref(),
+                now_ms,
+            };
+            let processed = match &work {
+                Work::Event(Event::Record(message)) => task.process(message, &targets)?,
+                Work::Event(Event::EndOfPartition { .. }) | Work::Close => {
+                    closed += 1;
+                    let processed = task.close_next(&targets)?;
+                    failpoint::reach(Point::DuringClose, || ());
+                    processed
                 }
+            };
+            match processed {
+                Some(Processed::Done) => {}
+                Some(Processed::Dropped(_)) => add(&self.shared.counters.dropped, 1),
+                Some(Processed::Skipped(bad)) => {
+                    add(&self.shared.counters.skipped, 1);
+                    tracing::warn!(task = %task.shared().id, %bad, "skipped");
+                }
+                Some(Processed::DeadLettered(bad)) => {
+                    add(&self.shared.counters.dead_letters, 1);
+                    tracing::warn!(task = %task.shared().id, %bad, "sent to the dead-letter topic");
+                }
+                // The task stopped here; the others go on.
+                None => break,
             }
         }
         task.update_lag(&self.consumer);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bumpalo::Bump;
-use engine::{Driver, DriverRecord, DriverStore, Processed, row};
+use engine::{Driver, DriverRecord, DriverStore, Processed, StoreRow, store_rows};
 use serde_json::Value as Json;
 use similar::{ChangeTag, TextDiff};
 
@@ -158,20 +158,22 @@ fn dropped(processed: &Processed) -> Option<&'static str> {
     }
 }
 
-/// Key, value and timestamp of all rows of a store, in the order of keys.
+/// Key, value and timestamp of all that a store holds.
 fn rows(driver: &Driver, name: &str) -> Vec<(Json, Json, i64)> {
-    let Some(DriverStore { spec, values }) = driver.store(name) else {
+    let Some(DriverStore { spec, rows }) = driver.store(name) else {
         return Vec::new();
     };
     let arena = Bump::new();
-    let rows = values.iter().map(|(key, stored)| {
-        let key = json(&spec.key, Some(key));
-        match row::decode_timestamped(&spec.value, stored, &arena) {
-            Ok((timestamp, value)) => (key, to_json(value, &spec.value), timestamp),
-            Err(error) => (key, Json::String(error.to_string()), 0),
+    match store_rows(spec, &rows, &arena) {
+        Ok(rows) => {
+            let json = |row: StoreRow<'_>| {
+                let key = to_json(row.key, &spec.row_key());
+                (key, to_json(row.value, &spec.value), row.timestamp)
+            };
+            rows.into_iter().map(json).collect()
         }
-    });
-    rows.collect()
+        Err(error) => vec![(Json::Null, Json::String(error.to_string()), 0)],
+    }
 }
 
 fn store(name: &str, wanted: &[Row], found: &[(Json, Json, i64)]) -> Option<String> {

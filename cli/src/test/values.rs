@@ -29,7 +29,9 @@ pub(super) fn bytes(format: &Format, value: &Json) -> Result<Option<Vec<u8>>, St
             Some(number) => number.to_be_bytes().to_vec(),
             None => return found("a whole number"),
         },
-        (Format::Row(_), _) => return found("nothing that a file can say"),
+        (Format::Row(_) | Format::TimeWindowed { .. } | Format::SessionWindowed { .. }, _) => {
+            return found("nothing that a file can say");
+        }
     }))
 }
 

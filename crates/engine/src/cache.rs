@@ -78,6 +78,17 @@ impl Cache {
         self.insert(Entry { hash, key, value });
     }
 
+    /// Forgets the key.
+    pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) {
+        let is_key = |entry: &Entry| entry.hash == hash && *entry.key == *key;
+        if let Ok(entry) = self.young.find_entry(hash, is_key) {
+            self.bytes -= entry.remove().0.bytes();
+        }
+        if let Ok(entry) = self.old.find_entry(hash, is_key) {
+            entry.remove();
+        }
+    }
+
     fn insert(&mut self, entry: Entry) {
         self.bytes += entry.bytes();
         if self.bytes > self.limit / 2 {
@@ -98,6 +109,7 @@ mod tests {
     enum Step {
         Read(u8),
         Write(u8, Option<Vec<u8>>),
+        Forget(u8),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -105,6 +117,7 @@ mod tests {
         let step = prop_oneof![
             (0..40u8).prop_map(Step::Read),
             (0..40u8, value).prop_map(|(key, value)| Step::Write(key, value)),
+            (0..40u8).prop_map(Step::Forget),
         ];
         proptest::collection::vec(step, 0..300)
     }
@@ -125,6 +138,11 @@ mod tests {
                             Some(known) => prop_assert_eq!(known, held),
                             None => cache.put(hash, &[key], held),
                         }
+                    }
+                    Step::Forget(key) => {
+                        let hash = u64::from(key) % hashes;
+                        cache.remove(hash, &[key]);
+                        prop_assert_eq!(cache.get(hash, &[key]), None);
                     }
                     Step::Write(key, value) => {
                         cache.put(u64::from(key) % hashes, &[key], value.as_deref());

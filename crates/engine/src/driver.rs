@@ -46,7 +46,7 @@ pub struct DriverStore<'a> {
     /// What it is.
     pub spec: &'a StoreSpec,
     /// As stores hold them, in the order of keys.
-    pub values: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What came of an input record.
@@ -54,7 +54,7 @@ pub struct DriverStore<'a> {
 pub struct Driven {
     /// What the topology wrote to topics that are not its own, in order.
     pub outputs: Vec<DriverRecord>,
-    /// What became of the record, and of each that it was on repartition topics, in order.
+    /// What became of the record, of the windows that it closed, and of each that it was on repartition topics, in order.
     pub processed: Vec<Processed>,
 }
 
@@ -136,9 +136,12 @@ impl Driver {
                 source_partition: record.partition,
                 queue: &mut queue,
             };
-            let processed = task.process(&input, &mut sent)?;
+            driven.processed.push(task.process(&input, &mut sent)?);
             task.commit_in_memory();
-            driven.processed.push(processed);
+            while let Some(processed) = task.close_next(&mut sent)? {
+                driven.processed.push(processed);
+                task.commit_in_memory();
+            }
         }
         Ok(driven)
     }
@@ -152,10 +155,11 @@ impl Driver {
             .zip(&self.tasks)
             .find_map(|(sub, tasks)| {
                 let at = sub.stores.iter().position(|store| store.name == name)?;
-                let stores = tasks.iter().filter_map(|task| task.stores().get(at));
+                let rows = tasks.iter().filter_map(|task| task.stores().get(at));
+                let rows = rows.flat_map(|store| store.values.clone());
                 Some(DriverStore {
                     spec: &sub.stores[at],
-                    values: stores.flat_map(|store| store.values.clone()).collect(),
+                    rows: rows.collect(),
                 })
             })
     }
@@ -184,7 +188,7 @@ impl Output for Sent<'_> {
         let headers = record.headers.iter();
         self.queue.push_back(DriverRecord {
             topic: sink.topic.clone(),
-            partition: partition::of_result(record.key, self.source_partition, self.partitions),
+            partition: partition::of_result(record.partition_key, self.source_partition, self.partitions),
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             headers: headers

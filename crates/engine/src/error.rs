@@ -2,13 +2,13 @@
 
 use topology::plan::{NodeIndex, SubTopology};
 
-use crate::{BadRecord, InputRecord};
+use crate::{BadRecord, Origin};
 
 /// Why a task cannot go past a record. Nothing of the record is staged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{record}; at {step}: {}", .record.category.advice())]
 pub struct ProcessError {
-    /// The record, the kind of fault, the reason.
+    /// The record or window, the kind of fault, the reason.
     pub record: BadRecord,
     /// Path of the step in the declaration, e.g. `spec.topology.pipelines[0].steps[2]`; of the pipeline, for
     /// a record that cannot be read.
@@ -115,25 +115,23 @@ impl Failure {
     }
 
     #[cold]
-    pub(crate) fn bad_record(self, record: &InputRecord<'_>) -> BadRecord {
+    pub(crate) fn bad_record(self, origin: Origin) -> BadRecord {
         BadRecord {
-            topic: record.topic.to_owned(),
-            partition: record.partition,
-            offset: record.offset,
+            origin,
             category: self.category,
             reason: self.reason,
         }
     }
 
     #[cold]
-    pub(crate) fn error(self, sub: &SubTopology, record: &InputRecord<'_>) -> ProcessError {
+    pub(crate) fn error(self, sub: &SubTopology, origin: Origin) -> ProcessError {
         let step = sub
             .nodes
             .get(self.node)
             .map_or_else(|| sub.name.clone(), |node| node.path.clone());
         ProcessError {
             recovery: self.recovery,
-            record: self.bad_record(record),
+            record: self.bad_record(origin),
             step,
         }
     }

@@ -17,11 +17,13 @@ pub mod row;
 mod staging;
 mod store;
 mod task;
+mod window_rows;
 
 pub use driver::{Driven, Driver, DriverRecord, DriverStore};
 pub use error::{ErrorCategory, ProcessError, Recovery};
 pub use format::{FormatError, decode};
-pub use record::{BadRecord, DropReason, InputRecord, Outgoing, Output, OutputError, Processed};
+pub use record::{BadRecord, DropReason, InputRecord, Origin, Outgoing, Output, OutputError, Processed};
 pub use staging::Change;
 pub use store::{MemoryStore, Store, StoreError};
 pub use task::Task;
+pub use window_rows::{StoreRow, store_rows};

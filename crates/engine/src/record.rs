@@ -30,6 +30,8 @@ pub struct Outgoing<'a> {
     pub sink: SinkIndex,
     /// The key; `None` for null.
     pub key: Option<&'a [u8]>,
+    /// What its partition is chosen by: the key, of a windowed one only the key in the window.
+    pub partition_key: Option<&'a [u8]>,
     /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
     /// Names and values. Only dead letters have some.
@@ -102,6 +104,8 @@ pub enum DropReason {
     NullKey,
     /// An operator that works on values met a null value (a tombstone).
     NullValue,
+    /// All windows of the record were closed.
+    Late,
 }
 
 impl DropReason {
@@ -111,34 +115,75 @@ impl DropReason {
         match self {
             Self::NullKey => "null-key",
             Self::NullValue => "null-value",
+            Self::Late => "late",
         }
     }
 }
 
-/// A record, and what is wrong with it.
+/// A record, or a window, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
-    /// The topic's name in Kafka.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
+    /// Which it is.
+    pub origin: Origin,
     /// What kind of fault it is.
     pub category: ErrorCategory,
     /// What is wrong.
     pub reason: String,
 }
 
+/// Where the results of a step come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A record of the input.
+    Record {
+        /// The topic's name in Kafka.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+    },
+    /// A window that was closed.
+    Window {
+        /// The declared name.
+        store: String,
+        /// The record key, for people.
+        key: String,
+        /// Milliseconds since the Unix epoch.
+        start: i64,
+    },
+    /// The windows of a store as a whole, by its declared name.
+    Store(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record {
+                topic,
+                partition,
+                offset,
+            } => write!(f, "record {topic}/{partition}@{offset}"),
+            Self::Window { store, key, start } => {
+                write!(f, "window from {start} of key {key} in store `{store}`")
+            }
+            Self::Store(store) => write!(f, "windows of store `{store}`"),
+        }
+    }
+}
+
+impl From<&InputRecord<'_>> for Origin {
+    fn from(record: &InputRecord<'_>) -> Self {
+        Self::Record {
+            topic: record.topic.to_owned(),
+            partition: record.partition,
+            offset: record.offset,
+        }
+    }
+}
+
 impl fmt::Display for BadRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            topic,
-            partition,
-            offset,
-            category: _,
-            reason,
-        } = self;
-        write!(f, "record {topic}/{partition}@{offset}: {reason}")
+        write!(f, "{}: {}", self.origin, self.reason)
     }
 }

@@ -54,6 +54,24 @@ pub fn encode_timestamped(
     put(ty, value, into)
 }
 
+/// Appends what a store with windows holds as its stream time, in milliseconds: version, timestamp.
+pub fn encode_time(timestamp: i64, into: &mut Vec<u8>) {
+    into.push(VERSION);
+    into.extend_from_slice(&timestamp.to_be_bytes());
+}
+
+/// Reads what [`encode_time`] wrote.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_time(bytes: &[u8]) -> Result<i64, RowError> {
+    let mut reader = Reader { bytes, at: 0 };
+    reader.version()?;
+    let timestamp = i64::from_be_bytes(reader.fixed()?);
+    reader.end()?;
+    Ok(timestamp)
+}
+
 /// Reads what [`encode`] wrote. Strings and bytes are borrowed, slots live in the arena.
 ///
 /// # Errors

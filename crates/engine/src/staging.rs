@@ -4,7 +4,8 @@
 //! the key's earlier one overwrites it; each record keeps what it overwrote, so that a record that fails is
 //! undone to where it began. What reads and applies the changes, and when, is the owner's matter.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
@@ -25,6 +26,8 @@ pub struct Change<'a> {
 pub(crate) struct Staging {
     /// Positions in `entries`, by hash of the key. Its order is never observed.
     index: HashTable<usize>,
+    /// The same by key, of a store whose rows are scanned.
+    ordered: Option<BTreeMap<Box<[u8]>, usize>>,
     /// In the order of first writes.
     entries: Vec<Entry>,
     /// Keys and values of the entries, and places that were outgrown.
@@ -94,6 +97,19 @@ pub(crate) enum Staged<'a> {
 }
 
 impl Staging {
+    /// Of a store whose rows are scanned.
+    pub(crate) fn ordered() -> Self {
+        Self {
+            ordered: Some(BTreeMap::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it was made so.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered.is_some()
+    }
+
     /// Looks the key up.
     #[inline]
     pub(crate) fn locate(&self, key: &[u8]) -> Location {
@@ -138,6 +154,9 @@ impl Staging {
         self.bytes.extend_from_slice(key);
         let value = self.append(value);
         let at = self.entries.len();
+        if let Some(ordered) = &mut self.ordered {
+            ordered.insert(key.into(), at);
+        }
         self.entries.push(Entry {
             hash,
             key_start,
@@ -218,6 +237,9 @@ impl Staging {
     fn remove_last(&mut self) {
         let Some(entry) = self.entries.pop() else { return };
         let at = self.entries.len();
+        if let Some(ordered) = &mut self.ordered {
+            ordered.remove(&self.bytes[entry.key()]);
+        }
         if let Ok(found) = self.index.find_entry(entry.hash, |other| *other == at) {
             found.remove();
         }
@@ -228,6 +250,21 @@ impl Staging {
             key: &self.bytes[entry.key()],
             value: entry.value.bytes().map(|range| &self.bytes[range]),
             timestamp: entry.timestamp,
+        })
+    }
+
+    /// Keys from `from` on in their order, with their last values. Nothing unless made with [`Self::ordered`].
+    pub(crate) fn scan<'s>(
+        &'s self,
+        from: &'s [u8],
+    ) -> impl Iterator<Item = (&'s [u8], Option<&'s [u8]>)> + use<'s> {
+        let rows = self
+            .ordered
+            .iter()
+            .flat_map(move |ordered| ordered.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)));
+        rows.map(|(key, at)| {
+            let value = self.entries[*at].value.bytes();
+            (&**key, value.map(|range| &self.bytes[range]))
         })
     }
 
@@ -246,12 +283,19 @@ impl Staging {
 
     /// Memory in use, in bytes; what is allocated beyond is at most twice that of the largest transaction.
     pub(crate) fn staged_bytes(&self) -> usize {
-        self.bytes.len() + self.entries.len() * (size_of::<Entry>() + 2 * size_of::<usize>())
+        // The keys once more, and what a tree has around them.
+        let ordered = if self.ordered.is_some() {
+            self.bytes.len() + self.entries.len() * 2 * size_of::<(Box<[u8]>, usize)>()
+        } else {
+            0
+        };
+        self.bytes.len() + self.entries.len() * (size_of::<Entry>() + 2 * size_of::<usize>()) + ordered
     }
 
     /// Forgets everything; keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.index.clear();
+        self.ordered.iter_mut().for_each(BTreeMap::clear);
         self.entries.clear();
         self.bytes.clear();
         self.undo.clear();

@@ -1,7 +1,7 @@
 //! A task: one sub-topology at one partition.
 //!
-//! Owns the record's way and the savepoint around it: [`source`] reads, [`walk`] runs the nodes, [`results`]
-//! holds what is to be sent. Does not commit: the owner takes [`Task::changes`], commits, applies, and says
+//! Owns the record's way and the savepoint around it: [`source`] reads, [`walk`] runs the nodes, [`aggregate`] those with
+//! stores, [`windows`] finds what closes, [`results`] holds what is to be sent. Does not commit: the owner takes [`Task::changes`], commits, applies, and says
 //! [`Task::committed`].
 //!
 //! Semantics are Kafka Streams' with caching off, with one simplification: a null value (tombstone) goes
@@ -12,25 +12,32 @@
 //! [`DropReason::NullValue`]: crate::DropReason::NullValue
 //! [`DropReason::NullKey`]: crate::DropReason::NullKey
 
+mod aggregate;
 mod dead_letter;
 mod results;
 mod source;
+mod state;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod windows;
 
 use std::sync::Arc;
 
 use bumpalo::Bump;
 use topology::plan::{OnBadRecord, Plan, StoreIndex, SubTopology};
 
-use crate::cache::Cache;
 use crate::error::Failure;
 use crate::format::Codec;
 use crate::staging::Staging;
-use crate::{Change, InputRecord, MemoryStore, Output, ProcessError, Processed, Store};
+use crate::{
+    Change, ErrorCategory, InputRecord, MemoryStore, Origin, Output, ProcessError, Processed, Store,
+};
+use dead_letter::Letter;
 use results::Results;
+use state::State;
 use walk::Walk;
+use windows::Row;
 
 /// The runtime of a task over its committed stores.
 pub struct Task<S> {
@@ -53,20 +60,6 @@ struct Codecs {
     stores: Vec<Codec>,
 }
 
-/// Stores and time of a task, committed and staged.
-struct State<S> {
-    stores: Vec<S>,
-    /// Of what the stores hold.
-    cached: Vec<Cache>,
-    staging: Vec<Staging>,
-    /// Scratch: a store's key, the value found there, the value to be staged.
-    key: Vec<u8>,
-    found: Vec<u8>,
-    next: Vec<u8>,
-    stream_time: i64,
-    committed_stream_time: i64,
-}
-
 impl Codecs {
     fn new(sub: &SubTopology) -> Self {
         let sinks = sub.sinks.iter();
@@ -81,16 +74,6 @@ impl Codecs {
     }
 }
 
-impl<S> State<S> {
-    fn begin_record(&mut self) {
-        self.staging.iter_mut().for_each(Staging::begin_record);
-    }
-
-    fn rollback(&mut self) {
-        self.staging.iter_mut().for_each(Staging::rollback);
-    }
-}
-
 impl<S: Store> Task<S> {
     /// A task of `plan.sub_topologies[sub_topology]` over committed stores, one per store of the
     /// sub-topology, in its order. Stream time begins at `i64::MIN`; see [`Self::restore_stream_time`].
@@ -99,17 +82,9 @@ impl<S: Store> Task<S> {
     /// When `sub_topology` is out of range.
     #[must_use]
     pub fn new(plan: Arc<Plan>, sub_topology: usize, stores: Vec<S>) -> Self {
-        let codecs = Codecs::new(&plan.sub_topologies[sub_topology]);
-        let state = State {
-            staging: stores.iter().map(|_| Staging::default()).collect(),
-            cached: stores.iter().map(|_| Cache::default()).collect(),
-            stores,
-            key: Vec::new(),
-            found: Vec::new(),
-            next: Vec::new(),
-            stream_time: i64::MIN,
-            committed_stream_time: i64::MIN,
-        };
+        let sub = &plan.sub_topologies[sub_topology];
+        let codecs = Codecs::new(sub);
+        let state = State::new(sub, stores);
         Self {
             plan,
             sub_topology,
@@ -122,16 +97,12 @@ impl<S: Store> Task<S> {
 
     /// Keeps so many bytes of what the stores hold in memory, so that keys in use are not read again; none unless told.
     pub fn set_cache_bytes(&mut self, bytes: usize) {
-        let share = bytes / self.state.cached.len().max(1);
-        self.state
-            .cached
-            .iter_mut()
-            .for_each(|cache| cache.set_limit(share));
+        self.state.set_cache_bytes(bytes);
     }
 
     /// Processes one record under a savepoint: after an error nothing of it is staged, and nothing of it was
     /// sent unless
-    /// [`Output::send`] itself failed.
+    /// [`Output::send`] itself failed. What it closes is for [`Self::close_next`].
     ///
     /// # Errors
     /// [`ProcessError`], with what the owner does next in [`ProcessError::recovery`].
@@ -154,7 +125,7 @@ impl<S: Store> Task<S> {
         let sub = &plan.sub_topologies[*sub_topology];
         let moving = match source::read(&sub.source, codecs, record, arena) {
             Ok(moving) => moving,
-            Err(failure) => return pass_over(sub, sub.source.on_bad_record, record, failure, output),
+            Err(failure) => return pass_over(sub, sub.source.on_bad_record, record.into(), failure, output),
         };
         let mut walk = Walk {
             sub,
@@ -174,9 +145,88 @@ impl<S: Store> Task<S> {
             }
             Err(failure) => {
                 state.rollback();
-                pass_over(sub, sub.source.on_error, record, failure, output)
+                pass_over(sub, sub.source.on_error, record.into(), failure, output)
             }
         }
+    }
+
+    /// Whether a window is to be closed. As long as one is, [`Self::close_next`] comes before the next record, whatever is
+    /// committed in between: so the order of results depends on nothing else than the records.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_closing(&mut self) -> Result<bool, ProcessError> {
+        Ok(self.closing()?.is_some())
+    }
+
+    /// The first store of which a window is to be closed.
+    #[inline]
+    fn closing(&mut self) -> Result<Option<StoreIndex>, ProcessError> {
+        for store in 0..self.state.clocks.len() {
+            if self.state.clocks[store].is_some() && self.is_due(store)? {
+                return Ok(Some(store));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Closes one window: sends its result on, where that waits for it, and deletes its row, under a savepoint of its own. `None`:
+    /// there is none to be closed.
+    ///
+    /// # Errors
+    /// As [`Self::process`]; `onError` holds for results of windows, too.
+    pub fn close_next(&mut self, output: &mut impl Output) -> Result<Option<Processed>, ProcessError> {
+        let Some(store) = self.closing()? else {
+            return Ok(None);
+        };
+        match self.state.take_due(store) {
+            Some(row) => self.close(store, row, output).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn is_due(&mut self, store: StoreIndex) -> Result<bool, ProcessError> {
+        self.state.is_due(store).map_err(|(node, error)| {
+            let sub = &self.plan.sub_topologies[self.sub_topology];
+            let name = sub.stores[store].name.clone();
+            let reason = format!("store `{name}`: {error}");
+            Failure::new(ErrorCategory::StoreRead, node, reason).error(sub, Origin::Store(name))
+        })
+    }
+
+    fn close(
+        &mut self,
+        store: StoreIndex,
+        row: Row,
+        output: &mut impl Output,
+    ) -> Result<Processed, ProcessError> {
+        self.arena.reset();
+        self.results.clear();
+        self.state.begin_record();
+        let Self {
+            plan,
+            sub_topology,
+            codecs,
+            state,
+            results,
+            arena,
+        } = self;
+        let sub = &plan.sub_topologies[*sub_topology];
+        let closed = windows::close(sub, codecs, arena, state, results, (store, &row));
+        let failure = match closed.and_then(|()| results.send(output)) {
+            Ok(()) => return Ok(Processed::Done),
+            Err(failure) => failure,
+        };
+        state.rollback();
+        let letter = windows::letter(sub, codecs, arena, state, (store, &row));
+        let passed = pass_over(sub, sub.source.on_error, letter, failure, output);
+        if passed.is_ok() {
+            state.begin_record();
+            state.pass_over(store, &row);
+        } else {
+            state.keep_due(store, row);
+        }
+        passed
     }
 
     /// Memory that staging uses, in bytes: the owner commits before it grows beyond its budget.
@@ -214,19 +264,12 @@ impl<S: Store> Task<S> {
 
     /// The transaction is committed and its changes are applied: forgets them, keeps the memory.
     pub fn committed(&mut self) {
-        for (staging, cache) in self.state.staging.iter_mut().zip(&mut self.state.cached) {
-            for (hash, key, value) in staging.hashed() {
-                cache.put(hash, key, value);
-            }
-            staging.clear();
-        }
-        self.state.committed_stream_time = self.state.stream_time;
+        self.state.committed();
     }
 
     /// The transaction was aborted: back to the last commit, stream time included.
     pub fn discard(&mut self) {
-        self.state.staging.iter_mut().for_each(Staging::clear);
-        self.state.stream_time = self.state.committed_stream_time;
+        self.state.discard();
     }
 
     /// Largest timestamp of the records processed, those of the transaction under way included, in
@@ -254,21 +297,21 @@ impl<S: Store> Task<S> {
 fn pass_over(
     sub: &SubTopology,
     policy: OnBadRecord,
-    record: &InputRecord<'_>,
+    letter: Letter<'_>,
     failure: Failure,
     output: &mut impl Output,
 ) -> Result<Processed, ProcessError> {
     match (policy, sub.source.dead_letters) {
         (OnBadRecord::Skip, _) if failure.is_of_the_record() => {
-            Ok(Processed::Skipped(failure.bad_record(record)))
+            Ok(Processed::Skipped(failure.bad_record(letter.origin)))
         }
         (OnBadRecord::DeadLetter, Some(sink)) if failure.is_of_the_record() => {
-            let sent = dead_letter::send(sub, sink, record, failure, output);
+            let sent = dead_letter::send(sub, sink, letter, failure, output);
             sent.map(Processed::DeadLettered)
-                .map_err(|failure| failure.error(sub, record))
+                .map_err(|(failure, origin)| failure.error(sub, origin))
         }
         (OnBadRecord::Fail | OnBadRecord::Skip | OnBadRecord::DeadLetter, _) => {
-            Err(failure.error(sub, record))
+            Err(failure.error(sub, letter.origin))
         }
     }
 }

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use report::Report;
 use serde::Serialize;
 use streamapp_sim::model::{Mutant, Scenario, explore, long_scenarios, scenarios, shortest};
-use streamapp_sim::seeded::{self, App, Figures, Simulation};
+use streamapp_sim::seeded::{self, App, Figures, Simulation, Sums};
 
 /// Shows that the protocol keeps its promises, without Kafka: every interleaving of small scenarios, and random
 /// schedules with faults.
@@ -158,7 +158,7 @@ struct ScheduleFigures {
 
 fn schedules(seeds: std::ops::Range<u64>, jobs: usize) -> anyhow::Result<bool> {
     let report = Report::begin("simulation", seeds.start);
-    let app = Arc::new(App::new()?);
+    let (all, windows) = (Arc::new(App::new(Sums::All)?), Arc::new(App::new(Sums::Windows)?));
     let figures = Mutex::new(ScheduleFigures::default());
     let next = AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
@@ -169,7 +169,8 @@ fn schedules(seeds: std::ops::Range<u64>, jobs: usize) -> anyhow::Result<bool> {
                     (seed < seeds.end).then_some(seed)
                 });
                 for seed in seeds {
-                    let run = Simulation::new(&app, seed, seeded::Mutant::Faithful).run();
+                    let app = if seed % 4 == 1 { &windows } else { &all };
+                    let run = Simulation::new(app, seed, seeded::Mutant::Faithful).run();
                     let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
                     figures.schedules += 1;
                     match run {

@@ -110,11 +110,7 @@ fn compile(source: &str) -> Result<Expr, String> {
             field("labels", Type::Map(Box::new(Type::String))),
         ],
     };
-    let env = Env {
-        key: Type::String,
-        value: Type::Struct(value.into()),
-        aggregate: None,
-    };
+    let env = Env::of_record(Type::String, Type::Struct(value.into()));
     Expr::compile(source, &env).map_err(|errors| format!("{source}: {errors:?}"))
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::Type;
-use crate::plan::{Format, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, SubTopology};
+use crate::plan::{Emit, Format, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, SubTopology, Windows};
+use crate::{Duration, Type};
 
 impl Plan {
     /// The plan as an indented tree: sub-topologies, what they read and write, their steps and stores.
@@ -61,6 +61,20 @@ fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
             store.changelog,
             store.fingerprint
         );
+        if let Some(windows) = store.windows {
+            let text = |ms: i64| Duration::<0>::from_millis(ms.unsigned_abs());
+            let (kind, grace_ms) = match windows {
+                Windows::Time(windows) => {
+                    let (size, advance) = (text(windows.size_ms), text(windows.advance_ms));
+                    (format!("windows of {size} every {advance}"), windows.grace_ms)
+                }
+                Windows::Session(windows) => {
+                    let gap = text(windows.gap_ms);
+                    (format!("session windows with a gap of {gap}"), windows.grace_ms)
+                }
+            };
+            let _ = writeln!(out, "          {kind}, grace {}", text(grace_ms));
+        }
     }
     for sink in &sub.sinks {
         let _ = writeln!(
@@ -86,9 +100,15 @@ fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut St
         Op::MapValues(expr) => format!("mapValues -> {}", type_text(expr.ty())),
         Op::Map { key, value } => format!("map -> {}, {}", type_text(key.ty()), type_text(value.ty())),
         Op::FlatMapValues(expr) => format!("flatMapValues -> {}", type_text(expr.ty())),
-        Op::Aggregate { store, add, .. } => {
+        Op::Aggregate {
+            store, emit, first, ..
+        } => {
             let name = sub.stores.get(*store).map_or("?", |store| store.name.as_str());
-            format!("aggregate in {name} -> {}", type_text(add.ty()))
+            let when = match emit {
+                Emit::OnUpdate => "",
+                Emit::OnWindowClose => " when its window closes",
+            };
+            format!("aggregate in {name} -> {}{when}", type_text(first.expr().ty()))
         }
         Op::Sink(sink) => {
             let topic = sub
@@ -113,6 +133,8 @@ fn format(format: &Format) -> String {
         Format::Long => "Long".to_owned(),
         Format::Json(ty) => format!("Json {}", type_text(&Type::Struct(ty.clone()))),
         Format::Row(ty) => format!("Row {}", type_text(ty)),
+        Format::TimeWindowed { key, .. } => format!("{} with window start", self::format(key)),
+        Format::SessionWindowed { key } => format!("{} with window end and start", self::format(key)),
     }
 }
 

@@ -45,6 +45,10 @@ pub(crate) fn canonical_format(format: &Format) -> String {
         Format::Long => "Long".to_owned(),
         Format::Json(ty) => format!("Json{}", canonical_type(&Type::Struct(ty.clone()))),
         Format::Row(ty) => format!("Row {}", canonical_type(ty)),
+        Format::TimeWindowed { key, size_ms } => {
+            format!("TimeWindowed {size_ms} {}", canonical_format(key))
+        }
+        Format::SessionWindowed { key } => format!("SessionWindowed {}", canonical_format(key)),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Expr, StructType, Type};
+use crate::{Expr, Field, StructType, Type};
 
 /// Index into [`SubTopology::nodes`].
 pub type NodeIndex = usize;
@@ -72,14 +72,20 @@ pub enum Op {
     FlatMapValues(Expr),
     /// Updates the aggregate of the record's key and forwards (key, new aggregate). A null key or value drops
     /// the record (counted). A null aggregate deletes the key and is forwarded as a tombstone. The result's timestamp is
-    /// max(record, stored), as in Kafka Streams.
+    /// max(record, stored), as in Kafka Streams. In a store with windows: for each window of the record that is not closed,
+    /// with the windowed key; a record whose windows are all closed is dropped (counted).
     Aggregate {
         /// The store that holds the aggregates.
         store: StoreIndex,
+        /// When results are forwarded.
+        emit: Emit,
         /// What a key begins with.
         first: First,
         /// New value from `aggregate`, `key`, `value`.
         add: Expr,
+        /// For session windows: the aggregate of two windows that become one, from `aggregate`, the earlier one's, and `value`, the
+        /// later one's.
+        merge: Option<Expr>,
     },
     /// Writes the record to a topic.
     Sink(SinkIndex),
@@ -152,6 +158,20 @@ pub enum Format {
     Json(Arc<StructType>),
     /// StreamApp's own compact encoding of a typed value (see `docs/reference/formats.md`).
     Row(Type),
+    /// A key in a window for topics: the key, and the window's start (big-endian, 8 bytes), as Kafka Streams'
+    /// `TimeWindowedSerializer` writes it. Partitions are chosen by the key alone, as there.
+    TimeWindowed {
+        /// Of the key.
+        key: Box<Format>,
+        /// Of the windows, in milliseconds.
+        size_ms: i64,
+    },
+    /// A key in a session window for topics: the key, the window's end and its start (8 bytes each), as Kafka Streams'
+    /// `SessionWindowedSerializer` writes it.
+    SessionWindowed {
+        /// Of the key.
+        key: Box<Format>,
+    },
 }
 
 impl Format {
@@ -164,8 +184,98 @@ impl Format {
             Self::Long => Type::Int,
             Self::Json(ty) => Type::Struct(Arc::clone(ty)),
             Self::Row(ty) => ty.clone(),
+            Self::TimeWindowed { key, .. } | Self::SessionWindowed { key } => windowed_key(key.ty()),
         }
     }
+}
+
+/// A record of `key`, `windowStart` and `windowEnd`.
+#[must_use]
+pub fn windowed_key(key: Type) -> Type {
+    let fields = [
+        ("key", key),
+        ("windowStart", Type::Timestamp),
+        ("windowEnd", Type::Timestamp),
+    ];
+    let fields = fields.map(|(name, ty)| Field {
+        name: name.to_owned(),
+        ty,
+    });
+    Type::Struct(Arc::new(StructType {
+        name: "windowed key".to_owned(),
+        fields: fields.into(),
+    }))
+}
+
+/// How event time is divided for an aggregation. With the meaning that each kind has in Kafka Streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windows {
+    /// Windows of one size.
+    Time(TimeWindows),
+    /// Windows of a key's records that are near to each other.
+    Session(SessionWindows),
+}
+
+/// Windows of one size, whose starts are a fixed time apart, from the Unix epoch on; in milliseconds (`TimeWindows`,
+/// `KStreamWindowAggregate`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeWindows {
+    /// From start, which belongs to a window, to end, which does not. Above zero.
+    pub size_ms: i64,
+    /// From one start to the next: above zero, at most the size.
+    pub advance_ms: i64,
+    /// How long after its end a window takes records.
+    pub grace_ms: i64,
+}
+
+/// Windows from a key's first to its last record, both inside; records further apart than the gap are in different ones; in
+/// milliseconds (`SessionWindows`, `KStreamSessionWindowAggregate`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionWindows {
+    /// Most time between two records of one window that have none between them. Above zero.
+    pub gap_ms: i64,
+    /// How long after its end and the gap a window takes records.
+    pub grace_ms: i64,
+}
+
+impl TimeWindows {
+    /// Starts of the windows that a timestamp is in, the earliest first. Timestamps are not negative.
+    pub fn starts(self, timestamp: i64) -> impl Iterator<Item = i64> {
+        let last = timestamp - timestamp.rem_euclid(self.advance_ms);
+        let earlier = (self.size_ms - 1 - (timestamp - last)).max(0) / self.advance_ms;
+        let first = last
+            .saturating_sub(earlier.saturating_mul(self.advance_ms))
+            .max(0);
+        (0..=(last - first) / self.advance_ms).map(move |nth| first + nth * self.advance_ms)
+    }
+
+    /// Windows that start at or before this are closed at a stream time: their end and grace are not after it.
+    #[must_use]
+    pub fn last_closed(self, stream_time: i64) -> i64 {
+        stream_time
+            .saturating_sub(self.size_ms)
+            .saturating_sub(self.grace_ms)
+    }
+}
+
+impl SessionWindows {
+    /// Windows that end at or before this are closed at a stream time: gap and grace behind their end are over.
+    #[must_use]
+    pub fn last_closed(self, stream_time: i64) -> i64 {
+        let open = stream_time
+            .saturating_sub(self.gap_ms)
+            .saturating_sub(self.grace_ms);
+        open.saturating_sub(1)
+    }
+}
+
+/// When an aggregation forwards its results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// Each time one changes.
+    OnUpdate,
+    /// Once, when its window is closed.
+    OnWindowClose,
 }
 
 /// A state store of a sub-topology.
@@ -173,14 +283,27 @@ impl Format {
 pub struct StoreSpec {
     /// Declared name.
     pub name: String,
-    /// Key format of store and changelog.
+    /// Format of the keys; in a store with windows, of the keys in the windows.
     pub key: Format,
     /// Type of the stored value; store and changelog hold the timestamp and the value (`formats.md`).
     pub value: Type,
+    /// Of a store with windows. How its rows lie is told in `formats.md`.
+    pub windows: Option<Windows>,
     /// Hex digest of everything that must not change while the store lives.
     pub fingerprint: String,
     /// The changelog topic.
     pub changelog: TopicName,
+}
+
+impl StoreSpec {
+    /// Type of what a row is found by: the key, or the key in its window.
+    #[must_use]
+    pub fn row_key(&self) -> Type {
+        match self.windows {
+            None => self.key.ty(),
+            Some(_) => windowed_key(self.key.ty()),
+        }
+    }
 }
 
 /// A topic, with internal names still without the `application.id`.
@@ -229,5 +352,34 @@ impl TopicName {
 impl fmt::Display for TopicName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.resolve("<application.id>"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_in_all_windows_that_start_not_after_it_and_end_after_it() {
+        let starts = |size_ms, advance_ms, timestamp| {
+            let windows = TimeWindows {
+                size_ms,
+                advance_ms,
+                grace_ms: 0,
+            };
+            windows.starts(timestamp).collect::<Vec<_>>()
+        };
+        for (size, advance) in [(10, 10), (10, 5), (10, 3), (10, 4), (7, 1), (1, 1)] {
+            for timestamp in 0..60 {
+                let all = (0..=timestamp).filter(|start| start % advance == 0);
+                let wanted: Vec<_> = all.filter(|start| start + size > timestamp).collect();
+                assert_eq!(
+                    starts(size, advance, timestamp),
+                    wanted,
+                    "{size} {advance} {timestamp}"
+                );
+            }
+        }
+        assert_eq!(starts(i64::MAX, i64::MAX, i64::MAX - 1), [0]);
     }
 }

@@ -1,16 +1,37 @@
-//! A record that goes to another topic because it cannot be processed, as it is, with the reasons beside it.
+//! What goes to another topic because it cannot be processed: a record as it is, or a window as its store had it, with the
+//! reasons beside it.
 //!
 //! Header names are Kafka Streams' (KIP-1034) where it has one; values are UTF-8.
 
 use topology::plan::{SinkIndex, SubTopology};
 
 use crate::error::Failure;
-use crate::{BadRecord, ErrorCategory, InputRecord, Outgoing, Output, Recovery};
+use crate::{BadRecord, ErrorCategory, InputRecord, Origin, Outgoing, Output, Recovery};
 
 /// Most bytes of the reason: it may quote the record.
 const REASON: usize = 1_000;
 
-/// Sends the record, with its own key, value and timestamp.
+/// A record or a window that failed.
+pub(super) struct Letter<'a> {
+    pub(super) origin: Origin,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) timestamp: i64,
+}
+
+impl<'a> From<&InputRecord<'a>> for Letter<'a> {
+    #[cold]
+    fn from(record: &InputRecord<'a>) -> Self {
+        Self {
+            origin: Origin::from(record),
+            key: record.key,
+            value: record.value,
+            timestamp: record.timestamp,
+        }
+    }
+}
+
+/// Sends it.
 ///
 /// # Errors
 /// When the topic does not take it either; the reason then has both.
@@ -18,41 +39,64 @@ const REASON: usize = 1_000;
 pub(super) fn send(
     sub: &SubTopology,
     sink: SinkIndex,
-    record: &InputRecord<'_>,
+    letter: Letter<'_>,
     failure: Failure,
     output: &mut impl Output,
-) -> Result<BadRecord, Failure> {
+) -> Result<BadRecord, (Failure, Origin)> {
     let step = sub.nodes.get(failure.node).map_or("", |node| node.path.as_str());
-    let (partition, offset) = (record.partition.to_string(), record.offset.to_string());
-    let reason = &failure.reason[..failure.reason.floor_char_boundary(REASON)];
-    let letter = Outgoing {
-        sink,
-        key: record.key,
-        value: record.value,
-        headers: &[
-            ("__streams.errors.topic", record.topic.as_bytes()),
-            ("__streams.errors.partition", partition.as_bytes()),
-            ("__streams.errors.offset", offset.as_bytes()),
-            ("__streams.errors.exception", failure.category.as_str().as_bytes()),
-            ("__streams.errors.message", reason.as_bytes()),
-            ("streamapp.errors.step", step.as_bytes()),
+    let from = match &letter.origin {
+        Origin::Record {
+            topic,
+            partition,
+            offset,
+        } => vec![
+            ("__streams.errors.topic", topic.clone()),
+            ("__streams.errors.partition", partition.to_string()),
+            ("__streams.errors.offset", offset.to_string()),
         ],
-        timestamp: record.timestamp,
+        Origin::Window { store, start, .. } => vec![
+            ("streamapp.errors.store", store.clone()),
+            ("streamapp.errors.window-start", start.to_string()),
+        ],
+        Origin::Store(store) => vec![("streamapp.errors.store", store.clone())],
     };
-    let refused = |error: crate::OutputError, recovery| Failure {
-        category: ErrorCategory::Output,
-        reason: format!(
-            "{}; it cannot become a dead letter either: {error}",
-            failure.reason
-        ),
-        node: failure.node,
-        recovery,
+    let reason = &failure.reason[..failure.reason.floor_char_boundary(REASON)];
+    let why = [
+        ("__streams.errors.exception", failure.category.as_str()),
+        ("__streams.errors.message", reason),
+        ("streamapp.errors.step", step),
+    ];
+    let from = from.iter().map(|(name, value)| (*name, value.as_bytes()));
+    let headers: Vec<_> = from
+        .chain(why.map(|(name, value)| (name, value.as_bytes())))
+        .collect();
+    let outgoing = Outgoing {
+        sink,
+        key: letter.key,
+        partition_key: letter.key,
+        value: letter.value,
+        headers: &headers,
+        timestamp: letter.timestamp,
     };
-    output
-        .check(&letter)
-        .map_err(|error| refused(error, Recovery::StopTask))?;
-    output
-        .send(&letter)
-        .map_err(|error| refused(error, Recovery::AbortTransaction))?;
-    Ok(failure.bad_record(record))
+    let sent = match output.check(&outgoing) {
+        Ok(()) => output
+            .send(&outgoing)
+            .map_err(|error| (error, Recovery::AbortTransaction)),
+        Err(error) => Err((error, Recovery::StopTask)),
+    };
+    match sent {
+        Ok(()) => Ok(failure.bad_record(letter.origin)),
+        Err((error, recovery)) => {
+            let failure = Failure {
+                category: ErrorCategory::Output,
+                reason: format!(
+                    "{}; it cannot become a dead letter either: {error}",
+                    failure.reason
+                ),
+                node: failure.node,
+                recovery,
+            };
+            Err((failure, letter.origin))
+        }
+    }
 }

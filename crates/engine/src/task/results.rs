@@ -21,6 +21,7 @@ struct Send {
     /// The sink's node, for errors.
     node: NodeIndex,
     key: Option<Range<usize>>,
+    partition_key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     timestamp: i64,
 }
@@ -50,10 +51,15 @@ impl Results {
         };
         let key = encode(&codecs.0, moving.key, "key")?;
         let value = encode(&codecs.1, moving.value, "value")?;
+        let partition_key = key.clone().map(|key| {
+            let length = codecs.0.partitioned_by(&self.bytes[key.clone()]).len();
+            key.start..key.start + length
+        });
         self.sends.push(Send {
             sink,
             node,
             key,
+            partition_key,
             value,
             timestamp: moving.timestamp,
         });
@@ -78,6 +84,7 @@ impl Results {
         Outgoing {
             sink: send.sink,
             key: self.slice(send.key.as_ref()),
+            partition_key: self.slice(send.partition_key.as_ref()),
             value: self.slice(send.value.as_ref()),
             headers: &[],
             timestamp: send.timestamp,

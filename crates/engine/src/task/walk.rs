@@ -1,14 +1,15 @@
 //! One record on its way through the nodes.
 
 use bumpalo::Bump;
-use topology::plan::{First, Node, NodeIndex, Op, StoreIndex, StoreSpec, SubTopology};
-use topology::{EvalError, Expr, Scope, Value};
+use topology::plan::{Node, NodeIndex, Op, SubTopology};
+use topology::{EvalError, Scope, Value};
 
+use super::Codecs;
+use super::aggregate::Aggregation;
 use super::results::Results;
-use super::{Codecs, State};
+use super::state::State;
 use crate::error::Failure;
-use crate::staging::{Location, Staged};
-use crate::{DropReason, ErrorCategory, InputRecord, Store, row};
+use crate::{DropReason, ErrorCategory, InputRecord, Store};
 
 /// A record between two nodes.
 #[derive(Clone, Copy)]
@@ -19,7 +20,7 @@ pub(super) struct Moving<'a> {
 }
 
 /// What a node passes on.
-enum Forward<'a> {
+pub(super) enum Forward<'a> {
     Nothing,
     One(Moving<'a>),
     /// The record with each of these values.
@@ -69,15 +70,16 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         items: &'a [Value<'a>],
     ) -> Result<(), Failure> {
         for value in items {
-            for child in &node.children {
-                self.run(
-                    *child,
-                    Moving {
-                        value: *value,
-                        ..moving
-                    },
-                )?;
-            }
+            let value = *value;
+            self.run_children(node, Moving { value, ..moving })?;
+        }
+        Ok(())
+    }
+
+    /// All that is behind the node.
+    pub(super) fn run_children(&mut self, node: &Node, moving: Moving<'a>) -> Result<(), Failure> {
+        for child in &node.children {
+            self.run(*child, moving)?;
         }
         Ok(())
     }
@@ -137,144 +139,22 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 };
                 Forward::Each(items)
             }
-            Op::Aggregate { store, first, add } => {
-                Forward::One(self.aggregate(index, *store, (first, add), &moving)?)
+            Op::Aggregate { store, .. } => {
+                let Some(aggregation) = Aggregation::of(self.sub, index, node) else {
+                    let reason = format!("the plan has no store {store}");
+                    return Err(Failure::new(ErrorCategory::StoreRead, index, reason));
+                };
+                self.aggregate(&aggregation, &moving)?
             }
         })
     }
 
-    fn drop(&mut self, reason: DropReason) -> Forward<'a> {
+    pub(super) fn drop(&mut self, reason: DropReason) -> Forward<'a> {
         self.dropped.get_or_insert(reason);
         Forward::Nothing
     }
 
-    fn scope(&self, moving: &Moving<'a>) -> Scope<'a> {
+    pub(super) fn scope(&self, moving: &Moving<'a>) -> Scope<'a> {
         moving.scope(Value::Null, self.record, self.arena)
-    }
-
-    /// Reads the key's aggregate, adds the record, stages and forwards the result; a null one deletes the key. Its timestamp is the later
-    /// of the two, as in Kafka Streams (KIP-258, `KStreamAggregate`).
-    fn aggregate(
-        &mut self,
-        node: NodeIndex,
-        store: StoreIndex,
-        (first, add): (&'a First, &'a Expr),
-        moving: &Moving<'a>,
-    ) -> Result<Moving<'a>, Failure> {
-        let expression = |error| Failure::new(ErrorCategory::Expression, node, error);
-        let Some(spec) = self.sub.stores.get(store) else {
-            return Err(Failure::new(
-                ErrorCategory::StoreRead,
-                node,
-                format!("the plan has no store {store}"),
-            ));
-        };
-        let (location, stored) = self.stored(node, store, spec, moving)?;
-        let mut scope = self.scope(moving);
-        let begins = stored.is_none();
-        let (stored_at, aggregate) = match stored {
-            Some(stored) => stored,
-            None => (i64::MIN, first.expr().eval(&scope).map_err(expression)?),
-        };
-        scope.aggregate = aggregate;
-        let value = match first {
-            First::Record(_) if begins => aggregate,
-            First::Record(_) | First::Initial(_) => add.eval(&scope).map_err(expression)?,
-        };
-        let timestamp = moving.timestamp.max(stored_at);
-        let State {
-            staging,
-            stores,
-            key,
-            next,
-            ..
-        } = &mut *self.state;
-        next.clear();
-        let deleted = matches!(value, Value::Null);
-        if !deleted {
-            row::encode_timestamped(&spec.value, timestamp, value, next).map_err(|error| {
-                let reason = format!("store `{}`: {error}", spec.name);
-                Failure::new(ErrorCategory::Serialization, node, reason)
-            })?;
-        }
-        let bytes = key.len() + next.len();
-        let most = stores.get(store).map_or(usize::MAX, Store::max_record_bytes);
-        if bytes > most {
-            let reason = format!(
-                "store `{}`: key and value have {bytes} bytes, its changelog takes {most}",
-                spec.name
-            );
-            return Err(Failure::new(ErrorCategory::Output, node, reason));
-        }
-        if let Some(staging) = staging.get_mut(store) {
-            staging.put(location, key, (!deleted).then_some(next.as_slice()), timestamp);
-        }
-        Ok(Moving {
-            key: moving.key,
-            value,
-            timestamp,
-        })
-    }
-
-    /// Timestamp and value of the record's key, staged or else committed; and where the key is staged.
-    fn stored(
-        &mut self,
-        node: NodeIndex,
-        store: StoreIndex,
-        spec: &StoreSpec,
-        moving: &Moving<'a>,
-    ) -> Result<(Location, Option<(i64, Value<'a>)>), Failure> {
-        let unread = |reason: &dyn std::fmt::Display| {
-            let reason = format!("store `{}`: {reason}", spec.name);
-            Failure::new(ErrorCategory::StoreRead, node, reason)
-        };
-        let State {
-            staging,
-            stores,
-            cached,
-            key,
-            found,
-            ..
-        } = &mut *self.state;
-        let (Some(staging), Some(committed), Some(cache), Some(codec)) = (
-            staging.get(store),
-            stores.get(store),
-            cached.get_mut(store),
-            self.codecs.stores.get(store),
-        ) else {
-            return Err(unread(&"not open"));
-        };
-        key.clear();
-        codec
-            .encode(moving.key, key)
-            .map_err(|error| unread(&format!("the key cannot be written {error}")))?;
-        let location = staging.locate(key);
-        let bytes = match staging.get(location) {
-            Staged::Value(bytes) => bytes,
-            Staged::Deleted => return Ok((location, None)),
-            Staged::Unknown => {
-                found.clear();
-                let is_there = match cache.get(location.hash(), key) {
-                    Some(known) => {
-                        found.extend_from_slice(known.unwrap_or_default());
-                        known.is_some()
-                    }
-                    None => {
-                        let is_there = committed.get(key, found).map_err(|error| unread(&error))?;
-                        cache.put(location.hash(), key, is_there.then_some(found.as_slice()));
-                        is_there
-                    }
-                };
-                if !is_there {
-                    return Ok((location, None));
-                }
-                found
-            }
-        };
-        // The value may be forwarded while its place is overwritten.
-        let bytes = self.arena.alloc_slice_copy(bytes);
-        let stored =
-            row::decode_timestamped(&spec.value, bytes, self.arena).map_err(|error| unread(&error))?;
-        Ok((location, Some(stored)))
     }
 }

@@ -1,5 +1,6 @@
-//! The application that the simulation runs: orders → repartition by customer → sums, which are deleted when they exceed a
-//! limit → results. Two sub-topologies, one with a store.
+//! The applications that the simulation runs: orders → repartition by customer → sums → results. Two sub-topologies, one
+//! with a store. Either each sum is a result, and is deleted when it exceeds a limit; or sums are of windows, and results
+//! when these close.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ const CUSTOMERS: (i64, i64) = (3, 2);
 const ROW: i64 = 6;
 /// A sum beyond it is deleted: every sixth order of a customer does that.
 const LIMIT: i64 = 60;
+/// Of windows: order numbers are their times. Partitions advance side by side, and grace is short enough for late orders.
+const SIZE: i64 = 5;
+const GRACE: i64 = 2;
 
 /// Topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,9 +33,19 @@ pub(crate) enum Topic {
     Sums,
 }
 
+/// What is summed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sums {
+    /// All orders of a customer.
+    All,
+    /// Those of each window.
+    Windows,
+}
+
 /// The application.
 #[derive(Debug)]
 pub struct App {
+    pub(crate) sums: Sums,
     pub(crate) id: ApplicationId,
     pub(crate) plan: Arc<Plan>,
     /// Every task of the plan.
@@ -44,8 +58,28 @@ impl App {
     ///
     /// # Errors
     /// When the language has changed under it.
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new(sums: Sums) -> anyhow::Result<Self> {
         let add = format!("aggregate + value.amount > {LIMIT} ? null : aggregate + value.amount");
+        let mut steps = vec![
+            serde_json::json!({"selectKey": "value.customer"}),
+            serde_json::json!({"groupByKey": {}}),
+        ];
+        match sums {
+            Sums::All => steps.extend([
+                serde_json::json!({"aggregate": {"store": "by-customer", "initial": "0", "add": add}}),
+                serde_json::json!({"toStream": {}}),
+            ]),
+            Sums::Windows => {
+                let (size, grace) = (format!("{SIZE}ms"), format!("{GRACE}ms"));
+                let sum = serde_json::json!({"store": "by-customer", "of": "value.amount", "emit": "OnWindowClose"});
+                steps.extend([
+                    serde_json::json!({"windowedBy": {"tumbling": {"size": size, "grace": grace}}}),
+                    serde_json::json!({"sum": sum}),
+                    serde_json::json!({"toStream": {}}),
+                    serde_json::json!({"selectKey": "key.key"}),
+                ]);
+            }
+        }
         let declaration = serde_json::json!({
             "language": "v1",
             "types": [{"name": "Order", "fields": {"customer": "string", "amount": "int"}}],
@@ -55,12 +89,7 @@ impl App {
             }],
             "pipelines": [{
                 "name": "by-order", "from": "orders", "to": {"topic": "sums", "value": {"serde": "Long"}},
-                "steps": [
-                    {"selectKey": "value.customer"},
-                    {"groupByKey": {}},
-                    {"aggregate": {"store": "by-customer", "initial": "0", "add": add}},
-                    {"toStream": {}},
-                ],
+                "steps": steps,
             }],
         });
         let plan = topology::plan(&serde_json::from_value(declaration)?)
@@ -86,6 +115,7 @@ impl App {
             }));
         }
         Ok(Self {
+            sums,
             id,
             plan: Arc::new(plan),
             tasks,
@@ -141,4 +171,31 @@ pub(crate) fn amount(number: i64) -> i64 {
 pub(crate) fn added(sum: Option<i64>, number: i64) -> Option<i64> {
     let next = sum.unwrap_or(0) + amount(number);
     (next <= LIMIT).then_some(next)
+}
+
+/// The windows of a partition. The simulation's own idea of them.
+#[derive(Debug, Default)]
+pub(crate) struct Windows {
+    time: i64,
+    /// Sums by start and customer.
+    pub(crate) open: BTreeMap<(i64, String), i64>,
+}
+
+impl Windows {
+    /// Takes an order; returns the results of the windows that are closed now, in their order.
+    pub(crate) fn add(&mut self, number: i64) -> Vec<(String, i64)> {
+        self.time = self.time.max(number);
+        let time = self.time;
+        let is_closed = |start: i64| start + SIZE + GRACE <= time;
+        let start = number - number % SIZE;
+        if !is_closed(start) {
+            *self.open.entry((start, customer(number))).or_default() += amount(number);
+        }
+        let mut results = Vec::new();
+        while let Some(first) = self.open.first_entry().filter(|first| is_closed(first.key().0)) {
+            let ((_, customer), sum) = first.remove_entry();
+            results.push((customer, sum));
+        }
+        results
+    }
 }

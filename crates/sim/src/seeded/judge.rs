@@ -8,7 +8,7 @@ use bumpalo::Bump;
 use protocol::{Guarantee, InputPosition, Positions, TaskId, World};
 use topology::{Type, Value};
 
-use super::app::{PARTITIONS, Topic, added, customer};
+use super::app::{PARTITIONS, Sums, Topic, Windows, added, customer};
 use super::broker::{Broker, Isolation, Place, Record};
 use super::client::CONTROL;
 use super::volume::Image;
@@ -18,6 +18,7 @@ type Sum = (String, Option<i64>);
 
 /// Follows all topics of the application.
 pub(crate) struct Judge {
+    kind: Sums,
     guarantee: Guarantee,
     orders: i64,
     next: BTreeMap<Place, i64>,
@@ -27,6 +28,7 @@ pub(crate) struct Judge {
     /// Per partition: sums of the customers, in the order of the repartition topic, and where they stand.
     expected: BTreeMap<i32, Vec<Sum>>,
     sums: BTreeMap<String, i64>,
+    windows: BTreeMap<i32, Windows>,
     written: BTreeMap<i32, Vec<Sum>>,
     /// Last committed positions.
     positions: BTreeMap<TaskId, Positions>,
@@ -39,8 +41,9 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(guarantee: Guarantee, orders: i64) -> Self {
+    pub(crate) fn new(kind: Sums, guarantee: Guarantee, orders: i64) -> Self {
         Self {
+            kind,
             guarantee,
             orders,
             next: BTreeMap::new(),
@@ -48,6 +51,7 @@ impl Judge {
             last_from: BTreeMap::new(),
             expected: BTreeMap::new(),
             sums: BTreeMap::new(),
+            windows: BTreeMap::new(),
             written: BTreeMap::new(),
             positions: BTreeMap::new(),
             world: World::default(),
@@ -138,12 +142,21 @@ impl Judge {
         {
             return Err(format!("G1: order {number} was repartitioned after {before}"));
         }
-        let sum = added(self.sums.get(&customer).copied(), number);
-        match sum {
-            Some(sum) => self.sums.insert(customer.clone(), sum),
-            None => self.sums.remove(&customer),
-        };
-        self.expected.entry(partition).or_default().push((customer, sum));
+        let expected = self.expected.entry(partition).or_default();
+        match self.kind {
+            Sums::All => {
+                let sum = added(self.sums.get(&customer).copied(), number);
+                match sum {
+                    Some(sum) => self.sums.insert(customer.clone(), sum),
+                    None => self.sums.remove(&customer),
+                };
+                expected.push((customer, sum));
+            }
+            Sums::Windows => {
+                let closed = self.windows.entry(partition).or_default().add(number);
+                expected.extend(closed.into_iter().map(|(customer, sum)| (customer, Some(sum))));
+            }
+        }
         Ok(())
     }
 
@@ -250,15 +263,34 @@ impl Judge {
         let arena = Bump::new();
         let mut found = BTreeMap::new();
         for (key, value) in &changelog {
+            // The stream time of windows.
+            if key.is_empty() {
+                continue;
+            }
             let decoded = engine::row::decode_timestamped(&Type::Int, value, &arena);
             let (_, Value::Int(sum)) = decoded.map_err(|error| format!("changelog: {error}"))? else {
                 return Err("the changelog holds something that is no sum".to_owned());
             };
-            found.insert(String::from_utf8_lossy(key).into_owned(), sum);
+            found.insert(key.clone(), sum);
         }
-        let customers: BTreeSet<_> = self.expected.get(&partition).into_iter().flatten().collect();
-        let mut wanted = self.sums.clone();
-        wanted.retain(|customer, _| customers.iter().any(|(of, _)| of == customer));
+        let wanted: BTreeMap<_, _> = match self.kind {
+            Sums::All => {
+                let customers: BTreeSet<_> = self.expected.get(&partition).into_iter().flatten().collect();
+                let sums = self.sums.iter();
+                let sums = sums.filter(|(customer, _)| customers.iter().any(|(of, _)| of == *customer));
+                sums.map(|(customer, sum)| (customer.clone().into_bytes(), *sum))
+                    .collect()
+            }
+            Sums::Windows => {
+                let windows = self.windows.get(&partition).into_iter();
+                let open = windows.flat_map(|windows| &windows.open);
+                let row = |((start, customer), sum): (&(i64, String), &i64)| {
+                    let start = (start ^ i64::MIN).to_be_bytes();
+                    ([&start[..], customer.as_bytes()].concat(), *sum)
+                };
+                open.map(row).collect()
+            }
+        };
         if found == wanted {
             Ok(())
         } else {

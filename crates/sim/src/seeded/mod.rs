@@ -27,7 +27,7 @@ use std::sync::Arc;
 use protocol::{Guarantee, Ordinal, TOMBSTONE_RETENTION_MS, TaskId, Uid};
 use serde::Serialize;
 
-pub use app::App;
+pub use app::{App, Sums};
 use app::{PARTITIONS, Topic, order};
 use broker::{Broker, Isolation};
 use client::Sim;
@@ -315,7 +315,7 @@ impl Simulation {
             person: None,
             volumes: BTreeMap::new(),
             old_volumes: BTreeMap::new(),
-            judge: Judge::new(guarantee, ORDERS),
+            judge: Judge::new(app.sums, guarantee, ORDERS),
             kinds,
             markers,
             born: 0,

@@ -1,7 +1,7 @@
 use super::*;
 
 fn app() -> Arc<App> {
-    Arc::new(App::new().unwrap())
+    Arc::new(App::new(Sums::All).unwrap())
 }
 
 fn first_violation(mutant: Mutant) -> Option<Violation> {
@@ -17,6 +17,19 @@ fn nothing_is_lost_repeated_or_reordered_under_any_schedule() {
         let run = Simulation::new(&app, seed, Mutant::Faithful).run();
         assert!(run.is_ok(), "{run:?}");
     }
+}
+
+#[test]
+fn windows_close_once_and_in_order_under_any_schedule() {
+    let app = Arc::new(App::new(Sums::Windows).unwrap());
+    let mut results = 0;
+    for seed in 0..150 {
+        match Simulation::new(&app, seed, Mutant::Faithful).run() {
+            Ok(figures) => results += figures.results,
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+    assert!(results > 1_500, "{results}");
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Output for Collected<'_> {
 
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
         let (topic, external) = self.sinks[record.sink];
-        let partition = partition_for(record.key.unwrap_or_default(), PARTITIONS);
+        let partition = partition_for(record.partition_key.unwrap_or_default(), PARTITIONS);
         self.sent.push(Sent {
             place: (topic, partition),
             external,
@@ -295,6 +295,9 @@ impl StreamThread {
     }
 
     async fn step(&mut self, at: usize) -> Result<(), End> {
+        if !self.close_windows(at).await? {
+            return Ok(());
+        }
         let (input, from) = (self.tasks[at].input, self.tasks[at].position);
         let max = 1 + self.sim.random.borrow_mut().below(3);
         let fetch = |broker: &mut Broker| {
@@ -307,19 +310,55 @@ impl StreamThread {
             if !self.began {
                 self.begin()?;
             }
-            for sent in self.process(at, *offset, record) {
-                if sent.external && self.guarantee == Guarantee::AtLeastOnce {
-                    let Sent { place, record, .. } = sent;
-                    self.sim.call(|broker| broker.append(place, record.clone())).await;
-                } else {
-                    self.producer.send(sent.place, &[sent.record]).await?;
-                }
+            let sent = self.process(at, *offset, record);
+            self.send(sent).await?;
+            if !self.close_windows(at).await? {
+                return Ok(());
             }
         }
         let task = &mut self.tasks[at];
         if fetched.at_end && fetched.next > task.position {
             task.position = fetched.next;
             task.moved_over_markers = true;
+        }
+        Ok(())
+    }
+
+    /// Closes windows of a task: all, or else a few, and then says that there are more.
+    async fn close_windows(&mut self, at: usize) -> Result<bool, End> {
+        for _ in 0..3 {
+            let task = &mut self.tasks[at];
+            match task.engine.is_closing() {
+                Ok(true) => {}
+                Ok(false) => return Ok(true),
+                Err(error) => self.sim.break_promise(error.to_string()),
+            }
+            if !self.began {
+                self.begin()?;
+            }
+            let task = &mut self.tasks[at];
+            let mut output = Collected {
+                sinks: &task.sinks,
+                sent: Vec::new(),
+            };
+            if let Err(error) = task.engine.close_next(&mut output) {
+                self.sim.break_promise(error.to_string());
+            }
+            let sent = output.sent;
+            task.dirty = true;
+            self.send(sent).await?;
+        }
+        Ok(false)
+    }
+
+    async fn send(&mut self, results: Vec<Sent>) -> Result<(), End> {
+        for sent in results {
+            if sent.external && self.guarantee == Guarantee::AtLeastOnce {
+                let Sent { place, record, .. } = sent;
+                self.sim.call(|broker| broker.append(place, record.clone())).await;
+            } else {
+                self.producer.send(sent.place, &[sent.record]).await?;
+            }
         }
         Ok(())
     }

@@ -199,6 +199,12 @@ impl Checker<'_> {
         let coordinate = |coordinate, ty| Ok(Typed::new(Node::Coordinate(coordinate), ty));
         let (root, ty) = match (name, &self.env.aggregate) {
             ("ts", _) => return coordinate(Coordinate::Timestamp, Ty::Timestamp),
+            ("topic" | "partition" | "offset", _) if !self.env.is_of_one_record => {
+                let message =
+                    format!("there is no `{name}` here: the result of a window comes from many records");
+                let error = ExprError::new(message, &ast.span);
+                return Err(error.suggest("identify it by its key and `key.windowStart`"));
+            }
             ("topic", _) => return coordinate(Coordinate::Topic, Ty::String),
             ("partition", _) => return coordinate(Coordinate::Partition, Ty::Int),
             ("offset", _) => return coordinate(Coordinate::Offset, Ty::Int),

@@ -179,11 +179,7 @@ fn name_of(case: &Json) -> String {
 fn replay(case: &Json) -> Result<(), String> {
     let original = &case["original"];
     let arena = Bump::new();
-    let env = Env {
-        key: Type::String,
-        value: Type::String,
-        aggregate: None,
-    };
+    let env = Env::of_record(Type::String, Type::String);
     let mut variables = declared(original)?;
     let mut values = BTreeMap::new();
     if let Some(bindings) = original["bindings"].as_object() {

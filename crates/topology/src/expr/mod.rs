@@ -36,6 +36,7 @@ use check::Typed;
 use node::{Node, Place, Root, Slots};
 use ty::Ty;
 
+use crate::plan::Windows;
 use crate::{Scope, StructType, Type, Value};
 
 /// A typed, compiled expression.
@@ -55,6 +56,25 @@ pub struct Env {
     pub value: Type,
     /// Type of `aggregate`, where there is one.
     pub aggregate: Option<Type>,
+    /// Whether it is about one record, which has a `topic`, a `partition` and an `offset`: the result of a window that was closed
+    /// comes from many.
+    pub is_of_one_record: bool,
+    /// Of a windowed key, what its windows are.
+    pub windows: Option<Windows>,
+}
+
+impl Env {
+    /// Of a record with these types.
+    #[must_use]
+    pub fn of_record(key: Type, value: Type) -> Self {
+        Self {
+            key,
+            value,
+            aggregate: None,
+            is_of_one_record: true,
+            windows: None,
+        }
+    }
 }
 
 /// What an expression reads of a record.

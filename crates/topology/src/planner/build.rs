@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::compile::{
-    compile_aggregation, compile_as, compile_flat_map_values, compile_key, compile_map, compile_map_values,
-    compile_timestamp,
+    Folds, compile_aggregation, compile_as, compile_flat_map_values, compile_key, compile_map,
+    compile_map_values, compile_timestamp,
 };
 use super::live::{live, prune};
-use super::resolve::{Resolved, ResolvedStream, Step, StepOp};
+use super::resolve::{Resolved, ResolvedStream, Step, StepOp, aggregated};
 use super::sink::key_format;
-use super::{PlanError, sink};
-use crate::declaration::{OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad};
+use super::{PlanError, sink, windows};
+use crate::declaration::{Emit as DeclaredEmit, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad};
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
-    Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Sink, Source, StoreSpec, SubTopology, TopicName,
+    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Sink, Source, StoreSpec, SubTopology,
+    TopicName, Windows,
 };
 use crate::{Env, Expr, Path, Type, ValueReads};
 
@@ -110,11 +111,7 @@ fn policy(declared: DeclaredBad) -> OnBadRecord {
 /// The stream as the pipelines read it, and what their first steps see.
 fn source(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
     let declared = stream.declared;
-    let env = Env {
-        key: stream.key.clone(),
-        value: prune(&stream.value, reads),
-        aggregate: None,
-    };
+    let env = Env::of_record(stream.key.clone(), prune(&stream.value, reads));
     let path = stream.path.field("timestamp");
     let timestamp = declared
         .timestamp
@@ -196,33 +193,60 @@ impl Builder<'_> {
                 self.place.env.value = item;
                 self.node(path, Op::FlatMapValues(list));
             }
-            StepOp::GroupByKey(None) => {}
+            StepOp::GroupByKey(None) | StepOp::WindowedBy => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
-            StepOp::Aggregate(aggregation) => {
-                let (first, add) =
-                    compile_aggregation(*aggregation, &self.place.env, &path.field(aggregation.name()))?;
-                self.place.env.value = first.expr().ty().clone();
-                let store = self.store(aggregation.store(), path)?;
-                self.node(path, Op::Aggregate { store, first, add });
+            StepOp::Aggregate(aggregation, windows) => {
+                let Folds { first, add, merge } = compile_aggregation(
+                    *aggregation,
+                    *windows,
+                    &self.place.env,
+                    &path.field(aggregation.name()),
+                )?;
+                let value = first.expr().ty().clone();
+                let store = self.store(aggregation.store(), value.clone(), *windows, path)?;
+                aggregated(&mut self.place.env, aggregation.emit(), *windows, value);
+                let emit = match aggregation.emit() {
+                    DeclaredEmit::OnUpdate => Emit::OnUpdate,
+                    DeclaredEmit::OnWindowClose => Emit::OnWindowClose,
+                };
+                let op = Op::Aggregate {
+                    store,
+                    emit,
+                    first,
+                    add,
+                    merge,
+                };
+                self.node(path, op);
             }
             StepOp::ToStream => self.node(path, Op::Forward),
         }
         Ok(())
     }
 
-    /// A store for the current key and value types.
-    fn store(&mut self, name: &str, path: &Path) -> Result<usize, PlanError> {
-        let (key, value) = (
-            key_format(&self.place.env.key, path)?,
-            self.place.env.value.clone(),
-        );
-        let fingerprint = digest(&["store/1", name, &canonical_format(&key), &canonical_type(&value)]);
+    /// A store for the current key's type.
+    fn store(
+        &mut self,
+        name: &str,
+        value: Type,
+        windows: Option<Windows>,
+        path: &Path,
+    ) -> Result<usize, PlanError> {
+        let key = key_format(&self.place.env.key, path)?;
+        let mut parts = vec![
+            "store/1".to_owned(),
+            name.to_owned(),
+            canonical_format(&key),
+            canonical_type(&value),
+        ];
+        parts.extend(windows.map(windows::canonical));
+        let fingerprint = digest(&parts.iter().map(String::as_str).collect::<Vec<_>>());
         let changelog = TopicName::Changelog(name.to_owned());
         let stores = &mut self.part().stores;
         stores.push(StoreSpec {
             name: name.to_owned(),
             key,
             value,
+            windows,
             fingerprint,
             changelog,
         });
@@ -262,6 +286,7 @@ impl Builder<'_> {
         self.parts.push(begin(source, path));
         (self.place.at, self.place.last) = (self.parts.len() - 1, 0);
         self.place.env.value = value;
+        self.place.env.is_of_one_record = true;
         Ok(())
     }
 
@@ -277,7 +302,7 @@ impl Builder<'_> {
             return Ok(());
         };
         let path = pipeline.path.field("to");
-        let key = sink::key(to, &self.place.env.key, &path)?;
+        let key = sink::key(to, &self.place.env, &path)?;
         let value = sink::value(to, &self.place.env.value, &path)?;
         self.sink(
             &path,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use super::types::is_identifier;
-use crate::declaration::{Aggregation, Fold, Map, MapValues};
-use crate::plan::First;
+use crate::declaration::{Aggregate, AggregateField, Aggregation, Fold, Map, MapValues};
+use crate::plan::{First, Windows};
 use crate::{Env, Expr, Path, Type};
 
 /// An expression of any type. On errors: all of them, as for the functions below.
@@ -151,16 +151,98 @@ fn compile_value(
     }
 }
 
-/// What an aggregation begins with, and how it goes on. On errors: all of them.
+/// What an aggregation begins with, how it goes on, and for session windows how two of them become one.
+pub(crate) struct Folds {
+    pub(crate) first: First,
+    pub(crate) add: Expr,
+    pub(crate) merge: Option<Expr>,
+}
+
+/// What an aggregation does. On errors: all of them.
 pub(crate) fn compile_aggregation(
+    aggregation: Aggregation<'_>,
+    windows: Option<Windows>,
+    env: &Env,
+    path: &Path,
+) -> Result<Folds, Vec<PlanError>> {
+    let (first, add) = compile_add_to(aggregation, env, path)?;
+    let ty = first.expr().ty();
+    let merged = Env {
+        value: ty.clone(),
+        aggregate: Some(ty.clone()),
+        ..env.clone()
+    };
+    let has_sessions = matches!(windows, Some(Windows::Session(_)));
+    let merge = match aggregation {
+        Aggregation::Aggregate(aggregate) => match parts(aggregate, path)? {
+            Parts::One { .. } => merge_rule(aggregate.merge.as_deref(), has_sessions, path)?
+                .map(|rule| compile_as(rule, ty, &merged, &path.field("merge")))
+                .transpose()?,
+            Parts::Fields(fields) => {
+                let merge = |name: &str, field: &AggregateField, path: &Path| {
+                    match merge_rule(field.merge.as_deref(), has_sessions, path)? {
+                        Some(rule) => compile_as(rule, field_of(ty, name), &merged, &path.field("merge")),
+                        // Not used.
+                        None => compile_constant(&field.initial, env, path),
+                    }
+                };
+                let merge = each_field(fields, path, merge)?;
+                has_sessions.then_some(merge)
+            }
+        },
+        _ if !has_sessions => None,
+        Aggregation::Reduce(reduce) => Some(compile_as(&reduce.add, ty, &merged, &path.field("add"))?),
+        Aggregation::Count(_) | Aggregation::Sum(_) => Some(compile("aggregate + value", &merged, path)?),
+        Aggregation::Min(_) => Some(compile("value < aggregate ? value : aggregate", &merged, path)?),
+        Aggregation::Max(_) => Some(compile("value > aggregate ? value : aggregate", &merged, path)?),
+        Aggregation::Earliest(_) => Some(compile("aggregate", &merged, path)?),
+        Aggregation::Latest(_) => Some(compile("value", &merged, path)?),
+    };
+    Ok(Folds { first, add, merge })
+}
+
+/// How two session windows become one; only they do.
+fn merge_rule<'d>(
+    declared: Option<&'d str>,
+    has_sessions: bool,
+    path: &Path,
+) -> Result<Option<&'d str>, PlanError> {
+    let path = path.field("merge");
+    match declared {
+        None if has_sessions => {
+            let message = "two session windows can become one: say what becomes of their values";
+            let instead = "add it, from `aggregate` and `value`, e.g. `aggregate + value`";
+            Err(PlanError::new(&path, message).suggest(instead))
+        }
+        Some(_) if !has_sessions => {
+            let message = "only session windows become one, and the aggregation has none";
+            Err(PlanError::new(&path, message).suggest("leave it out"))
+        }
+        rule => Ok(rule),
+    }
+}
+
+fn compile_add_to(
     aggregation: Aggregation<'_>,
     env: &Env,
     path: &Path,
 ) -> Result<(First, Expr), Vec<PlanError>> {
     match aggregation {
         Aggregation::Aggregate(aggregate) => {
-            let initial = compile_initial(&aggregate.initial, env, &path.field("initial"))?;
-            let add = compile_add(&aggregate.add, initial.ty(), env, &path.field("add"))?;
+            let initial = compile_initial(aggregate, env, path)?;
+            let add = match parts(aggregate, path)? {
+                Parts::One { add, .. } => compile_add(add, initial.ty(), env, &path.field("add"))?,
+                Parts::Fields(fields) => {
+                    let env = Env {
+                        aggregate: Some(initial.ty().clone()),
+                        ..env.clone()
+                    };
+                    let add = |name: &str, field: &AggregateField, path: &Path| {
+                        compile_as(&field.add, field_of(initial.ty(), name), &env, &path.field("add"))
+                    };
+                    each_field(fields, path, add)?
+                }
+            };
             Ok((First::Initial(initial), add))
         }
         Aggregation::Count(_) => {
@@ -198,8 +280,79 @@ pub(crate) fn compile_aggregation(
     }
 }
 
-/// `initial` of an aggregate.
-pub(crate) fn compile_initial(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+/// What an `aggregate` keeps.
+enum Parts<'d> {
+    One { initial: &'d str, add: &'d str },
+    Fields(&'d BTreeMap<String, AggregateField>),
+}
+
+fn parts<'d>(aggregate: &'d Aggregate, path: &Path) -> Result<Parts<'d>, PlanError> {
+    let Aggregate {
+        initial, add, fields, ..
+    } = aggregate;
+    match (initial, add, fields) {
+        (Some(initial), Some(add), None) => Ok(Parts::One { initial, add }),
+        (None, None, Some(fields)) if !fields.is_empty() => Ok(Parts::Fields(fields)),
+        _ => {
+            let message = "`aggregate` needs either `initial` and `add`, or `fields` with at least one field";
+            Err(PlanError::new(path, message))
+        }
+    }
+}
+
+/// A record of the fields, each compiled. On errors: all of them.
+fn each_field(
+    fields: &BTreeMap<String, AggregateField>,
+    path: &Path,
+    compile: impl Fn(&str, &AggregateField, &Path) -> Result<Expr, Vec<PlanError>>,
+) -> Result<Expr, Vec<PlanError>> {
+    let (mut built, mut errors) = (Vec::new(), Vec::new());
+    for (name, field) in fields {
+        let path = path.field("fields").field(name);
+        if !is_identifier(name) {
+            let message = format!("`{name}` cannot be a field: use letters, digits and `_`");
+            errors.push(PlanError::new(&path, message));
+        }
+        match compile(name, field, &path) {
+            Ok(expr) => built.push((name.clone(), expr)),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    if errors.is_empty() {
+        Ok(Expr::build_struct("aggregate", built))
+    } else {
+        Err(errors)
+    }
+}
+
+/// The type of a field of a record that has it.
+fn field_of<'t>(ty: &'t Type, name: &str) -> &'t Type {
+    match ty {
+        Type::Struct(record) => record.field(name).map_or(ty, |(_, field)| &field.ty),
+        Type::Bool
+        | Type::Int
+        | Type::Double
+        | Type::String
+        | Type::Bytes
+        | Type::Timestamp
+        | Type::List(_)
+        | Type::Map(_)
+        | Type::Optional(_) => ty,
+    }
+}
+
+/// What an aggregate is before any record.
+pub(crate) fn compile_initial(aggregate: &Aggregate, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    match parts(aggregate, path)? {
+        Parts::One { initial, .. } => compile_constant(initial, env, &path.field("initial")),
+        Parts::Fields(fields) => each_field(fields, path, |_, field, path| {
+            compile_constant(&field.initial, env, &path.field("initial"))
+        }),
+    }
+}
+
+/// An expression that reads no record.
+fn compile_constant(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
     let initial = compile(source, env, path)?;
     if !initial.reads().is_nothing() {
         let message = "`initial` is the value before any record: it can only be a constant";

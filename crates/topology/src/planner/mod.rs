@@ -17,6 +17,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod types;
+mod windows;
 
 use std::fmt;
 use std::ops::Range;

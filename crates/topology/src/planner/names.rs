@@ -82,6 +82,7 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     | Operator::MapValues(_)
                     | Operator::Map(_)
                     | Operator::FlatMapValues(_)
+                    | Operator::WindowedBy(_)
                     | Operator::ToStream,
                 )
                 | Err(_) => {}

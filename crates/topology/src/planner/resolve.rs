@@ -5,14 +5,17 @@ use std::rc::Rc;
 
 use super::PlanError;
 use super::compile::{
-    compile_aggregation, compile_as, compile_flat_map_values, compile_initial, compile_key, compile_map,
-    compile_map_values, compile_timestamp,
+    Folds, compile_aggregation, compile_as, compile_flat_map_values, compile_initial, compile_key,
+    compile_map, compile_map_values, compile_timestamp,
 };
 use super::sink;
 use super::types::Types;
+use super::windows;
 use crate::declaration::{
-    Aggregation, KeySerde, Map, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology, ValueSerde,
+    self, Aggregation, Emit, KeySerde, Map, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology,
+    ValueSerde,
 };
+use crate::plan::{Windows, windowed_key};
 use crate::suggest::did_you_mean;
 use crate::{Env, Path, Type, ValueReads};
 
@@ -54,7 +57,8 @@ pub(crate) enum StepOp<'d> {
     FlatMapValues(&'d str),
     /// With the name of the repartition topic, where the key was changed before.
     GroupByKey(Option<&'d str>),
-    Aggregate(Aggregation<'d>),
+    WindowedBy,
+    Aggregate(Aggregation<'d>, Option<Windows>),
     ToStream,
 }
 
@@ -123,11 +127,7 @@ struct End<'d> {
 impl<'d> End<'d> {
     fn of(stream: ResolvedStream<'d>) -> Self {
         Self {
-            env: Env {
-                key: stream.key.clone(),
-                value: stream.value.clone(),
-                aggregate: None,
-            },
+            env: Env::of_record(stream.key.clone(), stream.value.clone()),
             stream: Rc::new(stream),
             pipeline: None,
             key_changed: false,
@@ -206,11 +206,7 @@ fn resolve_stream<'d>(
     let mut timestamp_reads = ValueReads::Nothing;
     if let Some(source) = &stream.timestamp {
         let path = path.field("timestamp");
-        let env = Env {
-            key: key.clone(),
-            value: value.clone(),
-            aggregate: None,
-        };
+        let env = Env::of_record(key.clone(), value.clone());
         match compile_timestamp(source, &env, &path) {
             Ok(expr) => timestamp_reads = expr.reads().value.clone(),
             Err(wrong) => errors.extend(wrong),
@@ -265,11 +261,36 @@ fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<Plan
 pub(super) const NO_AGGREGATION: &str = "`groupByKey` needs an aggregation behind it: `aggregate`, `reduce`, `count`, `sum`, `min`, `max`, \
                               `earliest` or `latest`";
 
+/// The types behind an aggregation.
+pub(super) fn aggregated(env: &mut Env, emit: Emit, windows: Option<Windows>, value: Type) {
+    env.value = value;
+    if windows.is_some() {
+        env.key = windowed_key(env.key.clone());
+    }
+    env.windows = windows;
+    env.is_of_one_record &= emit == Emit::OnUpdate;
+}
+
+/// The aggregation that a grouping is for, in the steps behind it.
+fn aggregation_of(behind: &[declaration::Step]) -> Option<Aggregation<'_>> {
+    let mut operators = behind.iter().map(|step| step.operator().ok());
+    let mut next = operators.next()?;
+    if let Some(Operator::WindowedBy(_)) = next {
+        next = operators.next()?;
+    }
+    if let Some(Operator::Aggregate(aggregation)) = next {
+        Some(aggregation)
+    } else {
+        None
+    }
+}
+
 /// What the previous step allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Stream,
     Grouped,
+    Windowed(Windows),
     Table,
 }
 
@@ -287,12 +308,8 @@ impl Walk<'_> {
         let mut steps: Vec<Step<'d>> = Vec::new();
         for (index, declared) in pipeline.steps.iter().enumerate() {
             let path = self.path.field("steps").index(index);
-            let next = pipeline
-                .steps
-                .get(index + 1)
-                .and_then(|step| step.operator().ok());
             let resolved = match declared.operator() {
-                Ok(operator) => self.operator(operator, next, &path),
+                Ok(operator) => self.operator(operator, &pipeline.steps[index + 1..], &path),
                 Err(set) => Err(not_one(&set, &path).into()),
             };
             match resolved {
@@ -320,12 +337,16 @@ impl Walk<'_> {
                 true
             }
             // `initial` gives the type, whatever is wrong with `add`.
-            Some(Operator::Aggregate(Aggregation::Aggregate(aggregate))) if self.kind == Kind::Grouped => {
-                let Ok(initial) = compile_initial(&aggregate.initial, &self.env, self.path) else {
+            Some(Operator::Aggregate(aggregation @ Aggregation::Aggregate(aggregate))) => {
+                let windows = match self.kind {
+                    Kind::Grouped => None,
+                    Kind::Windowed(windows) => Some(windows),
+                    Kind::Stream | Kind::Table => return false,
+                };
+                let Ok(initial) = compile_initial(aggregate, &self.env, self.path) else {
                     return false;
                 };
-                self.env.value = initial.ty().clone();
-                self.kind = Kind::Table;
+                self.aggregated(aggregation, windows, initial.ty().clone());
                 true
             }
             Some(
@@ -334,6 +355,7 @@ impl Walk<'_> {
                 | Operator::Map(_)
                 | Operator::FlatMapValues(_)
                 | Operator::GroupByKey(_)
+                | Operator::WindowedBy(_)
                 | Operator::Aggregate(_)
                 | Operator::ToStream,
             )
@@ -341,15 +363,21 @@ impl Walk<'_> {
         }
     }
 
+    /// Behind an aggregation whose values have this type.
+    fn aggregated(&mut self, aggregation: Aggregation<'_>, windows: Option<Windows>, value: Type) {
+        aggregated(&mut self.env, aggregation.emit(), windows, value);
+        self.kind = Kind::Table;
+    }
+
     fn end(&mut self, to: Option<&SinkTopic>) {
         let path = to.map_or_else(|| self.path.field("steps"), |_| self.path.field("to"));
         match (self.kind, to) {
             (Kind::Stream, None) => {}
             (Kind::Stream, Some(to)) => {
-                self.errors.extend(sink::key(to, &self.env.key, &path).err());
+                self.errors.extend(sink::key(to, &self.env, &path).err());
                 self.errors.extend(sink::value(to, &self.env.value, &path).err());
             }
-            (Kind::Grouped, _) => {
+            (Kind::Grouped | Kind::Windowed(_), _) => {
                 let error = PlanError::new(&self.path.field("steps"), NO_AGGREGATION);
                 self.errors.push(error);
             }
@@ -364,7 +392,7 @@ impl Walk<'_> {
     fn operator<'d>(
         &mut self,
         operator: Operator<'d>,
-        next: Option<Operator<'d>>,
+        behind: &'d [declaration::Step],
         path: &Path,
     ) -> Result<(StepOp<'d>, ValueReads), Vec<PlanError>> {
         self.allowed(&operator, path)?;
@@ -403,21 +431,39 @@ impl Walk<'_> {
                 (StepOp::FlatMapValues(source), expr.reads().value.clone())
             }
             Operator::GroupByKey(group) => {
-                let Some(Operator::Aggregate(aggregation)) = next else {
+                let Some(aggregation) = aggregation_of(behind) else {
                     return Err(PlanError::new(&path, NO_AGGREGATION).into());
                 };
                 self.kind = Kind::Grouped;
                 let name = group.name.as_deref().unwrap_or(aggregation.store());
                 let cut = std::mem::take(&mut self.key_changed);
+                if cut {
+                    self.env.is_of_one_record = true;
+                }
                 (StepOp::GroupByKey(cut.then_some(name)), ValueReads::Nothing)
             }
+            Operator::WindowedBy(declared) => {
+                self.kind = Kind::Windowed(windows::resolve(declared, &path)?);
+                (StepOp::WindowedBy, ValueReads::Nothing)
+            }
             Operator::Aggregate(aggregation) => {
-                let (first, add) = compile_aggregation(aggregation, &self.env, &path)?;
+                let windows = match self.kind {
+                    Kind::Windowed(windows) => Some(windows),
+                    Kind::Stream | Kind::Grouped | Kind::Table => None,
+                };
+                if windows.is_none() && aggregation.emit() != Emit::OnUpdate {
+                    let message = "only a window closes, and the aggregation has none";
+                    let error = PlanError::new(&path.field("emit"), message);
+                    return Err(error
+                        .suggest("add the step `windowedBy` before it, or leave `emit` out")
+                        .into());
+                }
+                sink::key_format(&self.env.key, &path)?;
+                let Folds { first, add, .. } = compile_aggregation(aggregation, windows, &self.env, &path)?;
                 let mut reads = first.expr().reads().value.clone();
                 reads.add(&add.reads().value);
-                self.env.value = first.expr().ty().clone();
-                self.kind = Kind::Table;
-                (StepOp::Aggregate(aggregation), reads)
+                self.aggregated(aggregation, windows, first.expr().ty().clone());
+                (StepOp::Aggregate(aggregation, windows), reads)
             }
             Operator::ToStream => {
                 self.kind = Kind::Stream;
@@ -430,12 +476,14 @@ impl Walk<'_> {
         let name = operator.name();
         let path = path.field(name);
         match (operator, self.kind) {
-            (Operator::Aggregate(_), Kind::Grouped) | (Operator::ToStream, Kind::Table) => Ok(()),
-            (Operator::Aggregate(_), Kind::Stream | Kind::Table) => {
+            (Operator::Aggregate(_), Kind::Grouped | Kind::Windowed(_))
+            | (Operator::WindowedBy(_), Kind::Grouped)
+            | (Operator::ToStream, Kind::Table) => Ok(()),
+            (Operator::Aggregate(_) | Operator::WindowedBy(_), Kind::Stream | Kind::Table) => {
                 let error = PlanError::new(&path, format!("`{name}` needs a grouping before it"));
                 Err(error.suggest("add the step `groupByKey: {}`"))
             }
-            (Operator::ToStream, Kind::Stream | Kind::Grouped) => Err(PlanError::new(
+            (Operator::ToStream, Kind::Stream | Kind::Grouped | Kind::Windowed(_)) => Err(PlanError::new(
                 &path,
                 "`toStream` goes only behind an aggregation",
             )
@@ -444,6 +492,10 @@ impl Walk<'_> {
             (_, Kind::Grouped) => Err(PlanError::new(
                 &path,
                 format!("`{name}` cannot follow `groupByKey`"),
+            )),
+            (_, Kind::Windowed(_)) => Err(PlanError::new(
+                &path,
+                format!("`{name}` cannot follow `windowedBy`"),
             )),
             (_, Kind::Table) => {
                 let message = format!("`{name}` needs a stream, the result of an aggregation is a table");

@@ -2,8 +2,8 @@
 
 use super::PlanError;
 use crate::declaration::{KeySerde, SinkTopic, ValueSerde};
-use crate::plan::Format;
-use crate::{Path, Type};
+use crate::plan::{Format, Windows};
+use crate::{Env, Path, Type};
 
 /// The format of what is no record: of keys, and of values that are one string, number or array of bytes.
 pub(crate) fn scalar_format(ty: &Type) -> Option<Format> {
@@ -23,12 +23,29 @@ pub(crate) fn scalar_format(ty: &Type) -> Option<Format> {
 
 /// The format of a key of this type.
 pub(crate) fn key_format(ty: &Type, path: &Path) -> Result<Format, PlanError> {
+    if windowed(ty).is_some() {
+        let message = format!("a key of type {ty} cannot be kept or sent on as it is");
+        let error = PlanError::new(path, message);
+        return Err(error.suggest("choose one with `selectKey`, e.g. `selectKey: key.key`"));
+    }
     scalar_format(ty).ok_or_else(|| PlanError::new(path, format!("a key of type {ty} cannot be written")))
 }
 
 /// How `to` writes keys.
-pub(crate) fn key(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, PlanError> {
-    let format = key_format(ty, path)?;
+pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, PlanError> {
+    let format = match (windowed(&env.key), env.windows) {
+        (Some(key), Some(windows)) => {
+            let key = Box::new(key_format(key, path)?);
+            match windows {
+                Windows::Time(windows) => Format::TimeWindowed {
+                    key,
+                    size_ms: windows.size_ms,
+                },
+                Windows::Session(_) => Format::SessionWindowed { key },
+            }
+        }
+        _ => key_format(&env.key, path)?,
+    };
     let Some(declared) = &to.key else {
         return Ok(format);
     };
@@ -41,9 +58,23 @@ pub(crate) fn key(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, Plan
         return Ok(format);
     }
     let path = path.field("key").field("serde");
-    let message = format!("the key has type {ty}, which {:?} does not write", declared.serde);
-    Err(PlanError::new(&path, message)
-        .suggest(format!("write `serde: {}`, or leave `key` out", name(&format))))
+    let message = format!(
+        "the key has type {}, which {:?} does not write",
+        env.key, declared.serde
+    );
+    let instead = match format {
+        Format::TimeWindowed { .. } | Format::SessionWindowed { .. } => {
+            "leave `key` out: it is written as Kafka Streams writes windowed keys".to_owned()
+        }
+        format => format!("write `serde: {}`, or leave `key` out", name(&format)),
+    };
+    Err(PlanError::new(&path, message).suggest(instead))
+}
+
+/// The type of the key in a windowed key: no other key is a record.
+fn windowed(ty: &Type) -> Option<&Type> {
+    let Type::Struct(ty) = ty else { return None };
+    ty.field("key").map(|(_, field)| &field.ty)
 }
 
 /// How `to` writes values.
@@ -83,5 +114,6 @@ fn name(format: &Format) -> &'static str {
         Format::Long => "Long",
         Format::Json(_) => "Json",
         Format::Row(_) => "Row",
+        Format::TimeWindowed { .. } | Format::SessionWindowed { .. } => "Windowed",
     }
 }

@@ -126,11 +126,7 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
         let Format::Json(ty) = source.value.clone() else {
             panic!("not JSON")
         };
-        let env = Env {
-            key: Type::String,
-            value: Type::Struct(ty),
-            aggregate: None,
-        };
+        let env = Env::of_record(Type::String, Type::Struct(ty));
         source.timestamp = Some(Expr::compile("value.amount - 100", &env).unwrap());
         plan
     };

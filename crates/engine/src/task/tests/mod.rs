@@ -2,10 +2,11 @@
 
 mod aggregates;
 mod failures;
+mod windows;
 
 use proptest::prelude::*;
 use serde_json::json;
-use topology::plan::{First, Format, Node, OffsetReset, Op, Sink, Source, TopicName};
+use topology::plan::{Emit, First, Format, Node, OffsetReset, Op, Sink, Source, TopicName};
 use topology::{Env, Expr, Type, Value};
 
 use super::*;
@@ -218,9 +219,8 @@ fn stream_time_is_staged_and_committed_with_the_writes() {
 /// Root with three branches: a sink, an aggregate with a sink behind it, a sink.
 fn branches() -> Arc<Plan> {
     let env = Env {
-        key: Type::String,
-        value: Type::String,
         aggregate: Some(Type::Int),
+        ..Env::of_record(Type::String, Type::String)
     };
     let compile = |source| Expr::compile(source, &env).unwrap();
     let node = |op, children: &[usize]| Node {
@@ -230,8 +230,10 @@ fn branches() -> Arc<Plan> {
     };
     let aggregate = Op::Aggregate {
         store: 0,
+        emit: Emit::OnUpdate,
         first: First::Initial(compile("0")),
         add: compile("aggregate + int(value)"),
+        merge: None,
     };
     let sink = |value| Sink {
         topic: TopicName::External("t".into()),
@@ -253,6 +255,7 @@ fn branches() -> Arc<Plan> {
         name: "sums".into(),
         key: Format::String,
         value: Type::Int,
+        windows: None,
         fingerprint: String::new(),
         changelog: TopicName::Changelog("sums".into()),
     };

@@ -54,9 +54,8 @@ fn order_type() -> Type {
 
 fn env() -> Env {
     Env {
-        key: Type::String,
-        value: order_type(),
         aggregate: Some(Type::Int),
+        ..Env::of_record(Type::String, order_type())
     }
 }
 

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn step(steps: Json) -> Json {
+    with("/pipelines/0/steps", steps)
+}
+
 #[test]
 fn a_dead_letter_topic_and_who_sends_records_there_belong_together() {
     let with = |stream: serde_json::Value| {
@@ -85,7 +89,6 @@ fn all_errors_of_a_declaration_are_told_at_once() {
 
 #[test]
 fn each_rule_of_a_pipeline_has_its_error() {
-    let step = |steps: Json| with("/pipelines/0/steps", steps);
     let aggregate = json!({"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1"}});
     let cases = [
         (
@@ -257,6 +260,193 @@ fn each_rule_of_a_pipeline_has_its_error() {
     for (json, path, message, suggestion) in cases {
         assert_eq!(errors(json), [error(path, message, suggestion)]);
     }
+}
+
+/// The pipeline of orders-risk with windows, up to its aggregation.
+fn windowed(
+    windows: serde_json::Value,
+    aggregation: serde_json::Value,
+    behind: &[serde_json::Value],
+) -> Json {
+    let mut steps = vec![
+        json!({"groupByKey": {}}),
+        json!({"windowedBy": windows}),
+        aggregation,
+        json!({"toStream": {}}),
+    ];
+    steps.extend_from_slice(behind);
+    let mut json = step(json!(steps));
+    json["pipelines"][0]["to"] = json!({"topic": "t", "value": {"serde": "Long"}});
+    json
+}
+
+#[test]
+fn each_rule_of_windows_has_its_error() {
+    let tumbling = || json!({"tumbling": {"size": "5m", "grace": "0s"}});
+    let count = || json!({"count": {"store": "s"}});
+    let closes = || json!({"count": {"store": "s", "emit": "OnWindowClose"}});
+    let at = "pipelines[0].steps[1].windowedBy";
+    let hopping = |size, advance| json!({"hopping": {"size": size, "advance": advance, "grace": "1m"}});
+    let session = || json!({"session": {"gap": "1m", "grace": "0s"}});
+    let aggregate = |merge: Option<&str>| json!({"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1", "merge": merge}});
+    let mut with_key = windowed(tumbling(), count(), &[]);
+    with_key["pipelines"][0]["to"]["key"] = json!({"serde": "String"});
+    let again = [
+        json!({"groupByKey": {}}),
+        json!({"count": {"store": "again"}}),
+        json!({"toStream": {}}),
+    ];
+    let cases = [
+        (
+            windowed(json!({}), count(), &[]),
+            at.to_owned(),
+            "`windowedBy` needs exactly one of `tumbling`, `hopping` and `session`",
+            "",
+        ),
+        (
+            windowed(hopping("1m", "2m"), count(), &[]),
+            format!("{at}.hopping.advance"),
+            "windows of 1m that start 2m apart leave gaps: records between them would be lost",
+            "make it at most `size`, or filter those records out before",
+        ),
+        (
+            windowed(hopping("1d", "1s"), count(), &[]),
+            format!("{at}.hopping.advance"),
+            "each record would be in 86400 windows, at most 1000 are allowed",
+            "make `advance` longer",
+        ),
+        (
+            step(
+                json!([{"groupByKey": {}}, closes(), {"toStream": {}}, {"mapValues": {"fields": {"n": "value"}}}]),
+            ),
+            "pipelines[0].steps[1].count.emit".to_owned(),
+            "only a window closes, and the aggregation has none",
+            "add the step `windowedBy` before it, or leave `emit` out",
+        ),
+        (
+            step(json!([{"windowedBy": tumbling()}])),
+            "pipelines[0].steps[0].windowedBy".to_owned(),
+            "`windowedBy` needs a grouping before it",
+            "add the step `groupByKey: {}`",
+        ),
+        (
+            windowed(tumbling(), json!({"filter": "true"}), &[]),
+            "pipelines[0].steps[0].groupByKey".to_owned(),
+            NO_AGGREGATION,
+            "",
+        ),
+        (
+            windowed(tumbling(), closes(), &[json!({"filter": "offset > 1"})]),
+            "pipelines[0].steps[4].filter".to_owned(),
+            "there is no `offset` here: the result of a window comes from many records",
+            "identify it by its key and `key.windowStart`",
+        ),
+        (
+            windowed(tumbling(), count(), &again),
+            "pipelines[0].steps[5].count".to_owned(),
+            "a key of type windowed key cannot be kept or sent on as it is",
+            "choose one with `selectKey`, e.g. `selectKey: key.key`",
+        ),
+        (
+            with_key,
+            "pipelines[0].to.key.serde".to_owned(),
+            "the key has type windowed key, which String does not write",
+            "leave `key` out: it is written as Kafka Streams writes windowed keys",
+        ),
+        (
+            windowed(session(), aggregate(None), &[]),
+            "pipelines[0].steps[2].aggregate.merge".to_owned(),
+            "two session windows can become one: say what becomes of their values",
+            "add it, from `aggregate` and `value`, e.g. `aggregate + value`",
+        ),
+        (
+            windowed(tumbling(), aggregate(Some("aggregate + value")), &[]),
+            "pipelines[0].steps[2].aggregate.merge".to_owned(),
+            "only session windows become one, and the aggregation has none",
+            "leave it out",
+        ),
+        (
+            windowed(session(), aggregate(Some("string(aggregate)")), &[]),
+            "pipelines[0].steps[2].aggregate.merge".to_owned(),
+            "needs int, the expression has type string",
+            "",
+        ),
+    ];
+    for (json, path, message, suggestion) in cases {
+        let found = errors(json);
+        assert_eq!(
+            found.first(),
+            Some(&error(&path, message, suggestion)),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn each_field_of_an_aggregate_has_its_errors() {
+    let with_fields = |fields: Json| {
+        step(json!([
+            {"groupByKey": {}}, {"aggregate": {"store": "s", "fields": fields}}, {"toStream": {}},
+        ]))
+    };
+    let at = |field: &str| format!("pipelines[0].steps[1].aggregate{field}");
+    let found = errors(with_fields(json!({
+        "a-b": {"initial": "value.amountInCents", "add": "1"},
+        "n": {"initial": "0", "add": "aggregate.n + 1", "merge": "aggregate.n + value.n"},
+    })));
+    let wanted = [
+        error(
+            &at(".fields.a-b"),
+            "`a-b` cannot be a field: use letters, digits and `_`",
+            "",
+        ),
+        error(
+            &at(".fields.a-b.initial"),
+            "`initial` is the value before any record: it can only be a constant",
+            "",
+        ),
+    ];
+    assert_eq!(found, wanted);
+    let found = errors(with_fields(json!({
+        "n": {"initial": "0", "add": "aggregate.m"},
+        "x": {"initial": "0.0", "add": "aggregate.n"},
+    })));
+    let wanted = [
+        error(
+            &at(".fields.n.add"),
+            "aggregate has no field `m`",
+            "did you mean `n`?",
+        ),
+        error(
+            &at(".fields.x.add"),
+            "needs double, the expression has type int",
+            "",
+        ),
+    ];
+    assert_eq!(found, wanted);
+    let found = errors(with_fields(
+        json!({"n": {"initial": "0", "add": "1", "merge": "2"}}),
+    ));
+    let message = "only session windows become one, and the aggregation has none";
+    assert_eq!(found, [error(&at(".fields.n.merge"), message, "leave it out")]);
+    let message = "`aggregate` needs either `initial` and `add`, or `fields` with at least one field";
+    assert_eq!(errors(with_fields(json!({}))), [error(&at(""), message, "")]);
+}
+
+#[test]
+fn the_result_of_a_window_has_a_partition_again_behind_a_repartition() {
+    let tumbling = json!({"tumbling": {"size": "5m", "grace": "0s"}});
+    let closes = json!({"count": {"store": "s", "emit": "OnWindowClose"}});
+    let behind = [
+        json!({"selectKey": "key.key"}),
+        json!({"groupByKey": {}}),
+        json!({"sum": {"store": "again", "of": "value + offset"}}),
+        json!({"toStream": {}}),
+    ];
+    assert_eq!(
+        planned(windowed(tumbling, closes, &behind)).sub_topologies.len(),
+        2
+    );
 }
 
 #[test]

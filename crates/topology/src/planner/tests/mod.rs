@@ -374,6 +374,24 @@ fn the_fingerprint_of_a_store_follows_its_name_key_and_value_only() {
     for changed in [value, key, name] {
         assert_ne!(fingerprint(changed), base);
     }
+    let windowed = |windows: Json| {
+        let mut json = orders_risk();
+        let steps = json["pipelines"][0]["steps"].as_array_mut().unwrap();
+        steps.insert(2, json!({"windowedBy": windows}));
+        fingerprint(json)
+    };
+    let tumbling = |size, grace| windowed(json!({"tumbling": {"size": size, "grace": grace}}));
+    let hopping = json!({"hopping": {"size": "2m", "advance": "1m", "grace": "0s"}});
+    let all = [
+        base,
+        tumbling("1m", "0s"),
+        tumbling("1m", "1s"),
+        tumbling("2m", "0s"),
+        windowed(hopping),
+    ];
+    let different: std::collections::BTreeSet<_> = all.iter().collect();
+    assert_eq!(different.len(), all.len());
+    assert_eq!(tumbling("60s", "1000ms"), tumbling("1m", "1s"));
 }
 
 #[test]

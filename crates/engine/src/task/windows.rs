@@ -1,0 +1,473 @@
+//! Time and closing of stores with windows (ADR 0034).
+//!
+//! The operator's stream time is a row of its store. A window is closed when grace behind its end is over by that time; then
+//! its row is deleted, and with it goes its result, where that waits for the close. So what is closed and still in the store
+//! was not sent, and nothing else has to be remembered.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use bumpalo::Bump;
+use topology::plan::{Emit, NodeIndex, Op, StoreIndex, SubTopology, Windows};
+use topology::{Type, Value};
+
+use super::Codecs;
+use super::dead_letter::Letter;
+use super::results::Results;
+use super::state::State;
+use super::walk::{Moving, Walk};
+use crate::error::Failure;
+use crate::format::windowed_key;
+use crate::staging::Staging;
+use crate::window_rows::{
+    STREAM_TIME, Session, begin_sessions, encode_time, sessions_type, split_session_row, time_of,
+};
+use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
+
+/// Most rows taken from a store at once, and most bytes of them.
+const ROWS: usize = 256;
+const BYTES: usize = 256 << 10;
+/// What a session's own row holds: that it is there.
+const PRESENT: &[u8] = &[row::VERSION];
+
+/// A row of a store that is to be closed.
+pub(super) struct Row {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// The stream time of a windowed aggregation, and what it has closed.
+pub(super) struct Clock {
+    pub(super) node: NodeIndex,
+    pub(super) windows: Windows,
+    pub(super) emit: Emit,
+    /// Nothing before the first record; unknown until it is read from the store.
+    time: Known,
+    /// As it was before the record under way.
+    before: Known,
+    /// Of the list of a key's windows, where the store has such.
+    sessions: Option<Type>,
+    /// Every window's row before this key is gone, or in `due`.
+    from: Vec<u8>,
+    /// No window's row that is not in `due` has an earlier time.
+    floor: i64,
+    /// To be closed, in order.
+    pub(super) due: VecDeque<Row>,
+}
+
+/// A stream time, where it was looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    No,
+    Yes(Option<i64>),
+}
+
+impl Clock {
+    /// That of a store of the sub-topology, if it has windows.
+    pub(super) fn of(sub: &SubTopology, store: StoreIndex) -> Option<Self> {
+        let windows = sub.stores.get(store)?.windows?;
+        let mut nodes = sub.nodes.iter().enumerate();
+        nodes.find_map(|(node, found)| match &found.op {
+            Op::Aggregate { store: of, emit, .. } if *of == store => Some(Self {
+                node,
+                windows,
+                emit: *emit,
+                time: Known::No,
+                before: Known::No,
+                sessions: match windows {
+                    Windows::Time(_) => None,
+                    Windows::Session(_) => Some(sessions_type(&sub.stores[store].value)),
+                },
+                from: encode_time(0).to_vec(),
+                floor: 0,
+                due: VecDeque::new(),
+            }),
+            _ => None,
+        })
+    }
+
+    pub(super) fn begin_record(&mut self) {
+        self.before = self.time;
+    }
+
+    pub(super) fn rollback(&mut self) {
+        self.time = self.before;
+    }
+
+    /// A window's row is there from now on.
+    fn opened(&mut self, row: &[u8]) {
+        self.floor = self.floor.min(time_of(row).unwrap_or(i64::MIN));
+        if *row < *self.from {
+            self.from.clear();
+            self.from.extend_from_slice(row);
+        }
+    }
+
+    /// The time up to which rows are closed at a stream time.
+    fn last_closed(&self, stream_time: i64) -> i64 {
+        match self.windows {
+            Windows::Time(windows) => windows.last_closed(stream_time),
+            Windows::Session(windows) => windows.last_closed(stream_time),
+        }
+    }
+
+    /// Back to what is committed.
+    pub(super) fn forget(&mut self) {
+        (self.time, self.before) = (Known::No, Known::No);
+        self.from.clear();
+        self.from.extend_from_slice(&encode_time(0));
+        self.floor = 0;
+        self.due.clear();
+    }
+}
+
+impl<S: Store> State<S> {
+    /// The stream time of the store's operator behind a record with this timestamp, staged with the record's other effects.
+    pub(super) fn observe(&mut self, store: StoreIndex, timestamp: i64) -> Result<i64, StoreError> {
+        if let Some(time) = self.time(store)?
+            && time >= timestamp
+        {
+            return Ok(time);
+        }
+        self.next.clear();
+        row::encode_time(timestamp, &mut self.next);
+        if let (Some(staging), Some(Some(clock))) = (self.staging.get_mut(store), self.clocks.get_mut(store))
+        {
+            staging.put(
+                staging.locate(STREAM_TIME),
+                STREAM_TIME,
+                Some(&self.next),
+                timestamp,
+            );
+            clock.time = Known::Yes(Some(timestamp));
+        }
+        Ok(timestamp)
+    }
+
+    fn time(&mut self, store: StoreIndex) -> Result<Option<i64>, StoreError> {
+        if let Some(Some(Clock {
+            time: Known::Yes(time),
+            ..
+        })) = self.clocks.get(store)
+        {
+            return Ok(*time);
+        }
+        self.key.clear();
+        self.key.extend_from_slice(STREAM_TIME);
+        let (_, stored) = self.look_up(store)?;
+        let time = stored.map(row::decode_time).transpose();
+        let time = time.map_err(|error| StoreError::new(format!("stream time: {error}")))?;
+        if let Some(Some(clock)) = self.clocks.get_mut(store) {
+            clock.time = Known::Yes(time);
+            // Whatever the record under way changes of it, that was so before.
+            if clock.before == Known::No {
+                clock.before = clock.time;
+            }
+        }
+        Ok(time)
+    }
+
+    /// Whether a window of the store is to be closed.
+    pub(super) fn is_due(&mut self, store: StoreIndex) -> Result<bool, (NodeIndex, StoreError)> {
+        let time = self.time(store);
+        let (Some(Some(clock)), Some(committed), Some(staging)) = (
+            self.clocks.get_mut(store),
+            self.stores.get(store),
+            self.staging.get(store),
+        ) else {
+            return Ok(false);
+        };
+        let time = time.map_err(|error| (clock.node, error))?;
+        if clock.due.is_empty()
+            && let Some(last) = time.map(|time| clock.last_closed(time))
+            && last >= clock.floor
+        {
+            clock
+                .take(last, committed, staging)
+                .map_err(|error| (clock.node, error))?;
+        }
+        Ok(!clock.due.is_empty())
+    }
+
+    /// The row under `self.key` is a window's, and is there from now on.
+    pub(super) fn opened(&mut self, store: StoreIndex) {
+        if let Some(Some(clock)) = self.clocks.get_mut(store) {
+            clock.opened(&self.key);
+        }
+    }
+
+    /// Of the list of a key's windows.
+    pub(super) fn sessions_type(&self, store: StoreIndex) -> Option<Type> {
+        self.clocks.get(store)?.as_ref()?.sessions.clone()
+    }
+
+    /// Puts the own row of a session of this key in the place of others'. One without a value has none.
+    pub(super) fn replace_sessions(
+        &mut self,
+        store: StoreIndex,
+        key: &[u8],
+        old: &[Session<'_>],
+        new: &Session<'_>,
+    ) {
+        let is_there = !matches!(new.value, Value::Null);
+        for session in old {
+            if !is_there || (session.start, session.end) != (new.start, new.end) {
+                session.row(key, &mut self.next);
+                let row = std::mem::take(&mut self.next);
+                self.delete(store, &row, session.end);
+                self.next = row;
+            }
+        }
+        if is_there && let Some(staging) = self.staging.get_mut(store) {
+            new.row(key, &mut self.key);
+            staging.put(staging.locate(&self.key), &self.key, Some(PRESENT), new.end);
+            self.opened(store);
+        }
+    }
+
+    /// Takes the next window that is to be closed.
+    pub(super) fn take_due(&mut self, store: StoreIndex) -> Option<Row> {
+        self.clocks.get_mut(store)?.as_mut()?.due.pop_front()
+    }
+
+    /// Puts one back that could not be closed.
+    pub(super) fn keep_due(&mut self, store: StoreIndex, row: Row) {
+        if let Some(Some(clock)) = self.clocks.get_mut(store) {
+            clock.due.push_front(row);
+        }
+    }
+}
+
+/// Deletes the rows of a window that is closed, and sends its result on where that waits for it.
+pub(super) fn close<S: Store>(
+    sub: &SubTopology,
+    codecs: &Codecs,
+    arena: &Bump,
+    state: &mut State<S>,
+    results: &mut Results,
+    (store, row): (StoreIndex, &Row),
+) -> Result<(), Failure> {
+    let (Some(Some(clock)), Some(spec)) = (state.clocks.get(store), sub.stores.get(store)) else {
+        return Ok(());
+    };
+    let (node, emit, windows) = (clock.node, clock.emit, clock.windows);
+    let unread = |error: &dyn std::fmt::Display| {
+        let reason = format!("store `{}`: {error}", spec.name);
+        Failure::new(ErrorCategory::StoreRead, node, reason)
+    };
+    let decode = |key| {
+        codecs.stores[store]
+            .decode(Some(key), arena)
+            .map_err(|error| unread(&error))
+    };
+    let closed = match windows {
+        Windows::Time(windows) => {
+            let (Some(start), Some(key)) = (time_of(&row.key), row.key.get(8..)) else {
+                return Err(unread(&"a row that no window has"));
+            };
+            let decoded = row::decode_timestamped(&spec.value, &row.value, arena);
+            let (timestamp, value) = decoded.map_err(|error| unread(&error))?;
+            let key = windowed_key(decode(key)?, start, start.saturating_add(windows.size_ms), arena);
+            state.delete(store, &row.key, timestamp);
+            Moving {
+                key,
+                value,
+                timestamp,
+            }
+        }
+        Windows::Session(_) => {
+            let Some((start, end, key)) = split_session_row(&row.key) else {
+                return Err(unread(&"a row that no window has"));
+            };
+            let value = state
+                .remove_session(store, (start, end), key, arena)
+                .map_err(|error| unread(&error))?;
+            state.delete(store, &row.key, end);
+            Moving {
+                key: windowed_key(decode(key)?, start, end, arena),
+                value,
+                timestamp: end,
+            }
+        }
+    };
+    if emit == Emit::OnUpdate {
+        return Ok(());
+    }
+    // Steps behind it do not ask for a record's coordinates.
+    let none = InputRecord {
+        topic: "",
+        partition: 0,
+        offset: 0,
+        timestamp: closed.timestamp,
+        key: None,
+        value: None,
+    };
+    let mut walk = Walk {
+        sub,
+        codecs,
+        record: &none,
+        arena,
+        state,
+        results,
+        dropped: None,
+    };
+    walk.run_children(&sub.nodes[node], closed)
+}
+
+impl<S: Store> State<S> {
+    /// Takes a session from the list of its key; returns its value.
+    fn remove_session<'a>(
+        &mut self,
+        store: StoreIndex,
+        (start, end): (i64, i64),
+        key: &[u8],
+        arena: &'a Bump,
+    ) -> Result<Value<'a>, StoreError> {
+        let wrong = |reason: &dyn std::fmt::Display| StoreError::new(reason.to_string());
+        let list = self.sessions_type(store).ok_or_else(|| wrong(&"no windows"))?;
+        begin_sessions(&mut self.key);
+        self.key.extend_from_slice(key);
+        let (location, bytes) = self.look_up(store)?;
+        let bytes = arena.alloc_slice_copy(bytes.unwrap_or_default());
+        let decoded = row::decode_timestamped(&list, bytes, arena).map_err(|error| wrong(&error))?;
+        let (timestamp, Value::List(items)) = decoded else {
+            return Err(wrong(&"no list of windows"));
+        };
+        let is_it = |item: &&Value<'a>| {
+            Session::of_item(item).is_some_and(|session| (session.start, session.end) == (start, end))
+        };
+        let session = items.iter().find(is_it).and_then(Session::of_item);
+        let session = session.ok_or_else(|| wrong(&"a window has no value"))?;
+        let others = items.iter().filter(|item| !is_it(item)).copied();
+        let others = bumpalo::collections::Vec::from_iter_in(others, arena);
+        self.next.clear();
+        if !others.is_empty() {
+            row::encode_timestamped(&list, timestamp, Value::List(&others), &mut self.next)
+                .map_err(|error| wrong(&error))?;
+        }
+        if let Some(staging) = self.staging.get_mut(store) {
+            let value = (!others.is_empty()).then_some(self.next.as_slice());
+            staging.put(location, &self.key, value, timestamp);
+        }
+        Ok(session.value)
+    }
+
+    /// Stages that a window that cannot be closed is not there any more.
+    pub(super) fn pass_over(&mut self, store: StoreIndex, row: &Row) {
+        let windows = self
+            .clocks
+            .get(store)
+            .and_then(|clock| Some(clock.as_ref()?.windows));
+        if let (Some(Windows::Session(_)), Some((start, end, key))) = (windows, split_session_row(&row.key)) {
+            // It was there a moment ago.
+            let _ = self.remove_session(store, (start, end), key, &Bump::new());
+        }
+        self.delete(store, &row.key, row.timestamp());
+    }
+}
+
+impl Row {
+    /// That of its value, if it has one.
+    fn timestamp(&self) -> i64 {
+        let bytes = self.value.get(1..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    }
+}
+
+impl Clock {
+    /// Takes rows of windows whose time is `last` or before.
+    fn take(&mut self, last: i64, committed: &impl Store, staging: &Staging) -> Result<(), StoreError> {
+        let (mut bytes, mut behind) = (0, None);
+        let due = &mut self.due;
+        scan(committed, staging, &self.from, &mut |key, value| {
+            let time = time_of(key).unwrap_or(i64::MAX);
+            if time > last || due.len() >= ROWS || bytes >= BYTES {
+                behind = Some((time, key.to_vec()));
+                return ControlFlow::Break(());
+            }
+            bytes += key.len() + value.len();
+            due.push_back(Row {
+                key: key.to_vec(),
+                value: value.to_vec(),
+            });
+            ControlFlow::Continue(())
+        })?;
+        // Behind all rows, where there is none.
+        (self.floor, self.from) = behind.unwrap_or((i64::MAX, vec![0xff; 9]));
+        Ok(())
+    }
+}
+
+/// Visits the rows of a store with what is staged over them, in the order of keys, until `visit` says that it is enough.
+fn scan(
+    committed: &impl Store,
+    staging: &Staging,
+    from: &[u8],
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut staged = staging.scan(from).peekable();
+    let mut flow = ControlFlow::Continue(());
+    committed.scan(from, &mut |key, value| {
+        while let Some((key, value)) = staged.next_if(|(other, _)| *other < key) {
+            flow = value.map_or(flow, |value| visit(key, value));
+            if flow.is_break() {
+                return flow;
+            }
+        }
+        flow = match staged.next_if(|(other, _)| *other == key) {
+            Some((_, Some(value))) => visit(key, value),
+            Some((_, None)) => flow,
+            None => visit(key, value),
+        };
+        flow
+    })?;
+    while flow.is_continue() {
+        let Some((key, value)) = staged.next() else { break };
+        flow = value.map_or(flow, |value| visit(key, value));
+    }
+    Ok(())
+}
+
+/// A window that cannot be closed: what a dead letter has of it.
+#[cold]
+pub(super) fn letter<'a, S: Store>(
+    sub: &SubTopology,
+    codecs: &Codecs,
+    arena: &'a Bump,
+    state: &mut State<S>,
+    (store, row): (StoreIndex, &'a Row),
+) -> Letter<'a> {
+    let (start, key, value) = match split_session_row(&row.key) {
+        Some((start, _, key)) if state.sessions_type(store).is_some() => {
+            begin_sessions(&mut state.key);
+            state.key.extend_from_slice(key);
+            let list = state.look_up(store).ok().and_then(|(_, list)| list);
+            (start, key, list.map(|list| &*arena.alloc_slice_copy(list)))
+        }
+        Some(_) | None => {
+            let key = row.key.get(8..).unwrap_or_default();
+            (time_of(&row.key).unwrap_or(0), key, Some(&*row.value))
+        }
+    };
+    let decoded = codecs.stores[store].decode(Some(key), arena);
+    Letter {
+        origin: Origin::Window {
+            store: sub.stores[store].name.clone(),
+            key: decoded.map(text).unwrap_or_default(),
+            start,
+        },
+        key: Some(key),
+        value,
+        timestamp: row.timestamp(),
+    }
+}
+
+/// A key for people.
+fn text(key: Value<'_>) -> String {
+    match key {
+        Value::String(text) => format!("{text:?}"),
+        Value::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
+        Value::Int(number) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}

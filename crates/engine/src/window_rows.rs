@@ -1,0 +1,189 @@
+//! How the rows of stores with windows lie (ADR 0034; `formats.md` for other readers).
+//!
+//! Under the empty key: the stream time of the operator. Time windows: start and key, in the order of time. Session windows:
+//! under each key the list of its windows, to find what a record is near to; beside it a row for each window, in the order of
+//! their ends, to find what closes.
+
+use std::collections::BTreeMap;
+
+use bumpalo::Bump;
+use topology::plan::{StoreSpec, Windows};
+use topology::{Field, StructType, Type, Value};
+
+use crate::StoreError;
+use crate::format::{Codec, windowed_key};
+use crate::row;
+
+/// Key of the row that holds the stream time: before all others.
+pub(crate) const STREAM_TIME: &[u8] = b"";
+/// What the rows with a key's sessions begin with: less than any time.
+const SESSIONS: u8 = 1;
+
+/// The order of bytes is the order of time.
+pub(crate) fn encode_time(time: i64) -> [u8; 8] {
+    (time ^ i64::MIN).to_be_bytes()
+}
+
+/// The time that a row begins with; `None` for one that has none.
+pub(crate) fn time_of(row: &[u8]) -> Option<i64> {
+    row.first_chunk()
+        .map(|bytes| i64::from_be_bytes(*bytes) ^ i64::MIN)
+}
+
+/// What a row with a key's sessions begins with.
+pub(crate) fn begin_sessions(row: &mut Vec<u8>) {
+    row.clear();
+    row.push(SESSIONS);
+}
+
+/// A window of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Session<'a> {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) value: Value<'a>,
+}
+
+impl<'a> Session<'a> {
+    /// An item of [`sessions_type`].
+    pub(crate) fn to_item(self, arena: &'a Bump) -> Value<'a> {
+        let (start, end) = (Value::Timestamp(self.start), Value::Timestamp(self.end));
+        Value::Struct(arena.alloc([start, end, self.value]))
+    }
+
+    /// Of an item of [`sessions_type`].
+    pub(crate) fn of_item(item: &Value<'a>) -> Option<Self> {
+        match item {
+            Value::Struct([Value::Timestamp(start), Value::Timestamp(end), value]) => Some(Self {
+                start: *start,
+                end: *end,
+                value: *value,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Key of the window's own row, of a key with these bytes.
+    pub(crate) fn row(&self, key: &[u8], into: &mut Vec<u8>) {
+        into.clear();
+        into.extend_from_slice(&encode_time(self.end));
+        into.extend_from_slice(&encode_time(self.start));
+        into.extend_from_slice(key);
+    }
+}
+
+/// Start, end and the key's bytes of a window's own row.
+pub(crate) fn split_session_row(row: &[u8]) -> Option<(i64, i64, &[u8])> {
+    let (end, rest) = row.split_first_chunk::<8>()?;
+    let (start, key) = rest.split_first_chunk::<8>()?;
+    Some((time_of(start)?, time_of(end)?, key))
+}
+
+/// Of the list of a key's windows, for aggregates of this type.
+pub(crate) fn sessions_type(value: &Type) -> Type {
+    let field = |name: &str, ty: Type| Field {
+        name: name.to_owned(),
+        ty,
+    };
+    let fields = vec![
+        field("start", Type::Timestamp),
+        field("end", Type::Timestamp),
+        field("value", value.clone()),
+    ];
+    let name = "session".to_owned();
+    Type::List(Box::new(Type::Struct(StructType { name, fields }.into())))
+}
+
+/// What a store holds under one key, or under one key and window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StoreRow<'a> {
+    /// Of [`StoreSpec::row_key`].
+    pub key: Value<'a>,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// Of [`StoreSpec::value`].
+    pub value: Value<'a>,
+}
+
+/// What a store with these rows holds.
+///
+/// # Errors
+/// When they are not of the store's types.
+pub fn store_rows<'a>(
+    spec: &StoreSpec,
+    rows: &'a BTreeMap<Vec<u8>, Vec<u8>>,
+    arena: &'a Bump,
+) -> Result<Vec<StoreRow<'a>>, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::new(format!("store `{}`: {error}", spec.name));
+    let codec = Codec::new(&spec.key);
+    let decode = |key| codec.decode(Some(key), arena).map_err(|error| failed(&error));
+    let sessions = sessions_type(&spec.value);
+    let mut all = Vec::with_capacity(rows.len());
+    for (key, value) in rows {
+        let timestamped =
+            |ty: &Type| row::decode_timestamped(ty, value, arena).map_err(|error| failed(&error));
+        match (spec.windows, time_of(key)) {
+            (None, _) => {
+                let (timestamp, value) = timestamped(&spec.value)?;
+                let key = decode(key)?;
+                all.push(StoreRow {
+                    key,
+                    timestamp,
+                    value,
+                });
+            }
+            // The stream time.
+            (Some(_), _) if key.is_empty() => {}
+            (Some(Windows::Time(windows)), Some(start)) => {
+                let (timestamp, value) = timestamped(&spec.value)?;
+                let key = decode(key.get(8..).unwrap_or_default())?;
+                let end = start.saturating_add(windows.size_ms);
+                all.push(StoreRow {
+                    key: windowed_key(key, start, end, arena),
+                    timestamp,
+                    value,
+                });
+            }
+            (Some(Windows::Session(_)), _) if key.first() == Some(&SESSIONS) => {
+                let (_, Value::List(items)) = timestamped(&sessions)? else {
+                    return Err(failed(&"no list of windows"));
+                };
+                let key = decode(key.get(1..).unwrap_or_default())?;
+                for session in items.iter().filter_map(Session::of_item) {
+                    all.push(StoreRow {
+                        key: windowed_key(key, session.start, session.end, arena),
+                        timestamp: session.end,
+                        value: session.value,
+                    });
+                }
+            }
+            // The window's own row says nothing more.
+            (Some(Windows::Session(_)), Some(_)) => {}
+            (Some(_), _) => return Err(failed(&"a row that no window has")),
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_the_order_of_time() {
+        let times = [0, 1, 255, 256, i64::MAX - 1, i64::MAX];
+        assert!(times.map(encode_time).is_sorted());
+        for time in times {
+            assert_eq!(time_of(&encode_time(time)), Some(time));
+        }
+        let rows = [(5, 9, "b"), (7, 9, "a"), (0, 10, "a")].map(|(start, end, key)| {
+            let value = Value::Null;
+            let mut row = Vec::new();
+            Session { start, end, value }.row(key.as_bytes(), &mut row);
+            assert_eq!(split_session_row(&row), Some((start, end, key.as_bytes())));
+            row
+        });
+        assert!(rows.is_sorted());
+        assert!(vec![SESSIONS, 0xff] < rows[0], "lists lie before windows");
+    }
+}
