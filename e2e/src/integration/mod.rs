@@ -18,6 +18,7 @@ mod scene;
 mod soak;
 mod standby;
 mod system;
+mod windows;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -147,6 +148,7 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     // Long ones first.
     let mut beside = faults::longest(args);
     beside.extend(system::tests(args));
+    beside.extend(windows::tests(args));
     beside.extend(proxy::tests(args));
     beside.extend(standby::tests(args));
     beside.extend(handover::tests(args));

@@ -36,9 +36,9 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
 }
 
 /// Key and value of a record.
-type Pair = (Box<[u8]>, i64);
+pub(super) type Pair = (Box<[u8]>, i64);
 /// Records in the order of their offsets, by partition.
-type Topic = BTreeMap<i32, Vec<Pair>>;
+pub(super) type Topic = BTreeMap<i32, Vec<Pair>>;
 
 /// What EosTest writes for its input, by name of the output. A key stays in its partition, also behind the repartition, so
 /// the order within each partition is known.
@@ -65,7 +65,7 @@ fn results(data: &Topic) -> BTreeMap<&'static str, Topic> {
 }
 
 /// The first record that is not as it should be.
-fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
+pub(super) fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
     wanted.iter().find_map(|(partition, wanted)| {
         let found = found.get(partition).map_or(&[][..], Vec::as_slice);
         let pairs = found.iter().zip(wanted);
@@ -85,7 +85,7 @@ fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
     })
 }
 
-fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
+pub(super) fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
     let partitions = settle(&scene.broker, topic, SECONDS(60))?;
     let mut found: Topic = (0..partitions).map(|partition| (partition, Vec::new())).collect();
     read_all(
@@ -104,7 +104,7 @@ fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
     Ok(found)
 }
 
-fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> {
+pub(super) fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> {
     wait_drained(&WaitDrained {
         broker: scene.broker.clone(),
         application_id: scene.id.clone(),
@@ -115,7 +115,7 @@ fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> 
 }
 
 /// Kills the worker while it has a transaction open and records wait, or asks it to end; waits for its successor.
-fn bounce(app: &mut App, worker: u32, hard: Option<&Target<'_>>, workers: u32) -> Result<()> {
+pub(super) fn bounce(app: &mut App, worker: u32, hard: Option<&Target<'_>>, workers: u32) -> Result<()> {
     let before = match hard {
         Some(target) => {
             let before = target.stop_at_work(worker, || app.pid(worker))?.pid;
