@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -479,11 +478,7 @@ impl engine::Store for StoreReader {
         }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), engine::StoreError> {
+    fn scan(&self, from: &[u8], visit: &mut engine::Visit<'_>) -> Result<(), engine::StoreError> {
         // Only RocksDB has them in order.
         self.opened.write().map_err(|error| self.unread(error))?;
         let mut options = ReadOptions::default();

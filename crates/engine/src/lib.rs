@@ -24,6 +24,6 @@ pub use error::{ErrorCategory, ProcessError, Recovery};
 pub use format::{FormatError, decode};
 pub use record::{BadRecord, DropReason, InputRecord, Origin, Outgoing, Output, OutputError, Processed};
 pub use staging::Change;
-pub use store::{MemoryStore, Store, StoreError};
+pub use store::{MemoryStore, Store, StoreError, Visit};
 pub use task::Task;
 pub use window_rows::{StoreRow, store_rows};

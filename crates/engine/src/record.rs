@@ -106,6 +106,8 @@ pub enum DropReason {
     NullValue,
     /// All windows of the record were closed.
     Late,
+    /// The same record came before.
+    Duplicate,
 }
 
 impl DropReason {
@@ -116,6 +118,7 @@ impl DropReason {
             Self::NullKey => "null-key",
             Self::NullValue => "null-value",
             Self::Late => "late",
+            Self::Duplicate => "duplicate",
         }
     }
 }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
+/// Takes key and value of a row, and says whether it wants the next one.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
 /// A store of committed values. Writes go through the task's staging; the owner applies them after the
 /// commit.
 pub trait Store {
@@ -17,11 +20,7 @@ pub trait Store {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Most bytes that a key and its value may have together: what the changelog takes as one record.
     fn max_record_bytes(&self) -> usize {
@@ -77,11 +76,7 @@ impl Store for MemoryStore {
         Ok(value.is_some())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let mut rows = self
             .values
             .range::<[u8], _>((Bound::Included(from), Bound::Unbounded));

@@ -53,14 +53,14 @@ impl<'a> Session<'a> {
 
     /// Of an item of [`sessions_type`].
     pub(crate) fn of_item(item: &Value<'a>) -> Option<Self> {
-        match item {
-            Value::Struct([Value::Timestamp(start), Value::Timestamp(end), value]) => Some(Self {
-                start: *start,
-                end: *end,
-                value: *value,
-            }),
-            _ => None,
-        }
+        let Value::Struct([Value::Timestamp(start), Value::Timestamp(end), value]) = item else {
+            return None;
+        };
+        Some(Self {
+            start: *start,
+            end: *end,
+            value: *value,
+        })
     }
 
     /// Key of the window's own row, of a key with these bytes.

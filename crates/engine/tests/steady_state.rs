@@ -5,7 +5,6 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +12,7 @@ mod orders_risk;
 
 use orders_risk::{KEYS, Last, amount, order, plan, process, task};
 use streamapp_engine::row::decode_timestamped;
-use streamapp_engine::{Store, StoreError, Task};
+use streamapp_engine::{Store, StoreError, Task, Visit};
 use topology::{Type, Value};
 
 struct Counting;
@@ -65,7 +64,7 @@ impl Store for Shared {
         Ok(value.is_some())
     }
 
-    fn scan(&self, _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+    fn scan(&self, _: &[u8], _: &mut Visit<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 }

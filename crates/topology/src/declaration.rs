@@ -215,6 +215,9 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub flat_map_values: Option<String>,
+    /// Drops records that came before: with the same key and the same value of an expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deduplicate: Option<Deduplicate>,
     /// Groups records by their key for the aggregation that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_by_key: Option<GroupByKey>,
@@ -265,6 +268,8 @@ pub enum Operator<'a> {
     Map(&'a Map),
     /// [`Step::flat_map_values`]
     FlatMapValues(&'a str),
+    /// [`Step::deduplicate`]
+    Deduplicate(&'a Deduplicate),
     /// [`Step::group_by_key`]
     GroupByKey(&'a GroupByKey),
     /// [`Step::windowed_by`]
@@ -354,6 +359,7 @@ impl Operator<'_> {
             Self::MapValues(_) => "mapValues",
             Self::Map(_) => "map",
             Self::FlatMapValues(_) => "flatMapValues",
+            Self::Deduplicate(_) => "deduplicate",
             Self::GroupByKey(_) => "groupByKey",
             Self::WindowedBy(_) => "windowedBy",
             Self::Aggregate(aggregation) => aggregation.name(),
@@ -385,6 +391,7 @@ impl Step {
             self.map_values.as_ref().map(Operator::MapValues),
             self.map.as_ref().map(Operator::Map),
             self.flat_map_values.as_deref().map(Operator::FlatMapValues),
+            self.deduplicate.as_ref().map(Operator::Deduplicate),
             self.group_by_key.as_ref().map(Operator::GroupByKey),
             self.windowed_by.as_ref().map(Operator::WindowedBy),
             self.to_stream.as_ref().map(|_| Operator::ToStream),
@@ -430,6 +437,22 @@ pub struct Map {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub expression: Option<String>,
+}
+
+/// `deduplicate`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Deduplicate {
+    /// Name of the state store; also of the repartition topic, where the key was changed before.
+    pub store: String,
+    /// What two records have in common that are the same, beside their key: an expression of type `string`, `int` or `bytes`. Default:
+    /// nothing else than the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub by: Option<String>,
+    /// How far apart the timestamps of two records are, at most, that are the same. A record that is so much late that this is not known
+    /// any more is dropped, too.
+    pub within: Duration,
 }
 
 /// `groupByKey`

@@ -110,6 +110,10 @@ fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut St
             };
             format!("aggregate in {name} -> {}{when}", type_text(first.expr().ty()))
         }
+        Op::Deduplicate { store, .. } => {
+            let name = sub.stores.get(*store).map_or("?", |store| store.name.as_str());
+            format!("deduplicate in {name}")
+        }
         Op::Sink(sink) => {
             let topic = sub
                 .sinks

@@ -87,6 +87,13 @@ pub enum Op {
         /// later one's.
         merge: Option<Expr>,
     },
+    /// Forwards the record unless there is one like it in the store, whose session windows are as long as a record is kept.
+    Deduplicate {
+        /// The store that holds when records came.
+        store: StoreIndex,
+        /// What they are found by, beside their key.
+        by: Option<Expr>,
+    },
     /// Writes the record to a topic.
     Sink(SinkIndex),
 }

@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use super::*;
 use engine::Store as _;
 use proptest::prelude::*;

@@ -1,11 +1,10 @@
-//! Aggregations: one value per key, or per key and window.
+//! Nodes with stores: aggregations, which keep one value per key or per key and window, and what drops duplicates.
 
 use bumpalo::collections::Vec as ArenaVec;
 use topology::plan::{
-    Emit, First, Node, NodeIndex, Op, SessionWindows, StoreIndex, StoreSpec, SubTopology, TimeWindows,
-    Windows,
+    Emit, First, Node, NodeIndex, SessionWindows, StoreIndex, StoreSpec, SubTopology, TimeWindows, Windows,
 };
-use topology::{Expr, Type, Value};
+use topology::{EvalError, Expr, Type, Value};
 
 use super::walk::{Forward, Moving, Walk};
 use crate::error::Failure;
@@ -14,47 +13,33 @@ use crate::staging::Location;
 use crate::window_rows::{Session, begin_sessions, encode_time};
 use crate::{DropReason, ErrorCategory, Store, row};
 
-/// An [`Op::Aggregate`] at its node.
-pub(super) struct Aggregation<'a> {
-    node: &'a Node,
-    index: NodeIndex,
+/// The store of a node.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a> {
+    node: NodeIndex,
     store: StoreIndex,
     spec: &'a StoreSpec,
-    emit: Emit,
-    first: &'a First,
-    add: &'a Expr,
-    merge: Option<&'a Expr>,
 }
 
-impl<'a> Aggregation<'a> {
-    /// That of a node, if it is one and the plan has its store.
-    pub(super) fn of(sub: &'a SubTopology, index: NodeIndex, node: &'a Node) -> Option<Self> {
-        let Op::Aggregate {
-            store,
-            emit,
-            first,
-            add,
-            merge,
-        } = &node.op
-        else {
-            return None;
-        };
-        Some(Self {
-            node,
-            index,
-            store: *store,
-            spec: sub.stores.get(*store)?,
-            emit: *emit,
-            first,
-            add,
-            merge: merge.as_ref(),
-        })
+impl<'a> Kept<'a> {
+    /// Of the plan.
+    ///
+    /// # Errors
+    /// When the plan does not have it.
+    pub(super) fn of(sub: &'a SubTopology, node: NodeIndex, store: StoreIndex) -> Result<Self, Failure> {
+        match sub.stores.get(store) {
+            Some(spec) => Ok(Self { node, store, spec }),
+            None => {
+                let reason = format!("the plan has no store {store}");
+                Err(Failure::new(ErrorCategory::StoreRead, node, reason))
+            }
+        }
     }
 
     fn failure(&self, category: ErrorCategory, reason: &dyn std::fmt::Display) -> Failure {
         Failure::new(
             category,
-            self.index,
+            self.node,
             format!("store `{}`: {reason}", self.spec.name),
         )
     }
@@ -63,6 +48,33 @@ impl<'a> Aggregation<'a> {
     fn unread(&self, reason: &dyn std::fmt::Display) -> Failure {
         self.failure(ErrorCategory::StoreRead, reason)
     }
+
+    #[cold]
+    fn no_value(&self, error: EvalError) -> Failure {
+        Failure::new(ErrorCategory::Expression, self.node, error)
+    }
+}
+
+/// An [`Op::Aggregate`](topology::plan::Op::Aggregate) at its node.
+pub(super) struct Aggregation<'a> {
+    pub(super) kept: Kept<'a>,
+    pub(super) node: &'a Node,
+    pub(super) emit: Emit,
+    pub(super) first: &'a First,
+    pub(super) add: &'a Expr,
+    pub(super) merge: Option<&'a Expr>,
+}
+
+/// What is known of a key's windows.
+struct Sessions<'a> {
+    /// The row of the list.
+    location: Location,
+    ty: Type,
+    /// The key's bytes.
+    key: &'a [u8],
+    /// Near to the record, and others.
+    near: ArenaVec<'a, Session<'a>>,
+    others: ArenaVec<'a, Session<'a>>,
 }
 
 impl<'a, S: Store> Walk<'_, 'a, S> {
@@ -72,7 +84,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         aggregation: &Aggregation<'a>,
         moving: &Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        match aggregation.spec.windows {
+        match aggregation.kept.spec.windows {
             None => {
                 let (value, timestamp) = self.update(aggregation, None, moving)?;
                 let key = moving.key;
@@ -94,13 +106,13 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         windows: TimeWindows,
         moving: &Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        let time = self.state.observe(aggregation.store, moving.timestamp);
-        let closed = windows.last_closed(time.map_err(|error| aggregation.unread(&error))?);
+        let kept = &aggregation.kept;
+        let closed = windows.last_closed(self.observe(kept, moving)?);
         let mut is_late = true;
         for start in windows.starts(moving.timestamp).filter(|start| *start > closed) {
             is_late = false;
             let (value, timestamp) = self.update(aggregation, Some(start), moving)?;
-            self.state.opened(aggregation.store);
+            self.state.opened(kept.store);
             let end = start.saturating_add(windows.size_ms);
             let key = windowed_key(moving.key, start, end, self.arena);
             self.forward(
@@ -127,30 +139,10 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         windows: SessionWindows,
         moving: &Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        let (store, timestamp) = (aggregation.store, moving.timestamp);
-        let time = self.state.observe(store, timestamp);
-        let closed = windows.last_closed(time.map_err(|error| aggregation.unread(&error))?);
-        begin_sessions(&mut self.state.key);
-        let prefix = self.state.key.len();
-        self.encode_key(aggregation, moving.key)?;
-        let key_bytes = self.arena.alloc_slice_copy(&self.state.key[prefix..]);
-        let list = self.state.sessions_type(store);
-        let list = list.ok_or_else(|| aggregation.unread(&"no windows"))?;
-        let (location, stored) = self.stored(aggregation, &list)?;
-        let items = match stored {
-            Some((_, Value::List(items))) => items,
-            Some(_) | None => &[],
-        };
-        let (mut near, mut others) = (ArenaVec::new_in(self.arena), ArenaVec::new_in(self.arena));
-        for session in items.iter().filter_map(Session::of_item) {
-            let is_near = session.end >= timestamp.saturating_sub(windows.gap_ms)
-                && session.start <= timestamp.saturating_add(windows.gap_ms);
-            if is_near {
-                near.push(session);
-            } else {
-                others.push(session);
-            }
-        }
+        let (kept, timestamp) = (&aggregation.kept, moving.timestamp);
+        let closed = windows.last_closed(self.observe(kept, moving)?);
+        let sessions = self.sessions(kept, windows, moving.key, timestamp)?;
+        let near = &sessions.near;
         let start = near
             .iter()
             .fold(timestamp, |start, session| start.min(session.start));
@@ -158,49 +150,136 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         if end <= closed {
             return Ok(self.drop(DropReason::Late));
         }
-        let merged = self.merged(aggregation, &near, moving)?;
+        let merged = self.merged(aggregation, near, moving)?;
         let value = self.folded(aggregation, merged, moving)?;
-        let session = Session { start, end, value };
-        // What ends earlier comes first.
-        let at = others.partition_point(|other| (other.end, other.start) < (end, start));
-        if !matches!(value, Value::Null) {
-            others.insert(at, session);
-        }
-        let items = others.iter().map(|session| session.to_item(self.arena));
-        let items = self.arena.alloc_slice_fill_iter(items);
-        let list_value = if items.is_empty() {
-            Value::Null
-        } else {
-            Value::List(items)
-        };
-        let latest = others.last().map_or(end, |session| session.end);
-        self.stage(aggregation, location, &list, list_value, latest)?;
-        self.state.replace_sessions(store, key_bytes, &near, &session);
+        let near = self.replace(kept, sessions, Session { start, end, value })?;
         // A window of this instant alone stays where it is.
         let is_replaced = (start, end) != (timestamp, timestamp);
         for session in near.iter().filter(|_| is_replaced) {
             let key = windowed_key(moving.key, session.start, session.end, self.arena);
             let (value, timestamp) = (Value::Null, session.end);
-            self.forward(
-                aggregation,
-                Moving {
-                    key,
-                    value,
-                    timestamp,
-                },
-            )?;
-        }
-        let key = windowed_key(moving.key, start, end, self.arena);
-        let timestamp = end;
-        self.forward(
-            aggregation,
-            Moving {
+            let gone = Moving {
                 key,
                 value,
                 timestamp,
-            },
-        )?;
+            };
+            self.forward(aggregation, gone)?;
+        }
+        let updated = Moving {
+            key: windowed_key(moving.key, start, end, self.arena),
+            value,
+            timestamp: end,
+        };
+        self.forward(aggregation, updated)?;
         Ok(Forward::Nothing)
+    }
+
+    /// Forwards the record unless one like it came within the time of the store's windows, each of which is one record.
+    pub(super) fn deduplicate(
+        &mut self,
+        kept: &Kept<'a>,
+        by: Option<&'a Expr>,
+        moving: &Moving<'a>,
+    ) -> Result<Forward<'a>, Failure> {
+        let Some(Windows::Session(windows)) = kept.spec.windows else {
+            return Err(kept.unread(&"no windows"));
+        };
+        let key = match by {
+            None => moving.key,
+            Some(by) => {
+                let by = by
+                    .eval(&self.scope(moving))
+                    .map_err(|error| kept.no_value(error))?;
+                Value::Struct(self.arena.alloc([moving.key, by]))
+            }
+        };
+        let closed = windows.last_closed(self.observe(kept, moving)?);
+        let (start, end) = (moving.timestamp, moving.timestamp);
+        let sessions = self.sessions(kept, windows, key, start)?;
+        if !sessions.near.is_empty() {
+            return Ok(self.drop(DropReason::Duplicate));
+        }
+        if end <= closed {
+            return Ok(self.drop(DropReason::Late));
+        }
+        let value = Value::Bool(true);
+        self.replace(kept, sessions, Session { start, end, value })?;
+        Ok(Forward::One(*moving))
+    }
+
+    /// The stream time of the store's operator behind this record.
+    fn observe(&mut self, kept: &Kept<'a>, moving: &Moving<'a>) -> Result<i64, Failure> {
+        let time = self.state.observe(kept.store, moving.timestamp);
+        time.map_err(|error| kept.unread(&error))
+    }
+
+    /// The windows of a key, with those apart that a record at this time is near to.
+    fn sessions(
+        &mut self,
+        kept: &Kept<'a>,
+        windows: SessionWindows,
+        key: Value<'a>,
+        timestamp: i64,
+    ) -> Result<Sessions<'a>, Failure> {
+        begin_sessions(&mut self.state.key);
+        let prefix = self.state.key.len();
+        self.encode_key(kept, key)?;
+        let key = self.arena.alloc_slice_copy(&self.state.key[prefix..]);
+        let ty = self.state.sessions_type(kept.store);
+        let ty = ty.ok_or_else(|| kept.unread(&"no windows"))?;
+        let (location, stored) = self.stored(kept, &ty)?;
+        let items = match stored {
+            Some((_, Value::List(items))) => items,
+            Some(_) | None => &[],
+        };
+        let is_near = |session: &Session<'_>| {
+            session.end >= timestamp.saturating_sub(windows.gap_ms)
+                && session.start <= timestamp.saturating_add(windows.gap_ms)
+        };
+        let (mut near, mut others) = (ArenaVec::new_in(self.arena), ArenaVec::new_in(self.arena));
+        for session in items.iter().filter_map(Session::of_item) {
+            let list = if is_near(&session) { &mut near } else { &mut others };
+            list.push(session);
+        }
+        Ok(Sessions {
+            location,
+            ty,
+            key,
+            near,
+            others,
+        })
+    }
+
+    /// Stages a window in the place of those that are near; returns these. One without a value is not kept.
+    fn replace(
+        &mut self,
+        kept: &Kept<'a>,
+        sessions: Sessions<'a>,
+        new: Session<'a>,
+    ) -> Result<ArenaVec<'a, Session<'a>>, Failure> {
+        let Sessions {
+            location,
+            ty,
+            key,
+            near,
+            mut others,
+        } = sessions;
+        if !matches!(new.value, Value::Null) {
+            // What ends earlier comes first.
+            let at = others.partition_point(|other| (other.end, other.start) < (new.end, new.start));
+            others.insert(at, new);
+        }
+        let items = others.iter().map(|session| session.to_item(self.arena));
+        let items = self.arena.alloc_slice_fill_iter(items);
+        let list = if items.is_empty() {
+            Value::Null
+        } else {
+            Value::List(items)
+        };
+        let latest = others.last().map_or(new.end, |session| session.end);
+        self.stage(kept, location, &ty, list, latest)?;
+        self.state.replace_sessions(kept.store, key, &near, &new);
+        Ok(near)
     }
 
     /// The aggregate of windows that become one, if there are any.
@@ -219,8 +298,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             scope.value = session.value;
             if let Some(merge) = aggregation.merge {
                 let merged = merge.eval(&scope);
-                scope.aggregate = merged
-                    .map_err(|error| Failure::new(ErrorCategory::Expression, aggregation.index, error))?;
+                scope.aggregate = merged.map_err(|error| aggregation.kept.no_value(error))?;
             }
         }
         Ok(Some(scope.aggregate))
@@ -245,11 +323,12 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         if let Some(start) = start {
             self.state.key.extend_from_slice(&encode_time(start));
         }
-        self.encode_key(aggregation, moving.key)?;
-        let (location, stored) = self.stored(aggregation, &aggregation.spec.value)?;
+        let kept = &aggregation.kept;
+        self.encode_key(kept, moving.key)?;
+        let (location, stored) = self.stored(kept, &kept.spec.value)?;
         let value = self.folded(aggregation, stored.map(|(_, value)| value), moving)?;
         let timestamp = stored.map_or(i64::MIN, |(at, _)| at).max(moving.timestamp);
-        self.stage(aggregation, location, &aggregation.spec.value, value, timestamp)?;
+        self.stage(kept, location, &kept.spec.value, value, timestamp)?;
         Ok((value, timestamp))
     }
 
@@ -260,7 +339,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         stored: Option<Value<'a>>,
         moving: &Moving<'a>,
     ) -> Result<Value<'a>, Failure> {
-        let failed = |error| Failure::new(ErrorCategory::Expression, aggregation.index, error);
+        let failed = |error| aggregation.kept.no_value(error);
         let mut scope = self.scope(moving);
         scope.aggregate = match (stored, aggregation.first) {
             (Some(stored), _) => stored,
@@ -271,38 +350,38 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// Appends the key to `state.key`.
-    fn encode_key(&mut self, aggregation: &Aggregation<'a>, key: Value<'a>) -> Result<(), Failure> {
-        let Some(codec) = self.codecs.stores.get(aggregation.store) else {
-            return Err(aggregation.unread(&"no format of keys"));
+    fn encode_key(&mut self, kept: &Kept<'a>, key: Value<'a>) -> Result<(), Failure> {
+        let Some(codec) = self.codecs.stores.get(kept.store) else {
+            return Err(kept.unread(&"no format of keys"));
         };
         let encoded = codec.encode(key, &mut self.state.key);
         encoded
             .map(drop)
-            .map_err(|error| aggregation.unread(&format!("the key cannot be written {error}")))
+            .map_err(|error| kept.unread(&format!("the key cannot be written {error}")))
     }
 
     /// Timestamp and value under `state.key`, staged or else committed; and where it is staged.
     fn stored(
         &mut self,
-        aggregation: &Aggregation<'a>,
+        kept: &Kept<'a>,
         ty: &Type,
     ) -> Result<(Location, Option<(i64, Value<'a>)>), Failure> {
-        let found = self.state.look_up(aggregation.store);
-        let (location, bytes) = found.map_err(|error| aggregation.unread(&error))?;
+        let found = self.state.look_up(kept.store);
+        let (location, bytes) = found.map_err(|error| kept.unread(&error))?;
         let Some(bytes) = bytes else {
             return Ok((location, None));
         };
         // The value may be forwarded while its place is overwritten.
         let bytes = self.arena.alloc_slice_copy(bytes);
         let stored = row::decode_timestamped(ty, bytes, self.arena);
-        let stored = stored.map_err(|error| aggregation.unread(&error))?;
+        let stored = stored.map_err(|error| kept.unread(&error))?;
         Ok((location, Some(stored)))
     }
 
     /// Stages a value under `state.key`; null deletes.
     fn stage(
         &mut self,
-        aggregation: &Aggregation<'a>,
+        kept: &Kept<'a>,
         location: Location,
         ty: &Type,
         value: Value<'a>,
@@ -313,18 +392,18 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let deleted = matches!(value, Value::Null);
         if !deleted {
             row::encode_timestamped(ty, timestamp, value, &mut state.next)
-                .map_err(|error| aggregation.failure(ErrorCategory::Serialization, &error))?;
+                .map_err(|error| kept.failure(ErrorCategory::Serialization, &error))?;
         }
         let bytes = state.key.len() + state.next.len();
         let most = state
             .stores
-            .get(aggregation.store)
+            .get(kept.store)
             .map_or(usize::MAX, Store::max_record_bytes);
         if bytes > most {
             let reason = format!("key and value have {bytes} bytes, its changelog takes {most}");
-            return Err(aggregation.failure(ErrorCategory::Output, &reason));
+            return Err(kept.failure(ErrorCategory::Output, &reason));
         }
-        if let Some(staging) = state.staging.get_mut(aggregation.store) {
+        if let Some(staging) = state.staging.get_mut(kept.store) {
             let value = (!deleted).then_some(state.next.as_slice());
             staging.put(location, &state.key, value, timestamp);
         }

@@ -5,7 +5,7 @@ use topology::plan::{Node, NodeIndex, Op, SubTopology};
 use topology::{EvalError, Scope, Value};
 
 use super::Codecs;
-use super::aggregate::Aggregation;
+use super::aggregate::{Aggregation, Kept};
 use super::results::Results;
 use super::state::State;
 use crate::error::Failure;
@@ -105,7 +105,9 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 self.results.push(*sink, index, codecs, &moving)?;
                 Forward::Nothing
             }
-            Op::Aggregate { .. } if matches!(moving.key, Value::Null) => self.drop(DropReason::NullKey),
+            Op::Aggregate { .. } | Op::Deduplicate { .. } if matches!(moving.key, Value::Null) => {
+                self.drop(DropReason::NullKey)
+            }
             // Expressions over a tombstone have nothing to read.
             Op::Filter(_)
             | Op::FilterNot(_)
@@ -114,6 +116,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             | Op::Map { .. }
             | Op::FlatMapValues(_)
             | Op::Aggregate { .. }
+            | Op::Deduplicate { .. }
                 if matches!(moving.value, Value::Null) =>
             {
                 self.drop(DropReason::NullValue)
@@ -139,12 +142,28 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 };
                 Forward::Each(items)
             }
-            Op::Aggregate { store, .. } => {
-                let Some(aggregation) = Aggregation::of(self.sub, index, node) else {
-                    let reason = format!("the plan has no store {store}");
-                    return Err(Failure::new(ErrorCategory::StoreRead, index, reason));
+            Op::Aggregate {
+                store,
+                emit,
+                first,
+                add,
+                merge,
+            } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                let merge = merge.as_ref();
+                let aggregation = Aggregation {
+                    kept,
+                    node,
+                    emit: *emit,
+                    first,
+                    add,
+                    merge,
                 };
                 self.aggregate(&aggregation, &moving)?
+            }
+            Op::Deduplicate { store, by } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                self.deduplicate(&kept, by.as_ref(), &moving)?
             }
         })
     }

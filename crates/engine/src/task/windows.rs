@@ -22,7 +22,7 @@ use crate::staging::Staging;
 use crate::window_rows::{
     STREAM_TIME, Session, begin_sessions, encode_time, sessions_type, split_session_row, time_of,
 };
-use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
+use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, Visit, row};
 
 /// Most rows taken from a store at once, and most bytes of them.
 const ROWS: usize = 256;
@@ -66,23 +66,31 @@ impl Clock {
     /// That of a store of the sub-topology, if it has windows.
     pub(super) fn of(sub: &SubTopology, store: StoreIndex) -> Option<Self> {
         let windows = sub.stores.get(store)?.windows?;
+        let emit = |op: &Op| {
+            if let Op::Aggregate { store: of, emit, .. } = op {
+                (*of == store).then_some(*emit)
+            } else if let Op::Deduplicate { store: of, .. } = op {
+                // What is forgotten is no result.
+                (*of == store).then_some(Emit::OnUpdate)
+            } else {
+                None
+            }
+        };
         let mut nodes = sub.nodes.iter().enumerate();
-        nodes.find_map(|(node, found)| match &found.op {
-            Op::Aggregate { store: of, emit, .. } if *of == store => Some(Self {
-                node,
-                windows,
-                emit: *emit,
-                time: Known::No,
-                before: Known::No,
-                sessions: match windows {
-                    Windows::Time(_) => None,
-                    Windows::Session(_) => Some(sessions_type(&sub.stores[store].value)),
-                },
-                from: encode_time(0).to_vec(),
-                floor: 0,
-                due: VecDeque::new(),
-            }),
-            _ => None,
+        let (node, emit) = nodes.find_map(|(node, found)| Some((node, emit(&found.op)?)))?;
+        Some(Self {
+            node,
+            windows,
+            emit,
+            time: Known::No,
+            before: Known::No,
+            sessions: match windows {
+                Windows::Time(_) => None,
+                Windows::Session(_) => Some(sessions_type(&sub.stores[store].value)),
+            },
+            from: encode_time(0).to_vec(),
+            floor: 0,
+            due: VecDeque::new(),
         })
     }
 
@@ -403,7 +411,7 @@ fn scan(
     committed: &impl Store,
     staging: &Staging,
     from: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
     let mut staged = staging.scan(from).peekable();
     let mut flow = ControlFlow::Continue(());
@@ -464,10 +472,13 @@ pub(super) fn letter<'a, S: Store>(
 
 /// A key for people.
 fn text(key: Value<'_>) -> String {
-    match key {
-        Value::String(text) => format!("{text:?}"),
-        Value::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
-        Value::Int(number) => number.to_string(),
-        other => format!("{other:?}"),
+    if let Value::String(text) = key {
+        format!("{text:?}")
+    } else if let Value::Bytes(bytes) = key {
+        format!("{:?}", String::from_utf8_lossy(bytes))
+    } else if let Value::Int(number) = key {
+        number.to_string()
+    } else {
+        format!("{key:?}")
     }
 }

@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
     reason = "a test"
 )]
 

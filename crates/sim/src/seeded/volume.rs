@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::rc::Rc;
 
 use protocol::{StorePositions, TaskId};
@@ -60,11 +60,7 @@ impl engine::Store for Reader {
         Ok(value.is_some())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), engine::StoreError> {
+    fn scan(&self, from: &[u8], visit: &mut engine::Visit<'_>) -> Result<(), engine::StoreError> {
         let store = self.0.borrow();
         let mut rows = store
             .memory

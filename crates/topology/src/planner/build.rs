@@ -1,9 +1,10 @@
 //! Third pass: operators, stores, sinks; cuts at repartition topics.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::compile::{
-    Folds, compile_aggregation, compile_as, compile_flat_map_values, compile_key, compile_map,
+    Folds, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key, compile_map,
     compile_map_values, compile_timestamp,
 };
 use super::live::{live, prune};
@@ -16,7 +17,7 @@ use crate::plan::{
     Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Sink, Source, StoreSpec, SubTopology,
     TopicName, Windows,
 };
-use crate::{Env, Expr, Path, Type, ValueReads};
+use crate::{Env, Expr, Field, Path, StructType, Type, ValueReads};
 
 /// The sub-topologies of the pipelines that read one stream, in the order in which records flow.
 ///
@@ -193,6 +194,22 @@ impl Builder<'_> {
                 self.place.env.value = item;
                 self.node(path, Op::FlatMapValues(list));
             }
+            StepOp::Deduplicate(declared, cut) => {
+                let mut kept = later.clone();
+                kept.add(&step.reads);
+                if let Some(name) = cut {
+                    self.cut(name, path, &kept)?;
+                }
+                let by = compile_by(declared, &self.place.env, &path.field("deduplicate"))?;
+                let key = key_format(&self.place.env.key, path)?;
+                let key = match &by {
+                    None => key,
+                    Some(by) => Format::Row(key_and(key.ty(), by.ty().clone())),
+                };
+                let windows = windows::of_duplicates(declared.within);
+                let store = self.store(&declared.store, key, Type::Bool, Some(windows));
+                self.node(path, Op::Deduplicate { store, by });
+            }
             StepOp::GroupByKey(None) | StepOp::WindowedBy => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
             StepOp::Aggregate(aggregation, windows) => {
@@ -203,7 +220,8 @@ impl Builder<'_> {
                     &path.field(aggregation.name()),
                 )?;
                 let value = first.expr().ty().clone();
-                let store = self.store(aggregation.store(), value.clone(), *windows, path)?;
+                let key = key_format(&self.place.env.key, path)?;
+                let store = self.store(aggregation.store(), key, value.clone(), *windows);
                 aggregated(&mut self.place.env, aggregation.emit(), *windows, value);
                 let emit = match aggregation.emit() {
                     DeclaredEmit::OnUpdate => Emit::OnUpdate,
@@ -223,15 +241,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A store for the current key's type.
-    fn store(
-        &mut self,
-        name: &str,
-        value: Type,
-        windows: Option<Windows>,
-        path: &Path,
-    ) -> Result<usize, PlanError> {
-        let key = key_format(&self.place.env.key, path)?;
+    fn store(&mut self, name: &str, key: Format, value: Type, windows: Option<Windows>) -> usize {
         let mut parts = vec![
             "store/1".to_owned(),
             name.to_owned(),
@@ -250,7 +260,7 @@ impl Builder<'_> {
             fingerprint,
             changelog,
         });
-        Ok(stores.len() - 1)
+        stores.len() - 1
     }
 
     /// Writes to a repartition topic what is read later, and goes on behind it.
@@ -314,6 +324,19 @@ impl Builder<'_> {
         );
         Ok(())
     }
+}
+
+/// What records are found by that are the same.
+fn key_and(key: Type, by: Type) -> Type {
+    let fields = [("key", key), ("by", by)].map(|(name, ty)| Field {
+        name: name.to_owned(),
+        ty,
+    });
+    let name = "key".to_owned();
+    Type::Struct(Arc::new(StructType {
+        name,
+        fields: fields.into(),
+    }))
 }
 
 /// A sub-topology with only its root, named after what it reads.

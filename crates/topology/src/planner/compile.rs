@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use super::types::is_identifier;
-use crate::declaration::{Aggregate, AggregateField, Aggregation, Fold, Map, MapValues};
+use crate::declaration::{Aggregate, AggregateField, Aggregation, Deduplicate, Fold, Map, MapValues};
 use crate::plan::{First, Windows};
 use crate::{Env, Expr, Path, Type};
 
@@ -57,6 +57,16 @@ pub(crate) fn compile_key(source: &str, env: &Env, path: &Path) -> Result<Expr, 
                 .into())
         }
     }
+}
+
+/// What `deduplicate` finds records by, beside their key.
+pub(crate) fn compile_by(
+    declared: &Deduplicate,
+    env: &Env,
+    path: &Path,
+) -> Result<Option<Expr>, Vec<PlanError>> {
+    let by = declared.by.as_ref();
+    by.map(|by| compile_key(by, env, &path.field("by"))).transpose()
 }
 
 /// `mapValues`. On errors: all of its fields'.

@@ -19,6 +19,7 @@ pub(crate) fn live(pipeline: &Resolved<'_>, end: ValueReads) -> Vec<ValueReads> 
             StepOp::SelectKey(_)
             | StepOp::Filter(_)
             | StepOp::FilterNot(_)
+            | StepOp::Deduplicate(..)
             | StepOp::GroupByKey(_)
             | StepOp::WindowedBy
             | StepOp::ToStream => later.add(&step.reads),

@@ -68,6 +68,11 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     name(aggregation.store(), &path, errors);
                     unique(&mut seen, aggregation.store(), "store", &path, errors);
                 }
+                Ok(Operator::Deduplicate(declared)) => {
+                    let path = path.field("deduplicate").field("store");
+                    name(&declared.store, &path, errors);
+                    unique(&mut seen, &declared.store, "store", &path, errors);
+                }
                 Ok(Operator::GroupByKey(group)) => {
                     if let Some(given) = &group.name {
                         let path = path.field("groupByKey").field("name");

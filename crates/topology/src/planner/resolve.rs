@@ -5,15 +5,15 @@ use std::rc::Rc;
 
 use super::PlanError;
 use super::compile::{
-    Folds, compile_aggregation, compile_as, compile_flat_map_values, compile_initial, compile_key,
-    compile_map, compile_map_values, compile_timestamp,
+    Folds, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_initial,
+    compile_key, compile_map, compile_map_values, compile_timestamp,
 };
 use super::sink;
 use super::types::Types;
 use super::windows;
 use crate::declaration::{
-    self, Aggregation, Emit, KeySerde, Map, MapValues, Operator, Pipeline, SinkTopic, Stream, Topology,
-    ValueSerde,
+    self, Aggregation, Deduplicate, Emit, KeySerde, Map, MapValues, Operator, Pipeline, SinkTopic, Stream,
+    Topology, ValueSerde,
 };
 use crate::plan::{Windows, windowed_key};
 use crate::suggest::did_you_mean;
@@ -56,6 +56,8 @@ pub(crate) enum StepOp<'d> {
     Map(&'d Map),
     FlatMapValues(&'d str),
     /// With the name of the repartition topic, where the key was changed before.
+    Deduplicate(&'d Deduplicate, Option<&'d str>),
+    /// The same.
     GroupByKey(Option<&'d str>),
     WindowedBy,
     Aggregate(Aggregation<'d>, Option<Windows>),
@@ -354,6 +356,7 @@ impl Walk<'_> {
                 | Operator::MapValues(_)
                 | Operator::Map(_)
                 | Operator::FlatMapValues(_)
+                | Operator::Deduplicate(_)
                 | Operator::GroupByKey(_)
                 | Operator::WindowedBy(_)
                 | Operator::Aggregate(_)
@@ -430,17 +433,23 @@ impl Walk<'_> {
                 self.env.value = item;
                 (StepOp::FlatMapValues(source), expr.reads().value.clone())
             }
+            Operator::Deduplicate(declared) => {
+                let by = compile_by(declared, &self.env, &path)?;
+                sink::key_format(&self.env.key, &path)?;
+                let reads = by.map(|by| by.reads().value.clone()).unwrap_or_default();
+                let cut = self.cut().then_some(declared.store.as_str());
+                (StepOp::Deduplicate(declared, cut), reads)
+            }
             Operator::GroupByKey(group) => {
                 let Some(aggregation) = aggregation_of(behind) else {
                     return Err(PlanError::new(&path, NO_AGGREGATION).into());
                 };
                 self.kind = Kind::Grouped;
                 let name = group.name.as_deref().unwrap_or(aggregation.store());
-                let cut = std::mem::take(&mut self.key_changed);
-                if cut {
-                    self.env.is_of_one_record = true;
-                }
-                (StepOp::GroupByKey(cut.then_some(name)), ValueReads::Nothing)
+                (
+                    StepOp::GroupByKey(self.cut().then_some(name)),
+                    ValueReads::Nothing,
+                )
             }
             Operator::WindowedBy(declared) => {
                 self.kind = Kind::Windowed(windows::resolve(declared, &path)?);
@@ -470,6 +479,13 @@ impl Walk<'_> {
                 (StepOp::ToStream, ValueReads::Nothing)
             }
         })
+    }
+
+    /// Whether records must go through a repartition topic here; behind it they have coordinates again.
+    fn cut(&mut self) -> bool {
+        let cut = std::mem::take(&mut self.key_changed);
+        self.env.is_of_one_record |= cut;
+        cut
     }
 
     fn allowed(&self, operator: &Operator<'_>, path: &Path) -> Result<(), PlanError> {

@@ -66,7 +66,9 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
         Format::TimeWindowed { .. } | Format::SessionWindowed { .. } => {
             "leave `key` out: it is written as Kafka Streams writes windowed keys".to_owned()
         }
-        format => format!("write `serde: {}`, or leave `key` out", name(&format)),
+        Format::String | Format::Bytes | Format::Long | Format::Json(_) | Format::Row(_) => {
+            format!("write `serde: {}`, or leave `key` out", name(&format))
+        }
     };
     Err(PlanError::new(&path, message).suggest(instead))
 }

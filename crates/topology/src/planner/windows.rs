@@ -53,6 +53,14 @@ fn hopping(declared: &Hopping, path: &Path) -> Result<Windows, PlanError> {
     }))
 }
 
+/// Those that `deduplicate` keeps records in: each has one of its own.
+pub(super) fn of_duplicates(within: Duration) -> Windows {
+    Windows::Session(SessionWindows {
+        gap_ms: millis(within),
+        grace_ms: 0,
+    })
+}
+
 /// For the fingerprint of a store: with a longer grace, a window that was closed would be begun anew.
 pub(super) fn canonical(windows: Windows) -> String {
     match windows {

@@ -1,8 +1,7 @@
 //! Records, results and stores that stop a task, or are passed over.
 
-use std::ops::ControlFlow;
-
 use super::*;
+use crate::Visit;
 
 #[test]
 fn a_failing_record_leaves_everything_as_it_was() {
@@ -59,11 +58,7 @@ fn a_state_that_its_changelog_does_not_take_stops_the_task_before_anything_is_st
         fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
             self.0.get(key, into)
         }
-        fn scan(
-            &self,
-            from: &[u8],
-            visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-        ) -> Result<(), StoreError> {
+        fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
             self.0.scan(from, visit)
         }
         fn max_record_bytes(&self) -> usize {
@@ -308,11 +303,7 @@ fn a_damaged_or_unreadable_store_stops_the_task_with_its_name() {
         fn get(&self, _: &[u8], _: &mut Vec<u8>) -> Result<bool, StoreError> {
             Err(StoreError::new("disk".into()))
         }
-        fn scan(
-            &self,
-            _: &[u8],
-            _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-        ) -> Result<(), StoreError> {
+        fn scan(&self, _: &[u8], _: &mut Visit<'_>) -> Result<(), StoreError> {
             Err(StoreError::new("disk".into()))
         }
     }

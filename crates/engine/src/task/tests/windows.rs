@@ -296,6 +296,49 @@ fn a_session_that_cannot_be_closed_is_passed_over_with_both_of_its_rows() {
     );
 }
 
+fn deduplicating(step: serde_json::Value) -> Arc<Plan> {
+    planned(
+        json!({"onError": "Skip"}),
+        json!([{"deduplicate": step}, {"mapValues": {"expression": "6 / value.amount"}}]),
+        "Long",
+    )
+}
+
+#[test]
+fn a_record_that_came_before_is_dropped() {
+    let step = json!({"store": "seen", "by": "value.amount", "within": "10ms"});
+    let mut task = task(&deduplicating(step), 0);
+    let dropped = |reason| (Processed::Dropped(reason), vec![]);
+    let sent = |line: &str| (Processed::Done, vec![line.to_owned()]);
+    assert_eq!(pipe(&mut task, "k", 1, 20), sent("k=6 at 20"));
+    assert_eq!(pipe(&mut task, "k", 1, 30), dropped(DropReason::Duplicate));
+    assert_eq!(pipe(&mut task, "k", 2, 30), sent("k=3 at 30"));
+    assert_eq!(pipe(&mut task, "l", 1, 30), sent("l=6 at 30"));
+    // Before the first one, but near to it.
+    assert_eq!(pipe(&mut task, "k", 1, 20), dropped(DropReason::Duplicate));
+    // One that fails was not there.
+    assert!(matches!(pipe(&mut task, "k", 0, 30).0, Processed::Skipped(_)));
+    assert!(matches!(pipe(&mut task, "k", 0, 30).0, Processed::Skipped(_)));
+    assert_eq!(pipe(&mut task, "k", 1, 31), sent("k=6 at 31"));
+    assert_eq!(pipe(&mut task, "m", 1, 20), dropped(DropReason::Late));
+    assert_eq!(pipe(&mut task, "m", 1, 21), sent("m=6 at 21"));
+    // All that is forgotten leaves the store.
+    assert_eq!(pipe(&mut task, "z", 1, 1_000), sent("z=6 at 1000"));
+    task.commit_in_memory();
+    assert_eq!(task.stores()[0].values.len(), 3);
+}
+
+#[test]
+fn without_an_expression_the_key_says_what_is_the_same() {
+    let mut task = task(&deduplicating(json!({"store": "seen", "within": "10ms"})), 0);
+    assert_eq!(pipe(&mut task, "k", 1, 20).0, Processed::Done);
+    assert_eq!(
+        pipe(&mut task, "k", 2, 20).0,
+        Processed::Dropped(DropReason::Duplicate)
+    );
+    assert_eq!(pipe(&mut task, "l", 2, 20).0, Processed::Done);
+}
+
 /// What may end a transaction.
 #[derive(Clone, Copy, Debug)]
 enum Break {
@@ -430,6 +473,30 @@ fn breaks() -> impl Strategy<Value = Vec<Option<Break>>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn duplicates_are_the_same_ones_wherever_transactions_end_or_tasks_crash(
+        within in 1..20i64,
+        (_, records) in input(),
+        breaks in breaks(),
+    ) {
+        let records: Vec<_> = records.into_iter().map(|(key, amount, at)| (key, amount % 2 + 2, at)).collect();
+        let step = json!({"store": "sums", "by": "value.amount", "within": format!("{within}ms")});
+        let plan = deduplicating(step);
+        let straight = drive(&plan, &records, &[]);
+        let (mut kept, mut time, mut wanted) = (Vec::<(u8, i8, i64)>::new(), i64::MIN, Vec::new());
+        for (key, amount, at) in &records {
+            time = time.max(*at);
+            kept.retain(|(.., before)| before + within >= time);
+            let is_same = |(of, by, before): &(u8, i8, i64)| (of, by) == (key, amount) && (before - at).abs() <= within;
+            if at + within >= time && !kept.iter().any(is_same) {
+                kept.push((*key, *amount, *at));
+                wanted.push(format!("{key}={} at {at}", 6 / i64::from(*amount)));
+            }
+        }
+        prop_assert_eq!(&straight.0, &wanted);
+        prop_assert_eq!(&drive(&plan, &records, &breaks), &straight);
+    }
 
     #[test]
     fn sessions_close_by_the_rules_wherever_transactions_end_or_tasks_crash(

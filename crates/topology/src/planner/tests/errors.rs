@@ -383,6 +383,33 @@ fn each_rule_of_windows_has_its_error() {
 }
 
 #[test]
+fn records_that_are_the_same_meet_in_one_task() {
+    let deduplicate = |by: &str| json!({"deduplicate": {"store": "seen", "by": by, "within": "1h"}});
+    let first = errors(step(json!([deduplicate("value.note")])));
+    let at = "pipelines[0].steps[0].deduplicate.by";
+    let instead = "filter with `has(…)` and use `has(x) ? x : default`";
+    assert_eq!(
+        first.first(),
+        Some(&error(
+            at,
+            "a key cannot be absent, the expression has type string?",
+            instead
+        ))
+    );
+    let fields = json!({"mapValues": {"fields": {"id": "value.orderId"}}});
+    let plan = planned(step(json!([deduplicate("value.orderId"), fields])));
+    assert_eq!(plan.sub_topologies.len(), 1);
+    let plan = planned(step(
+        json!([{"selectKey": "value.customerId"}, deduplicate("value.orderId"), fields]),
+    ));
+    assert_eq!(plan.sub_topologies[1].name, "seen");
+    let Format::Row(Type::Struct(carried)) = &plan.sub_topologies[1].source.value else {
+        panic!("no record")
+    };
+    assert_eq!(carried.fields.len(), 1, "only what is read behind it");
+}
+
+#[test]
 fn each_field_of_an_aggregate_has_its_errors() {
     let with_fields = |fields: Json| {
         step(json!([

@@ -94,6 +94,7 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::Map { .. } => "map",
         Op::FlatMapValues(_) => "flatMapValues",
         Op::Aggregate { .. } => "aggregate",
+        Op::Deduplicate { .. } => "deduplicate",
         Op::Sink(_) => "sink",
     };
     sub.nodes
