@@ -93,6 +93,7 @@ mod tests {
         Outgoing {
             sink: 0,
             key,
+            partition_key: None,
             value,
             headers: &[],
             timestamp,

@@ -19,7 +19,7 @@ use crate::reader::{read_all, settle};
 use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
-const NAMES: [&str; 4] = ["data", "tumbling", "hopping", "sessions"];
+const NAMES: [&str; 5] = ["data", "tumbling", "hopping", "sessions", "unique"];
 const PARTITIONS: i32 = 3;
 /// As in the file, in milliseconds.
 const SIZE: i64 = 100;
@@ -27,6 +27,7 @@ const ADVANCE: i64 = 50;
 const GRACE: i64 = 40;
 const GAP: i64 = 30;
 const SESSION_GRACE: i64 = 20;
+const WITHIN: i64 = 50;
 /// Records of a run with one crash, and records a second.
 const RECORDS: u64 = 4_000;
 const RATE: f64 = 1_000.0;
@@ -174,6 +175,7 @@ fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
         ("tumbling", tumbling as fn(&[(Vec<u8>, i64, i64)]) -> Vec<Pair>),
         ("hopping", hopping),
         ("sessions", sessions),
+        ("unique", unique),
     ] {
         let wanted: Topic = input
             .iter()
@@ -252,6 +254,23 @@ fn sessions(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
         let closed = open.iter().take_while(|session| !is_open(session.0)).count();
         for (end, start, key, sum) in open.drain(..closed) {
             results.push((windowed(key, &[end, start]), sum));
+        }
+    }
+    results
+}
+
+fn unique(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
+    let (mut kept, mut time, mut results) = (Vec::<(&[u8], i64, i64)>::new(), i64::MIN, Vec::new());
+    for (key, value, timestamp) in records {
+        time = time.max(*timestamp);
+        kept.retain(|(.., before)| before + WITHIN >= time);
+        let same = value % 10;
+        let is_same = |(of, by, before): &(&[u8], i64, i64)| {
+            *of == key.as_slice() && *by == same && (before - timestamp).abs() <= WITHIN
+        };
+        if timestamp + WITHIN >= time && !kept.iter().any(is_same) {
+            kept.push((key, same, *timestamp));
+            results.push((key.clone().into_boxed_slice(), *value));
         }
     }
     results

@@ -347,6 +347,8 @@ enum Break {
     Restart,
     /// Not committed, and a new task on the same stores: back to the last commit.
     Crash,
+    /// Not committed, and the same task goes on.
+    Abort,
 }
 
 /// Kinds of windows; records with key, amount and time.
@@ -429,8 +431,12 @@ fn drive(
                     task = restarted(&task);
                 }
             }
-            Some(Break::Crash) => {
-                task = restarted(&task);
+            Some(how @ (Break::Crash | Break::Abort)) => {
+                if let Break::Crash = how {
+                    task = restarted(&task);
+                } else {
+                    task.discard();
+                }
                 open.sent.clear();
                 at = committed_at;
             }
@@ -467,7 +473,12 @@ fn by_the_rules(windows: topology::plan::TimeWindows, records: &[(u8, i8, i64)])
 }
 
 fn breaks() -> impl Strategy<Value = Vec<Option<Break>>> {
-    let how = prop_oneof![Just(Break::Commit), Just(Break::Restart), Just(Break::Crash)];
+    let how = prop_oneof![
+        Just(Break::Commit),
+        Just(Break::Restart),
+        Just(Break::Crash),
+        Just(Break::Abort),
+    ];
     proptest::collection::vec(proptest::option::of(how), 0..60)
 }
 
