@@ -7,13 +7,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use engine::DropReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
-use protocol::{Phase, WorkerStatus};
+use protocol::{Phase, Totals, WorkerStatus};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -158,11 +160,6 @@ impl Collector for Metrics {
                 totals.dead_letters,
             ),
             (
-                "streamapp_dropped_records",
-                "Records dropped by an operator's semantics",
-                totals.dropped,
-            ),
-            (
                 "streamapp_restored_records",
                 "Records read from changelogs",
                 totals.restored_records,
@@ -182,12 +179,28 @@ impl Collector for Metrics {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
+        let help = "Records dropped by an operator's semantics";
+        let mut family =
+            encoder.encode_descriptor("streamapp_dropped_records", help, None, MetricType::Counter)?;
+        for reason in DropReason::ALL {
+            let counter = ConstCounter::new(dropped(&totals, reason));
+            counter.encode(family.encode_family(&[("reason", reason.as_str())])?)?;
+        }
         let memory = Memory::now().map_err(|_| std::fmt::Error)?;
         for (name, help, unit, value) in gauges(&status, memory) {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?)?;
         }
         Ok(())
+    }
+}
+
+fn dropped(totals: &Totals, reason: DropReason) -> u64 {
+    match reason {
+        DropReason::NullKey => totals.dropped_null_key,
+        DropReason::NullValue => totals.dropped_null_value,
+        DropReason::Late => totals.dropped_late,
+        DropReason::Duplicate => totals.dropped_duplicate,
     }
 }
 

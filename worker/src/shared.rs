@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use engine::DropReason;
 use protocol::{Ordinal, Phase, Restore, TaskId, TaskState, TaskStatus, Totals, Uid, WorkerStatus};
 
 use crate::watchdog::Watchdog;
@@ -21,7 +22,10 @@ pub(crate) struct Counters {
     pub(crate) producer_rebuilds: AtomicU64,
     pub(crate) skipped: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
-    pub(crate) dropped: AtomicU64,
+    dropped_null_key: AtomicU64,
+    dropped_null_value: AtomicU64,
+    dropped_late: AtomicU64,
+    dropped_duplicate: AtomicU64,
     pub(crate) restored_records: AtomicU64,
     pub(crate) standby_records: AtomicU64,
     pub(crate) store_wipes: AtomicU64,
@@ -33,8 +37,25 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Counters {
+    /// Records dropped for this reason.
+    pub(crate) fn dropped(&self, reason: DropReason) -> &AtomicU64 {
+        match reason {
+            DropReason::NullKey => &self.dropped_null_key,
+            DropReason::NullValue => &self.dropped_null_value,
+            DropReason::Late => &self.dropped_late,
+            DropReason::Duplicate => &self.dropped_duplicate,
+        }
+    }
+
     fn totals(&self) -> Totals {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let dropped = DropReason::ALL.map(|reason| get(self.dropped(reason)));
+        let [
+            dropped_null_key,
+            dropped_null_value,
+            dropped_late,
+            dropped_duplicate,
+        ] = dropped;
         Totals {
             records_in: get(&self.records_in),
             records_out: get(&self.records_out),
@@ -45,7 +66,11 @@ impl Counters {
             producer_rebuilds: get(&self.producer_rebuilds),
             skipped: get(&self.skipped),
             dead_letters: get(&self.dead_letters),
-            dropped: get(&self.dropped),
+            dropped: dropped.iter().sum(),
+            dropped_null_key,
+            dropped_null_value,
+            dropped_late,
+            dropped_duplicate,
             restored_records: get(&self.restored_records),
             standby_records: get(&self.standby_records),
             store_wipes: get(&self.store_wipes),

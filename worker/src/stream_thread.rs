@@ -214,7 +214,7 @@ impl StreamThread {
             };
             match processed {
                 Some(Processed::Done) => {}
-                Some(Processed::Dropped(_)) => add(&self.shared.counters.dropped, 1),
+                Some(Processed::Dropped(reason)) => add(self.shared.counters.dropped(reason), 1),
                 Some(Processed::Skipped(bad)) => {
                     add(&self.shared.counters.skipped, 1);
                     tracing::warn!(task = %task.shared().id, %bad, "skipped");

@@ -111,6 +111,9 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::NullKey, Self::NullValue, Self::Late, Self::Duplicate];
+
     /// For metric labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {

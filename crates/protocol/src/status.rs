@@ -92,8 +92,16 @@ pub struct Totals {
     /// Records sent to a dead-letter topic.
     #[serde(default)]
     pub dead_letters: u64,
-    /// Records dropped by an operator's semantics (null key, null value).
+    /// Records dropped by an operator's semantics.
     pub dropped: u64,
+    /// Of these: with a null key.
+    pub dropped_null_key: u64,
+    /// With a null value.
+    pub dropped_null_value: u64,
+    /// Later than any of their windows takes.
+    pub dropped_late: u64,
+    /// That came before.
+    pub dropped_duplicate: u64,
     /// Records read back from changelogs.
     pub restored_records: u64,
     /// Records that copies of other workers' stores have read.
@@ -114,6 +122,10 @@ impl std::ops::AddAssign for Totals {
         self.skipped += other.skipped;
         self.dead_letters += other.dead_letters;
         self.dropped += other.dropped;
+        self.dropped_null_key += other.dropped_null_key;
+        self.dropped_null_value += other.dropped_null_value;
+        self.dropped_late += other.dropped_late;
+        self.dropped_duplicate += other.dropped_duplicate;
         self.restored_records += other.restored_records;
         self.standby_records += other.standby_records;
         self.store_wipes += other.store_wipes;

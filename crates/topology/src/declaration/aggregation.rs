@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Operator, Step};
 use crate::Duration;
 
-/// `windowedBy`: exactly one field is set.
+/// `windowedBy`: exactly one field is set. Time is that of the records: a window closes when a record of the task is late enough.
+/// Behind a repartition records of several partitions meet, as far apart as these are read: grace must cover that, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
