@@ -1,10 +1,10 @@
-//! Nanoseconds per record through the two tasks of the orders-risk example, in memory: `cargo run --release -p
-//! streamapp-engine --example record_path`.
+//! Nanoseconds per record through the two tasks of the orders-risk example, and through aggregations with windows, in memory:
+//! `cargo run --release -p streamapp-engine --example record_path`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring program")]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use streamapp_engine::{InputRecord, Outgoing, Output, OutputError, Task};
 
@@ -81,4 +81,53 @@ fn main() {
         bytes / inputs.len()
     );
     println!("repartition -> aggregate -> filter -> mapValues: {two:?} per record");
+    for (windows, declared) in [
+        ("tumbling", r#"{"tumbling":{"size":"10s","grace":"1s"}}"#),
+        (
+            "hopping, five windows for each record",
+            r#"{"hopping":{"size":"10s","advance":"2s","grace":"1s"}}"#,
+        ),
+        (
+            "session of 20 records",
+            r#"{"session":{"gap":"500ms","grace":"0s"}}"#,
+        ),
+    ] {
+        println!(
+            "sum of windows, {windows}: {:?} per record",
+            with_windows(declared)
+        );
+    }
+}
+
+/// Sums that are sent when a window closes, of a thousand records a second: fifty keys a second have twenty each.
+fn with_windows(windows: &str) -> Duration {
+    const RECORDS: u32 = 500_000;
+    let declared = format!(
+        r#"{{"language":"v1",
+      "streams":[{{"name":"in","topic":"in","key":{{"serde":"String"}},"value":{{"serde":"Long"}}}}],
+      "pipelines":[{{"name":"sums","from":"in","to":{{"topic":"out","value":{{"serde":"Long"}}}},"steps":[
+        {{"groupByKey":{{}}}},{{"windowedBy":{windows}}},
+        {{"sum":{{"store":"sums","of":"value","emit":"OnWindowClose"}}}},{{"toStream":{{}}}}]}}]}}"#
+    );
+    let plan = topology::plan(&serde_json::from_str(&declared).unwrap()).unwrap();
+    let mut task = Task::in_memory(Arc::new(plan), 0);
+    let (mut last, value) = (Last(Vec::new(), Vec::new()), 7_i64.to_be_bytes());
+    let started = Instant::now();
+    for n in 0..RECORDS {
+        let key = format!("k-{:08}", n / 1_000 * 50 + n % 50);
+        let record = InputRecord {
+            topic: "in",
+            partition: 0,
+            offset: i64::from(n),
+            timestamp: i64::from(n),
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+        };
+        task.process(&record, &mut last).unwrap();
+        while task.close_next(&mut last).unwrap().is_some() {}
+        if n % 20_000 == 0 {
+            task.commit_in_memory();
+        }
+    }
+    started.elapsed() / RECORDS
 }

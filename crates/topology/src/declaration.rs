@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::Duration;
 
 pub use aggregation::{
-    Aggregate, AggregateField, Aggregation, Count, Emit, Fold, Hopping, Reduce, Session, Tumbling, WindowedBy,
+    Aggregate, AggregateField, Aggregation, Collect, Count, Emit, Fold, Hopping, Reduce, Session, TopK,
+    Tumbling, WindowedBy,
 };
 
 /// `spec.topology`
@@ -251,6 +252,12 @@ pub struct Step {
     /// Keeps the value that an expression had for the last record per key, in the order of processing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<Fold>,
+    /// Keeps the last values of an expression per key, in the order of processing, as a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collect: Option<Collect>,
+    /// Keeps the records per key for which an expression is largest, as a list, the largest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<TopK>,
     /// Keeps one value per key, the first record's at first, and combines it with each further record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduce: Option<Reduce>,
@@ -320,6 +327,8 @@ impl Step {
             self.max.as_ref().map(Aggregation::Max),
             self.earliest.as_ref().map(Aggregation::Earliest),
             self.latest.as_ref().map(Aggregation::Latest),
+            self.collect.as_ref().map(Aggregation::Collect),
+            self.top_k.as_ref().map(Aggregation::TopK),
             self.reduce.as_ref().map(Aggregation::Reduce),
         ];
         let set: Vec<_> = [

@@ -144,6 +144,40 @@ pub struct Fold {
     pub emit: Emit,
 }
 
+/// `collect`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Collect {
+    /// Name of the state store.
+    pub store: String,
+    /// What is kept of each record.
+    #[schemars(extend("format" = "cel"))]
+    pub of: String,
+    /// How many are kept; older ones go.
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: u32,
+    /// When results are sent on; anything but `OnUpdate` only behind `windowedBy`.
+    #[serde(default, skip_serializing_if = "Emit::is_on_update")]
+    pub emit: Emit,
+}
+
+/// `topK`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TopK {
+    /// Name of the state store.
+    pub store: String,
+    /// What is compared, of `value` alone; of equal ones the later comes first.
+    #[schemars(extend("format" = "cel"))]
+    pub by: String,
+    /// How many are kept.
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: u32,
+    /// When results are sent on; anything but `OnUpdate` only behind `windowedBy`.
+    #[serde(default, skip_serializing_if = "Emit::is_on_update")]
+    pub emit: Emit,
+}
+
 /// `reduce`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -175,6 +209,10 @@ pub enum Aggregation<'a> {
     Earliest(&'a Fold),
     /// [`Step::latest`]
     Latest(&'a Fold),
+    /// [`Step::collect`]
+    Collect(&'a Collect),
+    /// [`Step::top_k`]
+    TopK(&'a TopK),
     /// [`Step::reduce`]
     Reduce(&'a Reduce),
 }
@@ -191,6 +229,8 @@ impl<'a> Aggregation<'a> {
             Self::Max(_) => "max",
             Self::Earliest(_) => "earliest",
             Self::Latest(_) => "latest",
+            Self::Collect(_) => "collect",
+            Self::TopK(_) => "topK",
             Self::Reduce(_) => "reduce",
         }
     }
@@ -206,6 +246,8 @@ impl<'a> Aggregation<'a> {
             | Self::Max(fold)
             | Self::Earliest(fold)
             | Self::Latest(fold) => &fold.store,
+            Self::Collect(collect) => &collect.store,
+            Self::TopK(top) => &top.store,
             Self::Reduce(reduce) => &reduce.store,
         }
     }
@@ -221,6 +263,8 @@ impl<'a> Aggregation<'a> {
             | Self::Max(fold)
             | Self::Earliest(fold)
             | Self::Latest(fold) => fold.emit,
+            Self::Collect(collect) => collect.emit,
+            Self::TopK(top) => top.emit,
             Self::Reduce(reduce) => reduce.emit,
         }
     }

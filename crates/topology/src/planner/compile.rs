@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use super::types::is_identifier;
-use crate::declaration::{Aggregate, AggregateField, Aggregation, Deduplicate, Fold, Map, MapValues};
+use crate::declaration::{Aggregate, AggregateField, Aggregation, Deduplicate, Fold, Map, MapValues, TopK};
 use crate::plan::{First, Windows};
 use crate::{Env, Expr, Path, Type};
+
+/// Most items of a list that an aggregation keeps.
+const MOST_KEPT: u32 = 1_000;
 
 /// An expression of any type. On errors: all of them, as for the functions below.
 pub(crate) fn compile(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
@@ -207,6 +210,8 @@ pub(crate) fn compile_aggregation(
         Aggregation::Max(_) => Some(compile("value > aggregate ? value : aggregate", &merged, path)?),
         Aggregation::Earliest(_) => Some(compile("aggregate", &merged, path)?),
         Aggregation::Latest(_) => Some(compile("value", &merged, path)?),
+        Aggregation::Collect(collect) => Some(compile(&last("value", collect.limit), &merged, path)?),
+        Aggregation::TopK(top) => Some(compile(&largest("value", top), &merged, path)?),
     };
     Ok(Folds { first, add, merge })
 }
@@ -281,6 +286,23 @@ fn compile_add_to(
             let of = compile_of(fold, env, path)?;
             let add = compile_of(fold, env, path)?;
             Ok((First::Record(of), add))
+        }
+        Aggregation::Collect(collect) => {
+            bounded(collect.limit, path)?;
+            let of = compile_kept(&collect.of, env, &path.field("of"))?;
+            // A comment in the expression ends with its line.
+            let item = format!("[{}\n]", collect.of);
+            let first = compile(&item, env, path)?;
+            let list = Type::List(Box::new(of.ty().clone()));
+            let add = compile_add(&last(&item, collect.limit), &list, env, path).map_err(unplaced)?;
+            Ok((First::Record(first), add))
+        }
+        Aggregation::TopK(top) => {
+            bounded(top.limit, path)?;
+            compile_compared(&top.by, env, &path.field("by"))?;
+            let first = compile("[value]", env, path)?;
+            let add = compile_add(&largest("[value]", top), first.ty(), env, path).map_err(unplaced)?;
+            Ok((First::Record(first), add))
         }
         Aggregation::Reduce(reduce) => {
             let first = compile("value", env, path)?;
@@ -399,23 +421,78 @@ fn compile_add(source: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, 
 
 /// What is kept of each record.
 fn compile_of(fold: &Fold, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
-    let path = path.field("of");
-    let of = compile(&fold.of, env, &path)?;
+    compile_kept(&fold.of, env, &path.field("of"))
+}
+
+/// What cannot be absent, since it is kept.
+fn compile_kept(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    let of = compile(source, env, path)?;
     if let Type::Optional(inner) = of.ty() {
         let message = format!("an aggregate cannot be absent, the expression has type {inner}?");
-        let error = PlanError::new(&path, message);
+        let error = PlanError::new(path, message);
         return Err(error.suggest("filter with `has(…)`, or use `.orValue(…)`").into());
     }
     Ok(of)
 }
 
+/// What records are compared by: it is asked for again when others have come.
+fn compile_compared(source: &str, env: &Env, path: &Path) -> Result<(), Vec<PlanError>> {
+    let by = compile_kept(source, env, path)?;
+    comparable(&by, path)?;
+    let reads = by.reads();
+    if reads.key || reads.coordinates {
+        let message = "records are compared by their values alone: `key`, `ts` and the like are not kept";
+        return Err(PlanError::new(path, message)
+            .suggest("put it into the value with `mapValues`")
+            .into());
+    }
+    Ok(())
+}
+
+fn comparable(expr: &Expr, path: &Path) -> Result<(), PlanError> {
+    if matches!(expr.ty(), Type::List(_) | Type::Map(_) | Type::Struct(_)) {
+        let message = format!("values of type {} cannot be compared", expr.ty());
+        return Err(PlanError::new(path, message));
+    }
+    Ok(())
+}
+
+fn bounded(limit: u32, path: &Path) -> Result<(), PlanError> {
+    if (1..=MOST_KEPT).contains(&limit) {
+        return Ok(());
+    }
+    let message = format!("{limit} cannot be kept: from 1 to {MOST_KEPT}");
+    Err(PlanError::new(&path.field("limit"), message))
+}
+
+/// The list `aggregate` with another one behind it, as far as it may grow.
+fn last(list: &str, limit: u32) -> String {
+    format!(
+        "cel.bind(items, aggregate + {list}, \
+         items.size() > {limit} ? items.slice(items.size() - {limit}, items.size()) : items)"
+    )
+}
+
+/// The largest of the list `aggregate` and another one.
+fn largest(list: &str, top: &TopK) -> String {
+    let TopK { by, limit, .. } = top;
+    // The items are called as what `by` reads.
+    format!(
+        "cel.bind(items, (aggregate + {list}).sortBy(value, {by}\n).reverse(), \
+         items.size() > {limit} ? items.slice(0, {limit}) : items)"
+    )
+}
+
+/// Errors of an expression of which a part is a person's have no place in that.
+fn unplaced(errors: Vec<PlanError>) -> Vec<PlanError> {
+    let errors = errors.into_iter();
+    errors.map(|error| PlanError { span: None, ..error }).collect()
+}
+
 /// The smallest or the largest of an expression.
 fn extreme(fold: &Fold, rule: &str, env: &Env, path: &Path) -> Result<(First, Expr), Vec<PlanError>> {
     let of = compile_of(fold, env, path)?;
-    if matches!(of.ty(), Type::List(_) | Type::Map(_) | Type::Struct(_)) {
-        let message = format!("values of type {} cannot be compared", of.ty());
-        return Err(PlanError::new(&path.field("of"), message).into());
-    }
+    comparable(&of, &path.field("of"))?;
     let add = combined(fold, rule, &of, env, path)?;
     Ok((First::Record(of), add))
 }
@@ -425,10 +502,7 @@ fn extreme(fold: &Fold, rule: &str, env: &Env, path: &Path) -> Result<(First, Ex
 fn combined(fold: &Fold, rule: &str, of: &Expr, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
     // A comment in the expression ends with its line.
     let source = format!("cel.bind(of, {}\n, {rule})", fold.of);
-    compile_add(&source, of.ty(), env, &path.field("of")).map_err(|errors| {
-        let errors = errors.into_iter();
-        errors.map(|error| PlanError { span: None, ..error }).collect()
-    })
+    compile_add(&source, of.ty(), env, &path.field("of")).map_err(unplaced)
 }
 
 /// `timestamp` of a stream.

@@ -261,7 +261,7 @@ fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<Plan
 }
 
 pub(super) const NO_AGGREGATION: &str = "`groupByKey` needs an aggregation behind it: `aggregate`, `reduce`, `count`, `sum`, `min`, `max`, \
-                              `earliest` or `latest`";
+                              `earliest`, `latest`, `collect` or `topK`";
 
 /// The types behind an aggregation.
 pub(super) fn aggregated(env: &mut Env, emit: Emit, windows: Option<Windows>, value: Type) {

@@ -169,3 +169,69 @@ fn a_reduction_begins_with_the_first_record_and_again_after_it_was_deleted() {
     let values: Vec<_> = output.sent.into_iter().map(|sent| sent.2).collect();
     assert_eq!(values, [long(8), long(9), None, long(4)]);
 }
+
+/// Results as text; each record in a transaction of its own.
+fn lists(aggregation: serde_json::Value, behind: &str, orders: &[(i64, i64)]) -> Vec<String> {
+    let steps = json!([
+        {"groupByKey": {}},
+        {"windowedBy": {"session": {"gap": "10ms", "grace": "100ms"}}},
+        aggregation,
+        {"toStream": {}},
+        {"filter": "key.windowEnd >= timestamp(0)"},
+        {"mapValues": {"fields": {"list": behind}}},
+    ]);
+    let mut task = task(&planned(json!({}), steps, "Json"), 0);
+    let mut output = Collected::default();
+    for (amount, timestamp) in orders {
+        let value = order(*amount);
+        let record = InputRecord {
+            timestamp: *timestamp,
+            ..record(0, Some("k"), Some(&value))
+        };
+        task.process(&record, &mut output).unwrap();
+        task.commit_in_memory();
+    }
+    let values = output.sent.into_iter().map(|sent| sent.2.unwrap());
+    values.map(|value| String::from_utf8(value).unwrap()).collect()
+}
+
+#[test]
+fn the_last_and_the_largest_are_kept_up_to_a_limit_also_of_sessions_that_become_one() {
+    // Two sessions, and one of both.
+    let orders = [(5, 0), (2, 1), (9, 20), (5, 22), (1, 11)];
+    let collect = json!({"collect": {"store": "s", "of": "value.amount // all of them", "limit": 3}});
+    assert_eq!(
+        lists(collect, "value", &orders),
+        [
+            r#"{"list":[5]}"#,
+            r#"{"list":[5,2]}"#,
+            r#"{"list":[9]}"#,
+            r#"{"list":[9,5]}"#,
+            r#"{"list":[9,5,1]}"#
+        ]
+    );
+    let top = json!({"topK": {"store": "s", "by": "value.amount % 5", "limit": 2}});
+    assert_eq!(
+        lists(top, "value.map(o, o.amount)", &orders),
+        [
+            r#"{"list":[5]}"#,
+            r#"{"list":[2,5]}"#,
+            r#"{"list":[9]}"#,
+            r#"{"list":[9,5]}"#,
+            r#"{"list":[9,2]}"#
+        ],
+        "the largest first, of equal ones the later first"
+    );
+}
+
+#[test]
+fn a_list_can_be_as_long_as_the_language_allows() {
+    let orders: Vec<_> = (0..1_100).map(|n| (n * 7_919 % 1_100, 5)).collect();
+    let top = json!({"topK": {"store": "s", "by": "value.amount", "limit": 1000}});
+    let results = lists(
+        top,
+        "[value[0].amount, value[value.size() - 1].amount, value.size()]",
+        &orders,
+    );
+    assert_eq!(results.last().unwrap(), r#"{"list":[1099,100,1000]}"#);
+}

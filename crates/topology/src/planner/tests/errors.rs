@@ -383,6 +383,51 @@ fn each_rule_of_windows_has_its_error() {
 }
 
 #[test]
+fn what_is_listed_has_its_errors() {
+    let with_step = |aggregation: Json| {
+        errors(step(
+            json!([{"groupByKey": {}}, aggregation, {"toStream": {}}, {"mapValues": {"fields": {"v": "value"}}}]),
+        ))
+    };
+    let at = |field: &str| format!("pipelines[0].steps[1].{field}");
+    let top = |by: &str, limit: u32| json!({"topK": {"store": "s", "by": by, "limit": limit}});
+    for (aggregation, path, message, suggestion) in [
+        (
+            json!({"collect": {"store": "s", "of": "value.note", "limit": 3}}),
+            "collect.of",
+            "an aggregate cannot be absent, the expression has type string?",
+            "filter with `has(…)`, or use `.orValue(…)`",
+        ),
+        (
+            json!({"collect": {"store": "s", "of": "value.orderId", "limit": 1001}}),
+            "collect.limit",
+            "1001 cannot be kept: from 1 to 1000",
+            "",
+        ),
+        (
+            top("value.amountInCents", 0),
+            "topK.limit",
+            "0 cannot be kept: from 1 to 1000",
+            "",
+        ),
+        (
+            top("value", 3),
+            "topK.by",
+            "values of type Order cannot be compared",
+            "",
+        ),
+        (
+            top("value.amountInCents + int(ts)", 3),
+            "topK.by",
+            "records are compared by their values alone: `key`, `ts` and the like are not kept",
+            "put it into the value with `mapValues`",
+        ),
+    ] {
+        assert_eq!(with_step(aggregation), [error(&at(path), message, suggestion)]);
+    }
+}
+
+#[test]
 fn records_that_are_the_same_meet_in_one_task() {
     let deduplicate = |by: &str| json!({"deduplicate": {"store": "seen", "by": by, "within": "1h"}});
     let first = errors(step(json!([deduplicate("value.note")])));
