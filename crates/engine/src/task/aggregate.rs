@@ -1,5 +1,7 @@
 //! Nodes with stores: aggregations, which keep one value per key or per key and window, and what drops duplicates.
 
+use std::sync::Arc;
+
 use bumpalo::collections::Vec as ArenaVec;
 use topology::plan::{
     Emit, First, Node, NodeIndex, SessionWindows, StoreIndex, StoreSpec, SubTopology, TimeWindows, Windows,
@@ -69,7 +71,7 @@ pub(super) struct Aggregation<'a> {
 struct Sessions<'a> {
     /// The row of the list.
     location: Location,
-    ty: Type,
+    ty: Arc<Type>,
     /// The key's bytes.
     key: &'a [u8],
     /// Near to the record, and others.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bumpalo::Bump;
 use topology::plan::{Emit, NodeIndex, Op, StoreIndex, SubTopology, Windows};
@@ -46,7 +47,7 @@ pub(super) struct Clock {
     /// As it was before the record under way.
     before: Known,
     /// Of the list of a key's windows, where the store has such.
-    sessions: Option<Type>,
+    sessions: Option<Arc<Type>>,
     /// Every window's row before this key is gone, or in `due`.
     from: Vec<u8>,
     /// No window's row that is not in `due` has an earlier time.
@@ -86,7 +87,7 @@ impl Clock {
             before: Known::No,
             sessions: match windows {
                 Windows::Time(_) => None,
-                Windows::Session(_) => Some(sessions_type(&sub.stores[store].value)),
+                Windows::Session(_) => Some(Arc::new(sessions_type(&sub.stores[store].value))),
             },
             from: encode_time(0).to_vec(),
             floor: 0,
@@ -205,7 +206,7 @@ impl<S: Store> State<S> {
     }
 
     /// Of the list of a key's windows.
-    pub(super) fn sessions_type(&self, store: StoreIndex) -> Option<Type> {
+    pub(super) fn sessions_type(&self, store: StoreIndex) -> Option<Arc<Type>> {
         self.clocks.get(store)?.as_ref()?.sessions.clone()
     }
 
