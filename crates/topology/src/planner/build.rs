@@ -265,11 +265,13 @@ impl Builder<'_> {
 
     /// Writes to a repartition topic what is read later, and goes on behind it.
     fn cut(&mut self, name: &str, path: &Path, later: &ValueReads) -> Result<(), PlanError> {
-        let value = prune(&self.place.env.value, later);
-        if let (Type::Struct(from), Type::Struct(to)) = (&self.place.env.value, &value)
-            && from != to
-        {
-            let projection = Expr::project(from, to).ok_or_else(|| PlanError::new(path, "not valid"))?;
+        let value = carried(&self.place.env.value, later);
+        if value != self.place.env.value {
+            let projection = match (&self.place.env.value, &value) {
+                (Type::Struct(from), Type::Struct(to)) => Expr::project(from, to),
+                _ => Some(Expr::build_struct(NOTHING, Vec::new())),
+            };
+            let projection = projection.ok_or_else(|| PlanError::new(path, "not valid"))?;
             self.node(path, Op::MapValues(projection));
         }
         let topic = TopicName::Repartition(name.to_owned());
@@ -323,6 +325,21 @@ impl Builder<'_> {
             },
         );
         Ok(())
+    }
+}
+
+/// Name of a record without fields.
+const NOTHING: &str = "nothing";
+
+/// The type of what a repartition topic carries: the fields that are read later, and nothing of a value that is not read.
+fn carried(ty: &Type, later: &ValueReads) -> Type {
+    match (ty, later) {
+        (Type::Struct(_), _) => prune(ty, later),
+        (_, ValueReads::Nothing) => Type::Struct(Arc::new(StructType {
+            name: NOTHING.to_owned(),
+            fields: Vec::new(),
+        })),
+        (_, ValueReads::Fields(_) | ValueReads::Whole) => ty.clone(),
     }
 }
 

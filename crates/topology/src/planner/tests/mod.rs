@@ -305,6 +305,8 @@ fn pipelines_of_one_stream_share_a_sub_topology_up_to_their_cuts() {
         ("aggregate", vec![6]),
         ("forward", vec![7]),
         ("selectKey", vec![8]),
+        // Nothing reads the value behind the repartition.
+        ("mapValues", vec![9]),
         ("sink", vec![]),
     ];
     assert_eq!(shape(shared), expected);
@@ -393,6 +395,26 @@ fn the_fingerprint_of_a_store_follows_its_name_key_and_value_only() {
     let different: std::collections::BTreeSet<_> = all.iter().collect();
     assert_eq!(different.len(), all.len());
     assert_eq!(tumbling("60s", "1000ms"), tumbling("1m", "1s"));
+}
+
+#[test]
+fn a_value_that_nothing_reads_does_not_travel() {
+    let mut json = orders_risk();
+    json["pipelines"][0]["steps"] = json!([
+        {"selectKey": "value.customerId"},
+        {"mapValues": {"expression": "value.amountInCents"}},
+        {"groupByKey": {}},
+        {"count": {"store": "s"}},
+        {"toStream": {}},
+    ]);
+    json["pipelines"][0]["to"] = json!({"topic": "t", "value": {"serde": "Long"}});
+    let carried = |json: &Json| planned(json.clone()).sub_topologies[1].source.value.ty();
+    let Type::Struct(nothing) = carried(&json) else {
+        panic!("something travels")
+    };
+    assert_eq!(nothing.fields, []);
+    json["pipelines"][0]["steps"][3] = json!({"sum": {"store": "s", "of": "value"}});
+    assert_eq!(carried(&json), Type::Int);
 }
 
 #[test]
