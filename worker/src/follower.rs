@@ -91,11 +91,12 @@ impl Follower {
     /// # Errors
     /// Also when it has stood still so long that tombstones may be gone: the store is begun again, then.
     pub(crate) fn step(&mut self) -> Result<Step, RestoreError> {
-        self.db.positions().check_age(kafka::now_ms())?;
         let mut step = Step::default();
         for at in 0..self.reads.len() {
             self.events.clear();
             let taken = self.reads[at].queue.take(BATCH, &mut self.events)?;
+            // Only now: it may have stood still before it took them.
+            self.db.positions().check_age(kafka::now_ms())?;
             if taken > 0 {
                 step.events += taken;
                 step.records += self.apply(at)?;

@@ -92,8 +92,9 @@ impl StorePositions {
         }
     }
 
-    /// Whether tombstones that the store has not read may be gone. Whoever reads a changelog asks this before each step: it may
-    /// have stood still. The other half of the retention is for what it believes to know at that moment and is as old.
+    /// Whether tombstones that the store has not read may be gone. Whoever reads a changelog asks this after each read, before it takes
+    /// over what it has read: it may have stood still before it asked the broker. The other half of the retention is for what it
+    /// believed to know when the store was dated and was as old.
     ///
     /// # Errors
     /// [`CannotContinue::TooOld`]

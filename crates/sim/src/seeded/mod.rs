@@ -107,6 +107,8 @@ pub enum Mutant {
     NotesWithoutCommit,
     /// Copies and restores go on however long they stood still.
     FollowsAtAnyAge,
+    /// They look at their age before they read, and not at what they have read.
+    LooksAtAgeBeforeReading,
     /// A new control log is begun while those who followed the lost one may still commit.
     StartsOverWithoutFencing,
 }

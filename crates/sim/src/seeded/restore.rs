@@ -195,16 +195,21 @@ impl Copy {
 
     /// Reads what is there; `false` when it has stood still for so long that tombstones may be gone.
     pub(crate) async fn follow(&mut self) -> bool {
-        let now_ms = self.sim.now_ms();
-        let is_young = self.db.borrow().memory.positions.check_age(now_ms).is_ok();
-        if !is_young && self.sim.mutant != Mutant::FollowsAtAnyAge {
-            return false;
-        }
+        let is_young = || {
+            let age = self.db.borrow().memory.positions.check_age(self.sim.now_ms());
+            age.is_ok() || self.sim.mutant == Mutant::FollowsAtAnyAge
+        };
+        let was_young = is_young();
         let (place, at) = (self.place, self.at);
         let fetched = self
             .sim
             .call(|broker| broker.fetch(place, at, 4, Isolation::Committed))
             .await;
+        // Only now: it may have stood still before it asked.
+        let looked_before = self.sim.mutant == Mutant::LooksAtAgeBeforeReading;
+        if !(if looked_before { was_young } else { is_young() }) {
+            return false;
+        }
         let mut store = self.db.borrow_mut();
         for (_, record) in &fetched.records {
             store.change(record.key.as_deref().unwrap_or_default(), record.value.as_deref());

@@ -4,6 +4,10 @@ fn app() -> Arc<App> {
     Arc::new(App::new(Sums::All).unwrap())
 }
 
+fn windows() -> Arc<App> {
+    Arc::new(App::new(Sums::Windows).unwrap())
+}
+
 fn first_violation(mutant: Mutant) -> Option<Violation> {
     let app = app();
     (0..3_000).find_map(|seed| Simulation::new(&app, seed, mutant).run().err())
@@ -21,7 +25,7 @@ fn nothing_is_lost_repeated_or_reordered_under_any_schedule() {
 
 #[test]
 fn windows_close_once_and_in_order_under_any_schedule() {
-    let app = Arc::new(App::new(Sums::Windows).unwrap());
+    let app = windows();
     let mut results = 0;
     for seed in 0..150 {
         match Simulation::new(&app, seed, Mutant::Faithful).run() {
@@ -97,6 +101,20 @@ fn an_end_of_a_changelog_that_others_may_have_written_is_caught() {
 #[test]
 fn a_copy_that_stood_still_while_tombstones_went_is_caught() {
     assert!(first_violation(Mutant::FollowsAtAnyAge).is_some());
+}
+
+/// Seed 1681: the copy stood still between looking at its age and reading, the tombstone of a closed window went meanwhile,
+/// and the window was closed again.
+#[test]
+fn a_copy_that_stood_still_before_it_read_is_caught() {
+    let app = windows();
+    let run = |mutant| Simulation::new(&app, 1_681, mutant).run();
+    assert!(run(Mutant::Faithful).is_ok());
+    let found = (1_600..3_000).find_map(|seed| {
+        let run = Simulation::new(&app, seed, Mutant::LooksAtAgeBeforeReading).run();
+        run.err()
+    });
+    assert!(found.is_some());
 }
 
 #[test]
