@@ -111,9 +111,7 @@ impl<S: Store> Task<S> {
         record: &InputRecord<'_>,
         output: &mut impl Output,
     ) -> Result<Processed, ProcessError> {
-        self.arena.reset();
-        self.results.clear();
-        self.state.begin_record();
+        self.begin_step();
         let Self {
             plan,
             sub_topology,
@@ -148,6 +146,13 @@ impl<S: Store> Task<S> {
                 pass_over(sub, sub.source.on_error, record.into(), failure, output)
             }
         }
+    }
+
+    /// A savepoint, and nothing of the step before.
+    fn begin_step(&mut self) {
+        self.arena.reset();
+        self.results.clear();
+        self.state.begin_record();
     }
 
     /// Whether a window is to be closed. As long as one is, [`Self::close_next`] comes before the next record, whatever is
@@ -200,9 +205,7 @@ impl<S: Store> Task<S> {
         row: Row,
         output: &mut impl Output,
     ) -> Result<Processed, ProcessError> {
-        self.arena.reset();
-        self.results.clear();
-        self.state.begin_record();
+        self.begin_step();
         let Self {
             plan,
             sub_topology,
@@ -220,12 +223,13 @@ impl<S: Store> Task<S> {
         state.rollback();
         let letter = windows::letter(sub, codecs, arena, state, (store, &row));
         let passed = pass_over(sub, sub.source.on_error, letter, failure, output);
-        if passed.is_ok() {
-            state.begin_record();
-            state.pass_over(store, &row);
-        } else {
+        if passed.is_err() {
             state.keep_due(store, row);
+            return passed;
         }
+        state.begin_record();
+        let removed = windows::remove(sub, arena, state, (store, &row));
+        removed.map_err(|failure| failure.error(sub, Origin::Store(sub.stores[store].name.clone())))?;
         passed
     }
 

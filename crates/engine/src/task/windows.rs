@@ -19,7 +19,7 @@ use super::state::State;
 use super::walk::{Moving, Walk};
 use crate::error::Failure;
 use crate::format::windowed_key;
-use crate::staging::Staging;
+use crate::staging::{Location, Staging};
 use crate::window_rows::{
     STREAM_TIME, Session, begin_sessions, encode_time, sessions_type, split_session_row, time_of,
 };
@@ -33,15 +33,15 @@ const PRESENT: &[u8] = &[row::VERSION];
 
 /// A row of a store that is to be closed.
 pub(super) struct Row {
-    pub(super) key: Vec<u8>,
-    pub(super) value: Vec<u8>,
+    key: Vec<u8>,
+    value: Vec<u8>,
 }
 
 /// The stream time of a windowed aggregation, and what it has closed.
 pub(super) struct Clock {
-    pub(super) node: NodeIndex,
-    pub(super) windows: Windows,
-    pub(super) emit: Emit,
+    node: NodeIndex,
+    windows: Windows,
+    emit: Emit,
     /// Nothing before the first record; unknown until it is read from the store.
     time: Known,
     /// As it was before the record under way.
@@ -53,7 +53,7 @@ pub(super) struct Clock {
     /// No window's row that is not in `due` has an earlier time.
     floor: i64,
     /// To be closed, in order.
-    pub(super) due: VecDeque<Row>,
+    due: VecDeque<Row>,
 }
 
 /// A stream time, where it was looked for.
@@ -154,12 +154,8 @@ impl<S: Store> State<S> {
     }
 
     fn time(&mut self, store: StoreIndex) -> Result<Option<i64>, StoreError> {
-        if let Some(Some(Clock {
-            time: Known::Yes(time),
-            ..
-        })) = self.clocks.get(store)
-        {
-            return Ok(*time);
+        if let Some(Known::Yes(time)) = self.clock(store).map(|clock| clock.time) {
+            return Ok(time);
         }
         self.key.clear();
         self.key.extend_from_slice(STREAM_TIME);
@@ -205,9 +201,14 @@ impl<S: Store> State<S> {
         }
     }
 
+    /// That of a store with windows.
+    pub(super) fn clock(&self, store: StoreIndex) -> Option<&Clock> {
+        self.clocks.get(store)?.as_ref()
+    }
+
     /// Of the list of a key's windows.
     pub(super) fn sessions_type(&self, store: StoreIndex) -> Option<Arc<Type>> {
-        self.clocks.get(store)?.as_ref()?.sessions.clone()
+        self.clock(store)?.sessions.clone()
     }
 
     /// Puts the own row of a session of this key in the place of others'. One without a value has none.
@@ -256,52 +257,20 @@ pub(super) fn close<S: Store>(
     results: &mut Results,
     (store, row): (StoreIndex, &Row),
 ) -> Result<(), Failure> {
-    let (Some(Some(clock)), Some(spec)) = (state.clocks.get(store), sub.stores.get(store)) else {
+    let Some((node, emit)) = state.clock(store).map(|clock| (clock.node, clock.emit)) else {
         return Ok(());
     };
-    let (node, emit, windows) = (clock.node, clock.emit, clock.windows);
-    let unread = |error: &dyn std::fmt::Display| {
-        let reason = format!("store `{}`: {error}", spec.name);
-        Failure::new(ErrorCategory::StoreRead, node, reason)
-    };
-    let decode = |key| {
-        codecs.stores[store]
-            .decode(Some(key), arena)
-            .map_err(|error| unread(&error))
-    };
-    let closed = match windows {
-        Windows::Time(windows) => {
-            let (Some(start), Some(key)) = (time_of(&row.key), row.key.get(8..)) else {
-                return Err(unread(&"a row that no window has"));
-            };
-            let decoded = row::decode_timestamped(&spec.value, &row.value, arena);
-            let (timestamp, value) = decoded.map_err(|error| unread(&error))?;
-            let key = windowed_key(decode(key)?, start, start.saturating_add(windows.size_ms), arena);
-            state.delete(store, &row.key, timestamp);
-            Moving {
-                key,
-                value,
-                timestamp,
-            }
-        }
-        Windows::Session(_) => {
-            let Some((start, end, key)) = split_session_row(&row.key) else {
-                return Err(unread(&"a row that no window has"));
-            };
-            let value = state
-                .remove_session(store, (start, end), key, arena)
-                .map_err(|error| unread(&error))?;
-            state.delete(store, &row.key, end);
-            Moving {
-                key: windowed_key(decode(key)?, start, end, arena),
-                value,
-                timestamp: end,
-            }
-        }
-    };
+    let (window, value) = remove(sub, arena, state, (store, row))?;
     if emit == Emit::OnUpdate {
         return Ok(());
     }
+    let key = codecs.stores[store].decode(Some(window.key), arena);
+    let key = key.map_err(|error| unread(sub, node, store, &error))?;
+    let closed = Moving {
+        key: windowed_key(key, window.start, window.end, arena),
+        value,
+        timestamp: window.timestamp,
+    };
     // Steps behind it do not ask for a record's coordinates.
     let none = InputRecord {
         topic: "",
@@ -323,27 +292,55 @@ pub(super) fn close<S: Store>(
     walk.run_children(&sub.nodes[node], closed)
 }
 
+/// Stages that a window is not there any more; returns it with its value.
+pub(super) fn remove<'a, S: Store>(
+    sub: &SubTopology,
+    arena: &'a Bump,
+    state: &mut State<S>,
+    (store, row): (StoreIndex, &'a Row),
+) -> Result<(Window<'a>, Value<'a>), Failure> {
+    let (spec, clock) = (&sub.stores[store], state.clock(store));
+    let node = clock.map_or(0, |clock| clock.node);
+    let failed = |error: &dyn std::fmt::Display| unread(sub, node, store, error);
+    let Some(window) = row.window(spec.windows) else {
+        return Err(failed(&"a row that no window has"));
+    };
+    let value = match state.sessions_type(store) {
+        Some(list) => state.remove_session(store, &list, &window, arena),
+        None => row::decode_timestamped(&spec.value, &row.value, arena)
+            .map(|(_, value)| value)
+            .map_err(|error| StoreError::new(error.to_string())),
+    };
+    let value = value.map_err(|error| failed(&error))?;
+    state.delete(store, &row.key, window.timestamp);
+    Ok((window, value))
+}
+
+#[cold]
+fn unread(sub: &SubTopology, node: NodeIndex, store: StoreIndex, error: &dyn std::fmt::Display) -> Failure {
+    let reason = format!("store `{}`: {error}", sub.stores[store].name);
+    Failure::new(ErrorCategory::StoreRead, node, reason)
+}
+
 impl<S: Store> State<S> {
     /// Takes a session from the list of its key; returns its value.
     fn remove_session<'a>(
         &mut self,
         store: StoreIndex,
-        (start, end): (i64, i64),
-        key: &[u8],
+        list: &Type,
+        window: &Window<'_>,
         arena: &'a Bump,
     ) -> Result<Value<'a>, StoreError> {
         let wrong = |reason: &dyn std::fmt::Display| StoreError::new(reason.to_string());
-        let list = self.sessions_type(store).ok_or_else(|| wrong(&"no windows"))?;
-        begin_sessions(&mut self.key);
-        self.key.extend_from_slice(key);
-        let (location, bytes) = self.look_up(store)?;
+        let (location, bytes) = self.look_up_sessions(store, window.key)?;
         let bytes = arena.alloc_slice_copy(bytes.unwrap_or_default());
-        let decoded = row::decode_timestamped(&list, bytes, arena).map_err(|error| wrong(&error))?;
+        let decoded = row::decode_timestamped(list, bytes, arena).map_err(|error| wrong(&error))?;
         let (timestamp, Value::List(items)) = decoded else {
             return Err(wrong(&"no list of windows"));
         };
         let is_it = |item: &&Value<'a>| {
-            Session::of_item(item).is_some_and(|session| (session.start, session.end) == (start, end))
+            Session::of_item(item)
+                .is_some_and(|session| (session.start, session.end) == (window.start, window.end))
         };
         let session = items.iter().find(is_it).and_then(Session::of_item);
         let session = session.ok_or_else(|| wrong(&"a window has no value"))?;
@@ -351,7 +348,7 @@ impl<S: Store> State<S> {
         let others = bumpalo::collections::Vec::from_iter_in(others, arena);
         self.next.clear();
         if !others.is_empty() {
-            row::encode_timestamped(&list, timestamp, Value::List(&others), &mut self.next)
+            row::encode_timestamped(list, timestamp, Value::List(&others), &mut self.next)
                 .map_err(|error| wrong(&error))?;
         }
         if let Some(staging) = self.staging.get_mut(store) {
@@ -361,25 +358,54 @@ impl<S: Store> State<S> {
         Ok(session.value)
     }
 
-    /// Stages that a window that cannot be closed is not there any more.
-    pub(super) fn pass_over(&mut self, store: StoreIndex, row: &Row) {
-        let windows = self
-            .clocks
-            .get(store)
-            .and_then(|clock| Some(clock.as_ref()?.windows));
-        if let (Some(Windows::Session(_)), Some((start, end, key))) = (windows, split_session_row(&row.key)) {
-            // It was there a moment ago.
-            let _ = self.remove_session(store, (start, end), key, &Bump::new());
-        }
-        self.delete(store, &row.key, row.timestamp());
+    /// The list of the windows of a key with these bytes.
+    fn look_up_sessions(
+        &mut self,
+        store: StoreIndex,
+        key: &[u8],
+    ) -> Result<(Location, Option<&[u8]>), StoreError> {
+        begin_sessions(&mut self.key);
+        self.key.extend_from_slice(key);
+        self.look_up(store)
     }
 }
 
+/// What the row of a window says of it.
+pub(super) struct Window<'r> {
+    /// The key's bytes.
+    key: &'r [u8],
+    start: i64,
+    end: i64,
+    /// Of its result.
+    timestamp: i64,
+}
+
 impl Row {
-    /// That of its value, if it has one.
-    fn timestamp(&self) -> i64 {
-        let bytes = self.value.get(1..).and_then(<[u8]>::first_chunk);
-        bytes.map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    /// `None` when the key is that of no window.
+    fn window(&self, windows: Option<Windows>) -> Option<Window<'_>> {
+        match windows? {
+            Windows::Time(windows) => {
+                let (start, key) = (time_of(&self.key)?, self.key.get(8..)?);
+                // A row that is too short for it is told when its value is read.
+                let timestamp = self.value.get(1..).and_then(<[u8]>::first_chunk);
+                Some(Window {
+                    key,
+                    start,
+                    end: start.saturating_add(windows.size_ms),
+                    timestamp: timestamp.map_or(0, |bytes| i64::from_be_bytes(*bytes)),
+                })
+            }
+            Windows::Session(_) => {
+                let (start, end, key) = split_session_row(&self.key)?;
+                let timestamp = end;
+                Some(Window {
+                    key,
+                    start,
+                    end,
+                    timestamp,
+                })
+            }
+        }
     }
 }
 
@@ -446,28 +472,32 @@ pub(super) fn letter<'a, S: Store>(
     state: &mut State<S>,
     (store, row): (StoreIndex, &'a Row),
 ) -> Letter<'a> {
-    let (start, key, value) = match split_session_row(&row.key) {
-        Some((start, _, key)) if state.sessions_type(store).is_some() => {
-            begin_sessions(&mut state.key);
-            state.key.extend_from_slice(key);
-            let list = state.look_up(store).ok().and_then(|(_, list)| list);
-            (start, key, list.map(|list| &*arena.alloc_slice_copy(list)))
-        }
-        Some(_) | None => {
-            let key = row.key.get(8..).unwrap_or_default();
-            (time_of(&row.key).unwrap_or(0), key, Some(&*row.value))
-        }
+    let spec = &sub.stores[store];
+    let Some(window) = row.window(spec.windows) else {
+        return Letter {
+            origin: Origin::Store(spec.name.clone()),
+            key: Some(&row.key),
+            value: Some(&row.value),
+            timestamp: 0,
+        };
     };
-    let decoded = codecs.stores[store].decode(Some(key), arena);
+    let value = match state.sessions_type(store) {
+        Some(_) => {
+            let list = state.look_up_sessions(store, window.key).ok();
+            list.and_then(|(_, list)| list.map(|list| &*arena.alloc_slice_copy(list)))
+        }
+        None => Some(&*row.value),
+    };
+    let decoded = codecs.stores[store].decode(Some(window.key), arena);
     Letter {
         origin: Origin::Window {
-            store: sub.stores[store].name.clone(),
+            store: spec.name.clone(),
             key: decoded.map(text).unwrap_or_default(),
-            start,
+            start: window.start,
         },
-        key: Some(key),
+        key: Some(window.key),
         value,
-        timestamp: row.timestamp(),
+        timestamp: window.timestamp,
     }
 }
 

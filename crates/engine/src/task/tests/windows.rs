@@ -286,8 +286,14 @@ fn a_session_that_cannot_be_closed_is_passed_over_with_both_of_its_rows() {
         matches!(closed, Ok(Some(Processed::DeadLettered(_)))),
         "{closed:?}"
     );
-    let (_, key, list, _) = output.sent.pop().unwrap();
+    let (_, key, list, timestamp) = output.sent.pop().unwrap();
     assert_eq!((key, list.unwrap().len()), (Some(b"k".to_vec()), 13));
+    assert_eq!(timestamp, 1, "that of the window's end");
+    let deleted: Vec<_> = task.changes(0).filter(|change| change.value.is_none()).collect();
+    assert_eq!(
+        deleted.iter().map(|change| change.timestamp).collect::<Vec<_>>(),
+        [1, 1]
+    );
     task.commit_in_memory();
     assert_eq!(
         task.stores()[0].values.len(),
