@@ -1,7 +1,7 @@
 //! A task: one sub-topology at one partition.
 //!
 //! Owns the record's way and the savepoint around it: [`source`] reads, [`walk`] runs the nodes, [`aggregate`] those with
-//! stores, [`windows`] finds what closes, [`results`] holds what is to be sent. Does not commit: the owner takes [`Task::changes`], commits, applies, and says
+//! stores, [`windows`] finds what closes, [`closing`] closes it, [`results`] holds what is to be sent. Does not commit: the owner takes [`Task::changes`], commits, applies, and says
 //! [`Task::committed`].
 //!
 //! Semantics are Kafka Streams' with caching off, with one simplification: a null value (tombstone) goes
@@ -13,6 +13,7 @@
 //! [`DropReason::NullKey`]: crate::DropReason::NullKey
 
 mod aggregate;
+mod closing;
 mod dead_letter;
 mod results;
 mod source;
@@ -33,11 +34,11 @@ use crate::staging::Staging;
 use crate::{
     Change, ErrorCategory, InputRecord, MemoryStore, Origin, Output, ProcessError, Processed, Store,
 };
+use closing::Row;
 use dead_letter::Letter;
 use results::Results;
 use state::State;
 use walk::Walk;
-use windows::Row;
 
 /// The runtime of a task over its committed stores.
 pub struct Task<S> {
@@ -215,20 +216,20 @@ impl<S: Store> Task<S> {
             arena,
         } = self;
         let sub = &plan.sub_topologies[*sub_topology];
-        let closed = windows::close(sub, codecs, arena, state, results, (store, &row));
+        let closed = closing::close(sub, codecs, arena, state, results, (store, &row));
         let failure = match closed.and_then(|()| results.send(output)) {
             Ok(()) => return Ok(Processed::Done),
             Err(failure) => failure,
         };
         state.rollback();
-        let letter = windows::letter(sub, codecs, arena, state, (store, &row));
+        let letter = closing::letter(sub, codecs, arena, state, (store, &row));
         let passed = pass_over(sub, sub.source.on_error, letter, failure, output);
         if passed.is_err() {
             state.keep_due(store, row);
             return passed;
         }
         state.begin_record();
-        let removed = windows::remove(sub, arena, state, (store, &row));
+        let removed = closing::remove(sub, arena, state, (store, &row));
         removed.map_err(|failure| failure.error(sub, Origin::Store(sub.stores[store].name.clone())))?;
         passed
     }

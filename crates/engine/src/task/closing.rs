@@ -1,0 +1,234 @@
+//! How a window closes: its rows are deleted, and its result goes on or, when it cannot, becomes a dead letter.
+
+use bumpalo::Bump;
+use topology::plan::{Emit, NodeIndex, StoreIndex, SubTopology, Windows};
+use topology::{Type, Value};
+
+use super::Codecs;
+use super::dead_letter::Letter;
+use super::results::Results;
+use super::state::State;
+use super::walk::{Moving, Walk};
+use crate::error::Failure;
+use crate::format::windowed_key;
+use crate::staging::Location;
+use crate::window_rows::{Session, begin_sessions, split_session_row, time_of};
+use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
+
+/// A row of a store that is to be closed.
+pub(super) struct Row {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// Deletes the rows of a window that is closed, and sends its result on where that waits for it.
+pub(super) fn close<S: Store>(
+    sub: &SubTopology,
+    codecs: &Codecs,
+    arena: &Bump,
+    state: &mut State<S>,
+    results: &mut Results,
+    (store, row): (StoreIndex, &Row),
+) -> Result<(), Failure> {
+    let Some((node, emit)) = state.clock(store).map(|clock| (clock.node, clock.emit)) else {
+        return Ok(());
+    };
+    let (window, value) = remove(sub, arena, state, (store, row))?;
+    if emit == Emit::OnUpdate {
+        return Ok(());
+    }
+    let key = codecs.stores[store].decode(Some(window.key), arena);
+    let key = key.map_err(|error| unread(sub, node, store, &error))?;
+    let closed = Moving {
+        key: windowed_key(key, window.start, window.end, arena),
+        value,
+        timestamp: window.timestamp,
+    };
+    // Steps behind it do not ask for a record's coordinates.
+    let none = InputRecord {
+        topic: "",
+        partition: 0,
+        offset: 0,
+        timestamp: closed.timestamp,
+        key: None,
+        value: None,
+    };
+    let mut walk = Walk {
+        sub,
+        codecs,
+        record: &none,
+        arena,
+        state,
+        results,
+        dropped: None,
+    };
+    walk.run_children(&sub.nodes[node], closed)
+}
+
+/// Stages that a window is not there any more; returns it with its value.
+pub(super) fn remove<'a, S: Store>(
+    sub: &SubTopology,
+    arena: &'a Bump,
+    state: &mut State<S>,
+    (store, row): (StoreIndex, &'a Row),
+) -> Result<(Window<'a>, Value<'a>), Failure> {
+    let (spec, clock) = (&sub.stores[store], state.clock(store));
+    let node = clock.map_or(0, |clock| clock.node);
+    let failed = |error: &dyn std::fmt::Display| unread(sub, node, store, error);
+    let Some(window) = row.window(spec.windows) else {
+        return Err(failed(&"a row that no window has"));
+    };
+    let value = match state.sessions_type(store) {
+        Some(list) => state.remove_session(store, &list, &window, arena),
+        None => row::decode_timestamped(&spec.value, &row.value, arena)
+            .map(|(_, value)| value)
+            .map_err(|error| StoreError::new(error.to_string())),
+    };
+    let value = value.map_err(|error| failed(&error))?;
+    state.delete(store, &row.key, window.timestamp);
+    Ok((window, value))
+}
+
+#[cold]
+fn unread(sub: &SubTopology, node: NodeIndex, store: StoreIndex, error: &dyn std::fmt::Display) -> Failure {
+    let reason = format!("store `{}`: {error}", sub.stores[store].name);
+    Failure::new(ErrorCategory::StoreRead, node, reason)
+}
+
+impl<S: Store> State<S> {
+    /// Takes a session from the list of its key; returns its value.
+    fn remove_session<'a>(
+        &mut self,
+        store: StoreIndex,
+        list: &Type,
+        window: &Window<'_>,
+        arena: &'a Bump,
+    ) -> Result<Value<'a>, StoreError> {
+        let wrong = |reason: &dyn std::fmt::Display| StoreError::new(reason.to_string());
+        let (location, bytes) = self.look_up_sessions(store, window.key)?;
+        let bytes = arena.alloc_slice_copy(bytes.unwrap_or_default());
+        let decoded = row::decode_timestamped(list, bytes, arena).map_err(|error| wrong(&error))?;
+        let (timestamp, Value::List(items)) = decoded else {
+            return Err(wrong(&"no list of windows"));
+        };
+        let is_it = |item: &&Value<'a>| {
+            Session::of_item(item)
+                .is_some_and(|session| (session.start, session.end) == (window.start, window.end))
+        };
+        let session = items.iter().find(is_it).and_then(Session::of_item);
+        let session = session.ok_or_else(|| wrong(&"a window has no value"))?;
+        let others = items.iter().filter(|item| !is_it(item)).copied();
+        let others = bumpalo::collections::Vec::from_iter_in(others, arena);
+        self.next.clear();
+        if !others.is_empty() {
+            row::encode_timestamped(list, timestamp, Value::List(&others), &mut self.next)
+                .map_err(|error| wrong(&error))?;
+        }
+        if let Some(staging) = self.staging.get_mut(store) {
+            let value = (!others.is_empty()).then_some(self.next.as_slice());
+            staging.put(location, &self.key, value, timestamp);
+        }
+        Ok(session.value)
+    }
+
+    /// The list of the windows of a key with these bytes.
+    fn look_up_sessions(
+        &mut self,
+        store: StoreIndex,
+        key: &[u8],
+    ) -> Result<(Location, Option<&[u8]>), StoreError> {
+        begin_sessions(&mut self.key);
+        self.key.extend_from_slice(key);
+        self.look_up(store)
+    }
+}
+
+/// What the row of a window says of it.
+pub(super) struct Window<'r> {
+    /// The key's bytes.
+    key: &'r [u8],
+    start: i64,
+    end: i64,
+    /// Of its result.
+    timestamp: i64,
+}
+
+impl Row {
+    /// `None` when the key is that of no window.
+    fn window(&self, windows: Option<Windows>) -> Option<Window<'_>> {
+        match windows? {
+            Windows::Time(windows) => {
+                let (start, key) = (time_of(&self.key)?, self.key.get(8..)?);
+                // A row that is too short for it is told when its value is read.
+                let timestamp = self.value.get(1..).and_then(<[u8]>::first_chunk);
+                Some(Window {
+                    key,
+                    start,
+                    end: start.saturating_add(windows.size_ms),
+                    timestamp: timestamp.map_or(0, |bytes| i64::from_be_bytes(*bytes)),
+                })
+            }
+            Windows::Session(_) => {
+                let (start, end, key) = split_session_row(&self.key)?;
+                let timestamp = end;
+                Some(Window {
+                    key,
+                    start,
+                    end,
+                    timestamp,
+                })
+            }
+        }
+    }
+}
+
+/// A window that cannot be closed: what a dead letter has of it.
+#[cold]
+pub(super) fn letter<'a, S: Store>(
+    sub: &SubTopology,
+    codecs: &Codecs,
+    arena: &'a Bump,
+    state: &mut State<S>,
+    (store, row): (StoreIndex, &'a Row),
+) -> Letter<'a> {
+    let spec = &sub.stores[store];
+    let Some(window) = row.window(spec.windows) else {
+        return Letter {
+            origin: Origin::Store(spec.name.clone()),
+            key: Some(&row.key),
+            value: Some(&row.value),
+            timestamp: 0,
+        };
+    };
+    let value = match state.sessions_type(store) {
+        Some(_) => {
+            let list = state.look_up_sessions(store, window.key).ok();
+            list.and_then(|(_, list)| list.map(|list| &*arena.alloc_slice_copy(list)))
+        }
+        None => Some(&*row.value),
+    };
+    let decoded = codecs.stores[store].decode(Some(window.key), arena);
+    Letter {
+        origin: Origin::Window {
+            store: spec.name.clone(),
+            key: decoded.map(text).unwrap_or_default(),
+            start: window.start,
+        },
+        key: Some(window.key),
+        value,
+        timestamp: window.timestamp,
+    }
+}
+
+/// A key for people.
+fn text(key: Value<'_>) -> String {
+    if let Value::String(text) = key {
+        format!("{text:?}")
+    } else if let Value::Bytes(bytes) = key {
+        format!("{:?}", String::from_utf8_lossy(bytes))
+    } else if let Value::Int(number) = key {
+        number.to_string()
+    } else {
+        format!("{key:?}")
+    }
+}
