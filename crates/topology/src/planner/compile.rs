@@ -187,22 +187,13 @@ pub(crate) fn compile_aggregation(
     };
     let has_sessions = matches!(windows, Some(Windows::Session(_)));
     let merge = match aggregation {
-        Aggregation::Aggregate(aggregate) => match parts(aggregate, path)? {
-            Parts::One { .. } => merge_rule(aggregate.merge.as_deref(), has_sessions, path)?
-                .map(|rule| compile_as(rule, ty, &merged, &path.field("merge")))
-                .transpose()?,
-            Parts::Fields(fields) => {
-                let merge = |name: &str, field: &AggregateField, path: &Path| {
-                    match merge_rule(field.merge.as_deref(), has_sessions, path)? {
-                        Some(rule) => compile_as(rule, field_of(ty, name), &merged, &path.field("merge")),
-                        // Not used.
-                        None => compile_constant(&field.initial, env, path),
-                    }
-                };
-                let merge = each_field(fields, path, merge)?;
-                has_sessions.then_some(merge)
-            }
-        },
+        Aggregation::Aggregate(aggregate) if has_sessions => {
+            Some(compile_merge(aggregate, ty, &merged, path)?)
+        }
+        Aggregation::Aggregate(aggregate) => {
+            refuse_merge(aggregate, path)?;
+            None
+        }
         _ if !has_sessions => None,
         Aggregation::Reduce(reduce) => Some(compile_as(&reduce.add, ty, &merged, &path.field("add"))?),
         Aggregation::Count(_) | Aggregation::Sum(_) => Some(compile("aggregate + value", &merged, path)?),
@@ -216,27 +207,38 @@ pub(crate) fn compile_aggregation(
     Ok(Folds { first, add, merge })
 }
 
-/// How two session windows become one; only they do.
-fn merge_rule<'d>(
-    declared: Option<&'d str>,
-    has_sessions: bool,
-    path: &Path,
-) -> Result<Option<&'d str>, PlanError> {
-    let path = path.field("merge");
-    match declared {
-        None if has_sessions => {
+/// How two session windows of an `aggregate` of this type become one.
+fn compile_merge(aggregate: &Aggregate, ty: &Type, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    let compiled = |merge: Option<&String>, ty: &Type, path: &Path| {
+        let path = path.field("merge");
+        let Some(merge) = merge else {
             let message = "two session windows can become one: say what becomes of their values";
             let instead = "add it, from `aggregate` and `value`, e.g. `aggregate + value`";
-            Err(PlanError::new(&path, message).suggest(instead))
-        }
-        Some(_) if !has_sessions => {
-            let message = "only session windows become one, and the aggregation has none";
-            Err(PlanError::new(&path, message).suggest("leave it out"))
-        }
-        rule => Ok(rule),
+            return Err(PlanError::new(&path, message).suggest(instead).into());
+        };
+        compile_as(merge, ty, env, &path)
+    };
+    match parts(aggregate, path)? {
+        Parts::One { .. } => compiled(aggregate.merge.as_ref(), ty, path),
+        Parts::Fields(fields) => each_field(fields, path, |name, field, path| {
+            compiled(field.merge.as_ref(), field_of(ty, name), path)
+        }),
     }
 }
 
+/// Only session windows become one.
+fn refuse_merge(aggregate: &Aggregate, path: &Path) -> Result<(), Vec<PlanError>> {
+    let one = aggregate.merge.iter().map(|_| path.clone());
+    let fields = aggregate.fields.iter().flatten();
+    let fields = fields.filter(|(_, field)| field.merge.is_some());
+    let fields = fields.map(|(name, _)| path.field("fields").field(name));
+    let message = "only session windows become one, and the aggregation has none";
+    let error = |path: Path| PlanError::new(&path.field("merge"), message).suggest("leave it out");
+    let errors: Vec<_> = one.chain(fields).map(error).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// What it begins with, and how it goes on.
 fn compile_add_to(
     aggregation: Aggregation<'_>,
     env: &Env,
@@ -320,10 +322,21 @@ enum Parts<'d> {
 
 fn parts<'d>(aggregate: &'d Aggregate, path: &Path) -> Result<Parts<'d>, PlanError> {
     let Aggregate {
-        initial, add, fields, ..
+        initial,
+        add,
+        merge,
+        fields,
+        ..
     } = aggregate;
     match (initial, add, fields) {
         (Some(initial), Some(add), None) => Ok(Parts::One { initial, add }),
+        (None, None, Some(_)) if merge.is_some() => {
+            let error = PlanError::new(
+                &path.field("merge"),
+                "with `fields`, each field says how it merges",
+            );
+            Err(error.suggest("put `merge` into the fields"))
+        }
         (None, None, Some(fields)) if !fields.is_empty() => Ok(Parts::Fields(fields)),
         _ => {
             let message = "`aggregate` needs either `initial` and `add`, or `fields` with at least one field";
@@ -359,18 +372,8 @@ fn each_field(
 
 /// The type of a field of a record that has it.
 fn field_of<'t>(ty: &'t Type, name: &str) -> &'t Type {
-    match ty {
-        Type::Struct(record) => record.field(name).map_or(ty, |(_, field)| &field.ty),
-        Type::Bool
-        | Type::Int
-        | Type::Double
-        | Type::String
-        | Type::Bytes
-        | Type::Timestamp
-        | Type::List(_)
-        | Type::Map(_)
-        | Type::Optional(_) => ty,
-    }
+    let Type::Struct(record) = ty else { return ty };
+    record.field(name).map_or(ty, |(_, field)| &field.ty)
 }
 
 /// What an aggregate is before any record.

@@ -503,6 +503,13 @@ fn each_field_of_an_aggregate_has_its_errors() {
     assert_eq!(found, [error(&at(".fields.n.merge"), message, "leave it out")]);
     let message = "`aggregate` needs either `initial` and `add`, or `fields` with at least one field";
     assert_eq!(errors(with_fields(json!({}))), [error(&at(""), message, "")]);
+    let mut beside = with_fields(json!({"n": {"initial": "0", "add": "1"}}));
+    beside["pipelines"][0]["steps"][1]["aggregate"]["merge"] = json!("aggregate");
+    let message = "with `fields`, each field says how it merges";
+    assert_eq!(
+        errors(beside),
+        [error(&at(".merge"), message, "put `merge` into the fields")]
+    );
 }
 
 #[test]
