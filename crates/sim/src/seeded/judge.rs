@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
+use engine::MemoryStore;
 use protocol::{Guarantee, InputPosition, Positions, TaskId, World};
 use topology::{Type, Value};
 
@@ -246,23 +247,19 @@ impl Judge {
     /// G1 and G2 for the state: the changelog holds the sums, and the owner's store holds the changelog.
     pub(crate) fn state(&self, broker: &Broker, partition: i32, store: &Image) -> Result<(), String> {
         let place = (Topic::Changelog, partition);
-        let mut changelog = BTreeMap::new();
+        let mut changelog = MemoryStore::default();
         for (_, record) in broker.fetch(place, 0, usize::MAX, Isolation::Committed).records {
-            let key = record.key.unwrap_or_default();
-            match record.value {
-                Some(value) => changelog.insert(key, value),
-                None => changelog.remove(&key),
-            };
+            changelog.apply(&record.key.unwrap_or_default(), record.value.as_deref());
         }
-        if changelog != store.values {
+        if changelog != store.content {
             return Err(format!(
                 "the store of partition {partition} is {:?}, its changelog {changelog:?}",
-                store.values
+                store.content
             ));
         }
         let arena = Bump::new();
         let mut found = BTreeMap::new();
-        for (key, value) in &changelog {
+        for (key, value) in &changelog.values {
             // The stream time of windows.
             if key.is_empty() {
                 continue;

@@ -3,15 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::rc::Rc;
 
+use engine::MemoryStore;
 use protocol::{StorePositions, TaskId};
 
 /// A store's content with its positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Image {
-    pub(crate) values: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) content: MemoryStore,
     pub(crate) positions: StorePositions,
 }
 
@@ -25,10 +25,7 @@ pub(crate) struct Store {
 impl Store {
     /// Puts or deletes a key.
     pub(crate) fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
-        match value {
-            Some(value) => self.memory.values.insert(key.to_vec(), value.to_vec()),
-            None => self.memory.values.remove(key),
-        };
+        self.memory.content.apply(key, value);
     }
 
     /// Writes what is in memory to disk.
@@ -53,21 +50,11 @@ pub(crate) struct Reader(pub(crate) Db);
 
 impl engine::Store for Reader {
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, engine::StoreError> {
-        into.clear();
-        let store = self.0.borrow();
-        let value = store.memory.values.get(key);
-        into.extend_from_slice(value.map_or(&[], Vec::as_slice));
-        Ok(value.is_some())
+        self.0.borrow().memory.content.get(key, into)
     }
 
     fn scan(&self, from: &[u8], visit: &mut engine::Visit<'_>) -> Result<(), engine::StoreError> {
-        let store = self.0.borrow();
-        let mut rows = store
-            .memory
-            .values
-            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
-        let _ = rows.try_for_each(|(key, value)| visit(key, value));
-        Ok(())
+        self.0.borrow().memory.content.scan(from, visit)
     }
 }
 
