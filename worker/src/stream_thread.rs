@@ -103,6 +103,21 @@ impl From<StoreError> for End {
     }
 }
 
+/// Begins a transaction unless one is open; returns whether it did.
+fn begin_transaction(
+    began: &mut Option<Instant>,
+    producer: &TransactionalProducer,
+    shared: &Shared,
+) -> Result<bool, kafka::Error> {
+    if began.is_some() {
+        return Ok(false);
+    }
+    producer.begin()?;
+    *began = Some(Instant::now());
+    shared.open_transactions.fetch_add(1, Ordering::AcqRel);
+    Ok(true)
+}
+
 /// One stream thread of a session.
 pub(crate) struct StreamThread {
     pub(crate) application_id: String,
@@ -181,32 +196,35 @@ impl StreamThread {
             return Ok(0);
         };
         task.fill(BATCH)?;
-        let now_ms = kafka::now_ms();
+        let targets = SendTargets {
+            producer: &self.producer,
+            plain: self.plain.as_ref(),
+            now_ms: kafka::now_ms(),
+        };
+        let mut begin = || -> Result<(), End> {
+            if begin_transaction(&mut self.began, &self.producer, &self.shared)? {
+                failpoint::reach(Point::AfterBegin, || ());
+            }
+            Ok(())
+        };
         let (mut events, mut closed) = (0, 0);
         // A record may close more windows than a transaction takes.
         while closed < BATCH
             && let Some(work) = task.next_work()?
         {
             events += 1;
-            if let Work::Event(Event::EndOfPartition { offset, .. }) = work {
-                task.end_of_partition(offset);
-                continue;
-            }
-            if self.began.is_none() {
-                self.producer.begin()?;
-                self.began = Some(Instant::now());
-                self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
-                failpoint::reach(Point::AfterBegin, || ());
-            }
-            let targets = SendTargets {
-                producer: &self.producer,
-                plain: self.plain.as_ref(),
-                now_ms,
-            };
-            let processed = match &work {
-                Work::Event(Event::Record(message)) => task.process(message, &targets)?,
-                Work::Event(Event::EndOfPartition { .. }) | Work::Close => {
+            let processed = match work {
+                Work::Event(Event::EndOfPartition { offset, .. }) => {
+                    task.end_of_partition(offset);
+                    continue;
+                }
+                Work::Event(Event::Record(message)) => {
+                    begin()?;
+                    task.process(&message, &targets)?
+                }
+                Work::Close => {
                     closed += 1;
+                    begin()?;
                     let processed = task.close_next(&targets)?;
                     failpoint::reach(Point::DuringClose, || ());
                     processed
@@ -251,11 +269,7 @@ impl StreamThread {
 
     /// One transaction: changelog, positions, offsets, commit; then the stores.
     fn commit(&mut self) -> Result<(), End> {
-        if self.began.is_none() {
-            self.producer.begin()?;
-            self.began = Some(Instant::now());
-            self.shared.open_transactions.fetch_add(1, Ordering::AcqRel);
-        }
+        begin_transaction(&mut self.began, &self.producer, &self.shared)?;
         let flush = |producer: &TransactionalProducer| {
             let _ = producer.flush(REQUEST_TIMEOUT);
         };
