@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
+use crate::app::App;
 use crate::check::{Example, Guarantee};
 use crate::wait;
 
@@ -20,7 +21,7 @@ const ABORT: u64 = 50;
 
 /// Crash points that a running worker passes: the point, and which pass of it crashes. Up to a dozen transactions with
 /// nothing but start vectors come first.
-const RUNNING: [(&str, u64); 7] = [
+pub(super) const RUNNING: [(&str, u64); 7] = [
     ("after-begin", 5),
     ("after-output", 16),
     ("after-changelog", 16),
@@ -109,6 +110,15 @@ fn running(
         (0..ABORTS).try_for_each(|abort| scene.abort_orders(abort * ABORT, ABORT))
     })?;
     scene.wait_drained(DRAINED)?;
+    let kills = drain_crashed(app, crash_at)?;
+    let counted = scene.check(args.orders, 0)?;
+    let counted = Counted { kills, ..counted };
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Ends an application that must have crashed at each of these points, and wiped no store; returns how often it crashed.
+pub(super) fn drain_crashed(app: App, crash_at: &[String]) -> Result<u64> {
     let crashes = app.events("died");
     ensure!(
         crashes == crash_at.len(),
@@ -118,10 +128,7 @@ fn running(
     );
     let last = app.drain()?;
     ensure!(last["totals"]["storeWipes"] == 0, "a store was wiped: {last}");
-    let mut counted = scene.check(args.orders, 0)?;
-    counted.kills = crashes as u64;
-    scene.clean()?;
-    Ok(counted)
+    Ok(crashes as u64)
 }
 
 /// A stream thread stands still within a transaction: the worker ends itself and is started again.

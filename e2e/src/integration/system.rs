@@ -65,7 +65,7 @@ fn results(data: &Topic) -> BTreeMap<&'static str, Topic> {
 }
 
 /// The first record that is not as it should be.
-pub(super) fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
+fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
     wanted.iter().find_map(|(partition, wanted)| {
         let found = found.get(partition).map_or(&[][..], Vec::as_slice);
         let pairs = found.iter().zip(wanted);
@@ -85,9 +85,13 @@ pub(super) fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
     })
 }
 
-pub(super) fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
+/// Key, value and timestamp of a record.
+pub(super) type Timed = (Box<[u8]>, i64, i64);
+
+/// The records of a topic of Longs, in the order of their offsets, by partition.
+pub(super) fn read_timed(scene: &Scene<'_>, topic: &str) -> Result<BTreeMap<i32, Vec<Timed>>> {
     let partitions = settle(&scene.broker, topic, SECONDS(60))?;
-    let mut found: Topic = (0..partitions).map(|partition| (partition, Vec::new())).collect();
+    let mut found: BTreeMap<_, _> = (0..partitions).map(|partition| (partition, Vec::new())).collect();
     read_all(
         &scene.broker,
         topic,
@@ -97,11 +101,77 @@ pub(super) fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
             let value = record.value.context("a record without value")?;
             let value = i64::from_be_bytes(value.try_into().context("a value that is no Long")?);
             let key = record.key.unwrap_or_default().into();
-            found.entry(record.partition).or_default().push((key, value));
+            let records = found.entry(record.partition).or_default();
+            records.push((key, value, record.timestamp));
             Ok(())
         },
     )?;
     Ok(found)
+}
+
+fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
+    let pairs = |records: Vec<Timed>| records.into_iter().map(|(key, value, _)| (key, value)).collect();
+    let found = read_timed(scene, topic)?.into_iter();
+    Ok(found
+        .map(|(partition, records)| (partition, pairs(records)))
+        .collect())
+}
+
+/// Whether the scene's topic of this name holds just that; returns how many records.
+pub(super) fn compare(scene: &Scene<'_>, name: &str, wanted: &Topic) -> Result<usize> {
+    let found = read(scene, &format!("{}-{name}", scene.id))?;
+    let difference = difference(&found, wanted);
+    ensure!(difference.is_none(), "{name}: {}", difference.unwrap_or_default());
+    Ok(wanted.values().map(Vec::len).sum())
+}
+
+/// Writes for as long as the plot goes on.
+pub(super) fn written_beside(
+    write: impl FnOnce(&AtomicBool) -> Result<()> + Send,
+    plot: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let written = threads.spawn(|| write(&done));
+        let result = plot();
+        done.store(true, Ordering::Release);
+        let written = written
+            .join()
+            .map_err(|_| anyhow::anyhow!("the producer panicked"))?;
+        written.and(result)
+    })
+}
+
+/// Key, value and, where it is not the time of writing, timestamp of the record of a number.
+pub(super) type Numbered = fn(u64) -> (String, i64, Option<i64>);
+
+/// Writes records with consecutive numbers, a thousand a second, as long as that goes on, by the number of those written.
+pub(super) fn write_numbered(
+    scene: &Scene<'_>,
+    topic: &str,
+    numbered: Numbered,
+    goes_on: impl Fn(u64) -> bool,
+) -> Result<()> {
+    const RATE: f64 = 1_000.0;
+    let producer = scene.producer(&[])?;
+    let (start, mut written) = (Instant::now(), 0);
+    while goes_on(written) {
+        let due = (start.elapsed().as_secs_f64() * RATE) as u64;
+        while written < due {
+            let (key, value, timestamp) = numbered(written);
+            let value = value.to_be_bytes();
+            let record = BaseRecord::to(topic).key(&key).payload(&value[..]);
+            let record = match timestamp {
+                Some(timestamp) => record.timestamp(timestamp),
+                None => record,
+            };
+            producer.send(record).map_err(|(error, _)| error)?;
+            written += 1;
+        }
+        producer.poll(Duration::ZERO);
+        wait::pause();
+    }
+    producer.flush(REQUEST).context("flush the input")
 }
 
 pub(super) fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> {
@@ -137,50 +207,39 @@ fn eos_test(args: &Integration) -> Result<Counted> {
     const NAMES: [&str; 6] = ["data", "echo", "min", "sum", "max", "cnt"];
     let scene = Scene::of_file(args, "eos-test", include_str!("eos.yaml"), &NAMES, 5)?;
     let (data, echo) = (format!("{}-data", scene.id), format!("{}-echo", scene.id));
-    let done = AtomicBool::new(false);
     let target = scene.target(&data, &echo);
     let mut kills = 0;
     let mut app = scene.launch().start()?;
-    std::thread::scope(|threads| {
-        let written = threads.spawn(|| write_data(&scene, &data, &done));
-        let plot = (|| {
-            app.wait_running(1, SECONDS(60))?;
-            // Rebalances: each worker is added, stopped and added again.
-            scale(&scene, &app, 2)?;
-            scale(&scene, &app, 3)?;
-            wait_spread(&app, &[5, 5, 5])?;
-            bounce(&mut app, 0, None, 3)?;
-            bounce(&mut app, 1, None, 3)?;
-            scale(&scene, &app, 2)?;
-            scale(&scene, &app, 1)?;
-            wait_spread(&app, &[15])?;
-            // Failure and recovery.
-            scale(&scene, &app, 2)?;
-            scale(&scene, &app, 3)?;
-            wait_spread(&app, &[5, 5, 5])?;
-            for worker in [0, 2, 1] {
-                bounce(&mut app, worker, Some(&target), 3)?;
-                kills += 1;
-            }
-            scale(&scene, &app, 2)?;
-            scale(&scene, &app, 1)?;
-            wait_spread(&app, &[15])
-        })();
-        done.store(true, Ordering::Release);
-        let written = written
-            .join()
-            .map_err(|_| anyhow::anyhow!("the producer panicked"))?;
-        written.and(plot)
+    let write =
+        |done: &AtomicBool| write_numbered(&scene, &data, eos_data, |_| !done.load(Ordering::Acquire));
+    written_beside(write, || {
+        app.wait_running(1, SECONDS(60))?;
+        // Rebalances: each worker is added, stopped and added again.
+        scale(&scene, &app, 2)?;
+        scale(&scene, &app, 3)?;
+        wait_spread(&app, &[5, 5, 5])?;
+        bounce(&mut app, 0, None, 3)?;
+        bounce(&mut app, 1, None, 3)?;
+        scale(&scene, &app, 2)?;
+        scale(&scene, &app, 1)?;
+        wait_spread(&app, &[15])?;
+        // Failure and recovery.
+        scale(&scene, &app, 2)?;
+        scale(&scene, &app, 3)?;
+        wait_spread(&app, &[5, 5, 5])?;
+        for worker in [0, 2, 1] {
+            bounce(&mut app, worker, Some(&target), 3)?;
+            kills += 1;
+        }
+        scale(&scene, &app, 2)?;
+        scale(&scene, &app, 1)?;
+        wait_spread(&app, &[15])
     })?;
     drained(&scene, "data", &["max", "cnt"])?;
     app.drain()?;
-    let input = read(&scene, &data)?;
     let mut records = 0;
-    for (name, wanted) in results(&input) {
-        let found = read(&scene, &format!("{}-{name}", scene.id))?;
-        let difference = difference(&found, &wanted);
-        ensure!(difference.is_none(), "{name}: {}", difference.unwrap_or_default());
-        records += wanted.values().map(Vec::len).sum::<usize>();
+    for (name, wanted) in results(&read(&scene, &data)?) {
+        records += compare(&scene, name, &wanted)?;
     }
     scene.clean()?;
     Ok(Counted {
@@ -190,26 +249,14 @@ fn eos_test(args: &Integration) -> Result<Counted> {
     })
 }
 
-/// Values below 10,000 under a hundred keys, a thousand a second.
-fn write_data(scene: &Scene<'_>, topic: &str, done: &AtomicBool) -> Result<()> {
-    const RATE: f64 = 1_000.0;
-    let producer = scene.producer(&[])?;
-    let start = Instant::now();
-    let mut written = 0;
-    while !done.load(Ordering::Acquire) {
-        let due = (start.elapsed().as_secs_f64() * RATE) as u64;
-        while written < due {
-            let mut random = SplitMix::of(7, written);
-            let (key, value) = (format!("k{}", random.below(100)), random.below(10_000) as i64);
-            let value = value.to_be_bytes();
-            let record = BaseRecord::to(topic).key(&key).payload(&value[..]);
-            producer.send(record).map_err(|(error, _)| error)?;
-            written += 1;
-        }
-        producer.poll(Duration::ZERO);
-        wait::pause();
-    }
-    producer.flush(REQUEST).context("flush the input")
+/// Values below 10,000 under a hundred keys.
+fn eos_data(number: u64) -> (String, i64, Option<i64>) {
+    let mut random = SplitMix::of(7, number);
+    (
+        format!("k{}", random.below(100)),
+        random.below(10_000) as i64,
+        None,
+    )
 }
 
 /// Messages are copied in their order, once, while the copier is killed and asked to end; a reader sees them come.

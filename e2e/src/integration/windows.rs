@@ -3,20 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use rdkafka::producer::{BaseRecord, Producer as _};
+use anyhow::{Result, ensure};
 
-use super::crash::environment;
+use super::crash::{RUNNING, drain_crashed, environment};
 use super::handover::{scale, wait_spread};
 use super::scene::Scene;
-use super::system::{Pair, Topic, bounce, difference, drained};
+use super::system::{Pair, Timed, bounce, compare, drained, read_timed, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
-use crate::broker::{Isolation, REQUEST};
 use crate::orders::{BASE_MS, SplitMix};
-use crate::reader::{read_all, settle};
-use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 const NAMES: [&str; 5] = ["data", "tumbling", "hopping", "sessions", "unique"];
@@ -28,24 +24,16 @@ const GRACE: i64 = 40;
 const GAP: i64 = 30;
 const SESSION_GRACE: i64 = 20;
 const WITHIN: i64 = 50;
-/// Records of a run with one crash, and records a second.
+/// Records of a run with crashes: at least so many, and more, up to a bound, until it has crashed.
 const RECORDS: u64 = 4_000;
-const RATE: f64 = 1_000.0;
+const MOST: u64 = 40_000;
 
-/// Crash points, and which pass of each crashes.
-const POINTS: [(&str, u64); 7] = [
-    ("during-close", 300),
-    ("after-output", 16),
-    ("after-changelog", 16),
-    ("after-offsets", 16),
-    ("commit-sent", 16),
-    ("after-commit", 16),
-    ("during-apply", 40),
-];
+/// Beside those of a running worker: between two windows that close.
+const DURING_CLOSE: (&str, u64) = ("during-close", 300);
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let mut tests: Vec<Test<'_>> = vec![("windows-under-faults".to_owned(), Box::new(|| under_faults(args)))];
-    for (point, pass) in POINTS {
+    for (point, pass) in RUNNING.into_iter().chain([DURING_CLOSE]) {
         let name = format!("crash-windows-{point}");
         tests.push((
             name.clone(),
@@ -65,18 +53,13 @@ fn crashed(args: &Integration, name: &str, crash_at: &[String]) -> Result<Counte
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
     app.wait_running(1, SECONDS(60))?;
-    write(&scene, |written| written < RECORDS)?;
+    let data = format!("{}-data", scene.id);
+    write_numbered(&scene, &data, numbered, |written| {
+        written < RECORDS || (written < MOST && app.events("died") < crash_at.len())
+    })?;
     drained(&scene, "data", &["sessions"])?;
-    let crashes = app.events("died");
-    ensure!(
-        crashes == crash_at.len(),
-        "{crashes} crashes instead of {}: {}",
-        crash_at.len(),
-        app.words()
-    );
-    let last = app.drain()?;
-    ensure!(last["totals"]["storeWipes"] == 0, "a store was wiped: {last}");
-    let counted = judge(&scene, crash_at.len() as u64)?;
+    let kills = drain_crashed(app, crash_at)?;
+    let counted = judge(&scene, kills)?;
     scene.clean()?;
     Ok(counted)
 }
@@ -87,28 +70,21 @@ fn under_faults(args: &Integration) -> Result<Counted> {
     let scene = Scene::of_file(args, "windows-under-faults", file, &NAMES, PARTITIONS)?;
     let (data, hopping) = (format!("{}-data", scene.id), format!("{}-hopping", scene.id));
     let target = scene.target(&data, &hopping);
-    let done = AtomicBool::new(false);
     let mut kills = 0;
     let mut app = scene.launch().start()?;
-    std::thread::scope(|threads| {
-        let written = threads.spawn(|| write(&scene, |_| !done.load(Ordering::Acquire)));
-        let plot = (|| {
-            app.wait_running(1, SECONDS(60))?;
-            scale(&scene, &app, 3)?;
-            wait_spread(&app, &[2, 2, 2])?;
-            for worker in [0, 2, 1, 0] {
-                bounce(&mut app, worker, Some(&target), 3)?;
-                kills += 1;
-            }
-            bounce(&mut app, 1, None, 3)?;
-            scale(&scene, &app, 1)?;
-            wait_spread(&app, &[6])
-        })();
-        done.store(true, Ordering::Release);
-        let written = written
-            .join()
-            .map_err(|_| anyhow::anyhow!("the producer panicked"))?;
-        written.and(plot)
+    let write =
+        |done: &AtomicBool| write_numbered(&scene, &data, numbered, |_| !done.load(Ordering::Acquire));
+    written_beside(write, || {
+        app.wait_running(1, SECONDS(60))?;
+        scale(&scene, &app, 3)?;
+        wait_spread(&app, &[2, 2, 2])?;
+        for worker in [0, 2, 1, 0] {
+            bounce(&mut app, worker, Some(&target), 3)?;
+            kills += 1;
+        }
+        bounce(&mut app, 1, None, 3)?;
+        scale(&scene, &app, 1)?;
+        wait_spread(&app, &[6])
     })?;
     drained(&scene, "data", &["sessions"])?;
     app.drain()?;
@@ -118,73 +94,31 @@ fn under_faults(args: &Integration) -> Result<Counted> {
 }
 
 /// Values below 1,000 under twenty keys; their times go on a millisecond each, and some are late, a few too late.
-fn write(scene: &Scene<'_>, goes_on: impl Fn(u64) -> bool) -> Result<()> {
-    let producer = scene.producer(&[])?;
-    let topic = format!("{}-data", scene.id);
-    let (start, mut written) = (Instant::now(), 0);
-    while goes_on(written) {
-        let due = (start.elapsed().as_secs_f64() * RATE) as u64;
-        while written < due && goes_on(written) {
-            let mut random = SplitMix::of(11, written);
-            let (key, value) = (format!("k{}", random.below(20)), random.below(1_000) as i64);
-            let late = match random.below(10) {
-                0 => random.below(200),
-                1 | 2 => random.below(60),
-                _ => 0,
-            };
-            let timestamp = BASE_MS + (written as i64 - late as i64).max(0);
-            let value = value.to_be_bytes();
-            let record = BaseRecord::to(&topic)
-                .key(&key)
-                .payload(&value[..])
-                .timestamp(timestamp);
-            producer.send(record).map_err(|(error, _)| error)?;
-            written += 1;
-        }
-        producer.poll(Duration::ZERO);
-        wait::pause();
-    }
-    producer.flush(REQUEST).context("flush the input")
+fn numbered(number: u64) -> (String, i64, Option<i64>) {
+    let mut random = SplitMix::of(11, number);
+    let (key, value) = (format!("k{}", random.below(20)), random.below(1_000) as i64);
+    let late = match random.below(10) {
+        0 => random.below(200),
+        1 | 2 => random.below(60),
+        _ => 0,
+    };
+    let timestamp = BASE_MS + (number as i64 - late as i64).max(0);
+    (key, value, Some(timestamp))
 }
 
-/// Key, value and time of the input's records, by partition.
-type Input = BTreeMap<i32, Vec<(Vec<u8>, i64, i64)>>;
-
+/// Computes every result again.
 fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
-    let mut input = Input::new();
-    let topic = format!("{}-data", scene.id);
-    settle(&scene.broker, &topic, SECONDS(60))?;
-    read_all(
-        &scene.broker,
-        &topic,
-        Isolation::Committed,
-        SECONDS(60),
-        |record| {
-            let value = record.value.context("a record without value")?;
-            let value = i64::from_be_bytes(value.try_into().context("a value that is no Long")?);
-            let key = record.key.unwrap_or_default().to_vec();
-            input
-                .entry(record.partition)
-                .or_default()
-                .push((key, value, record.timestamp));
-            Ok(())
-        },
-    )?;
+    let input = read_timed(scene, &format!("{}-data", scene.id))?;
     let mut records = 0;
     for (name, results) in [
-        ("tumbling", tumbling as fn(&[(Vec<u8>, i64, i64)]) -> Vec<Pair>),
+        ("tumbling", tumbling as fn(&[Timed]) -> Vec<Pair>),
         ("hopping", hopping),
         ("sessions", sessions),
         ("unique", unique),
     ] {
-        let wanted: Topic = input
-            .iter()
-            .map(|(partition, records)| (*partition, results(records)))
-            .collect();
-        let found = super::system::read(scene, &format!("{}-{name}", scene.id))?;
-        let difference = difference(&found, &wanted);
-        ensure!(difference.is_none(), "{name}: {}", difference.unwrap_or_default());
-        records += wanted.values().map(Vec::len).sum::<usize>();
+        let partitions = input.iter();
+        let wanted = partitions.map(|(partition, records)| (*partition, results(records)));
+        records += compare(scene, name, &wanted.collect())?;
     }
     ensure!(records > 500, "only {records} results: the rules were not tried");
     Ok(Counted {
@@ -200,7 +134,7 @@ fn windowed(key: &[u8], times: &[i64]) -> Box<[u8]> {
     key.iter().copied().chain(times).collect()
 }
 
-fn tumbling(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
+fn tumbling(records: &[Timed]) -> Vec<Pair> {
     let (mut open, mut time, mut results) = (BTreeMap::<(i64, &[u8]), i64>::new(), i64::MIN, Vec::new());
     for (key, value, timestamp) in records {
         time = time.max(*timestamp);
@@ -217,7 +151,7 @@ fn tumbling(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
     results
 }
 
-fn hopping(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
+fn hopping(records: &[Timed]) -> Vec<Pair> {
     let (mut sums, mut time, mut results) = (BTreeMap::<(i64, &[u8]), i64>::new(), i64::MIN, Vec::new());
     for (key, value, timestamp) in records {
         time = time.max(*timestamp);
@@ -233,13 +167,13 @@ fn hopping(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
     results
 }
 
-fn sessions(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
+fn sessions(records: &[Timed]) -> Vec<Pair> {
     // End, start, key, sum.
     let (mut open, mut time, mut results) = (Vec::<(i64, i64, &[u8], i64)>::new(), i64::MIN, Vec::new());
     for (key, value, timestamp) in records {
         time = time.max(*timestamp);
         let is_near = |(end, start, of, _): &(i64, i64, &[u8], i64)| {
-            *of == key.as_slice() && *end >= timestamp - GAP && *start <= timestamp + GAP
+            *of == &**key && *end >= timestamp - GAP && *start <= timestamp + GAP
         };
         let (near, others): (Vec<_>, Vec<_>) = open.iter().copied().partition(is_near);
         let start = near.iter().map(|session| session.1).fold(*timestamp, i64::min);
@@ -259,18 +193,18 @@ fn sessions(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
     results
 }
 
-fn unique(records: &[(Vec<u8>, i64, i64)]) -> Vec<Pair> {
+fn unique(records: &[Timed]) -> Vec<Pair> {
     let (mut kept, mut time, mut results) = (Vec::<(&[u8], i64, i64)>::new(), i64::MIN, Vec::new());
     for (key, value, timestamp) in records {
         time = time.max(*timestamp);
         kept.retain(|(.., before)| before + WITHIN >= time);
         let same = value % 10;
         let is_same = |(of, by, before): &(&[u8], i64, i64)| {
-            *of == key.as_slice() && *by == same && (before - timestamp).abs() <= WITHIN
+            *of == &**key && *by == same && (before - timestamp).abs() <= WITHIN
         };
         if timestamp + WITHIN >= time && !kept.iter().any(is_same) {
             kept.push((key, same, *timestamp));
-            results.push((key.clone().into_boxed_slice(), *value));
+            results.push((key.clone(), *value));
         }
     }
     results
