@@ -106,12 +106,15 @@ fn running(
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
     app.wait_running(1, Duration::from_secs(60))?;
-    scene.orders_beside(0, args.orders, RATE, || {
-        (0..ABORTS).try_for_each(|abort| scene.abort_orders(abort * ABORT, ABORT))
+    // How many transactions some orders make depends on the machine: they come until the worker has crashed.
+    let (written, ()) = scene.orders_while(RATE, || {
+        (0..ABORTS).try_for_each(|abort| scene.abort_orders(abort * ABORT, ABORT))?;
+        eventually("every crash", || Ok(app.events("died") >= crash_at.len()))
     })?;
+    scene.orders(written, args.orders.saturating_sub(written), RATE, None)?;
     scene.wait_drained(DRAINED)?;
     let kills = drain_crashed(app, crash_at)?;
-    let counted = scene.check(args.orders, 0)?;
+    let counted = scene.check(written.max(args.orders), 0)?;
     let counted = Counted { kills, ..counted };
     scene.clean()?;
     Ok(counted)

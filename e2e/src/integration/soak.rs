@@ -1,5 +1,6 @@
 //! `integration --soak MINUTES`: three workers with copies of each other's stores, and faults of every kind at random, all
-//! the time; the checker judges at the end. Worker 0 is never killed, so that it would show what it loses.
+//! the time; the checker judges at the end. Worker 0 is never killed, so that it would show what it loses. Afterwards the
+//! same for the application with windows, for a third of the time.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 use super::handover::scale;
 use super::proxy::{Api, Fault, Proxy};
 use super::scene::Scene;
-use super::{Counted, Integration};
+use super::{Counted, Integration, windows};
 use crate::app::{App, signal};
 use crate::bench::process::memory_bytes;
 use crate::check::{Example, Guarantee};
@@ -37,7 +38,8 @@ struct Figures {
     /// Processes that were asked to end.
     ends: u64,
     scalings: u64,
-    orders: u64,
+    /// Orders, or results of windows.
+    records: u64,
     /// Without a fault, or the soak ends before.
     judged: Counted,
     store_wipes: u64,
@@ -92,34 +94,78 @@ impl Size {
     }
 }
 
+/// Of both storms.
+#[derive(Debug, Serialize)]
+struct Both {
+    #[serde(flatten)]
+    orders: Figures,
+    windows: Figures,
+}
+
 pub(super) fn run(args: &Integration, minutes: u64, seed: u64) -> Result<bool> {
     let report = Report::begin("soak", seed);
+    let both = Both {
+        orders: orders(args, minutes, seed)?,
+        windows: windowed(args, minutes.div_ceil(3), seed)?,
+    };
+    let passed = [&both.orders, &both.windows]
+        .iter()
+        .all(|figures| figures.store_wipes == 0 && !figures.grows());
+    report.end(passed, &both)?;
+    println!(
+        "soak: faults={} {}",
+        both.orders.faults() + both.windows.faults(),
+        serde_json::to_string(&both)?
+    );
+    println!(
+        "{} passed, {} failed, 0 skipped",
+        u8::from(passed),
+        u8::from(!passed)
+    );
+    Ok(passed)
+}
+
+fn orders(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
     let scene = Scene::new(args, "soak", Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let (mut app, proxy) = start(&scene)?;
+    let (written, mut figures) =
+        scene.orders_while(RATE, || storm(&scene, &mut app, &proxy, minutes, seed))?;
+    scene.wait_drained(SECONDS(180))?;
+    figures.end(app)?;
+    figures.records = written;
+    figures.judged = scene.check(written, 0)?;
+    scene.clean()?;
+    Ok(figures)
+}
+
+fn windowed(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
+    let scene = windows::scene(args, "soak-windows")?;
+    let (mut app, proxy) = start(&scene)?;
+    let mut figures = Figures::default();
+    windows::written_while(&scene, || {
+        figures = storm(&scene, &mut app, &proxy, minutes, seed)?;
+        Ok(())
+    })?;
+    windows::wait_drained(&scene)?;
+    figures.end(app)?;
+    figures.judged = windows::judge(&scene, 0)?;
+    figures.records = figures.judged.records;
+    scene.clean()?;
+    Ok(figures)
+}
+
+/// Three workers with copies, and faults between them and the broker.
+fn start(scene: &Scene<'_>) -> Result<(App, Proxy)> {
     let proxy = Proxy::start(&scene.broker.bootstrap)?;
-    scene.write_file(|text| text.replace("  threads: 2\n", "  threads: 2\n  standbys: 1\n"))?;
-    proxy.between(&scene)?;
+    let text = std::fs::read_to_string(&scene.file).context("read the StreamApp file")?;
+    let text = text.replace("  threads: 2\n", "  threads: 2\n  standbys: 1\n");
+    std::fs::write(&scene.file, text).context("write the StreamApp file")?;
+    proxy.between(scene)?;
     let mut launch = scene.launch();
     launch.workers = 3;
     let mut app = launch.start()?;
     app.wait_running(3, SECONDS(60))?;
-    let (written, mut figures) =
-        scene.orders_while(RATE, || storm(&scene, &mut app, &proxy, minutes, seed))?;
-    scene.wait_drained(SECONDS(180))?;
-    let status = app.status(0)?;
-    figures.store_wipes = status["totals"]["storeWipes"].as_u64().unwrap_or(0);
-    figures.producer_rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
-    app.drain()?;
-    figures.orders = written;
-    figures.judged = scene.check(figures.orders, 0)?;
-    let passed = figures.store_wipes == 0 && !figures.grows();
-    report.end(passed, &figures)?;
-    println!(
-        "soak: faults={} {}",
-        figures.faults(),
-        serde_json::to_string(&figures)?
-    );
-    scene.clean()?;
-    Ok(passed)
+    Ok((app, proxy))
 }
 
 /// One fault after the other, until the time is over.
@@ -219,6 +265,14 @@ fn settle(app: &mut App, workers: u32) -> Result<()> {
 }
 
 impl Figures {
+    /// Notes what worker 0 says at last, and ends the application.
+    fn end(&mut self, app: App) -> Result<()> {
+        let status = app.status(0)?;
+        self.store_wipes = status["totals"]["storeWipes"].as_u64().unwrap_or(0);
+        self.producer_rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
+        app.drain().map(|_| ())
+    }
+
     /// Notes what worker 0 takes.
     fn look(&mut self, app: &App) -> Result<()> {
         let pid = pid(app, 0)?;

@@ -48,16 +48,15 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
 
 /// The worker crashes while records come in, and is started again.
 fn crashed(args: &Integration, name: &str, crash_at: &[String]) -> Result<Counted> {
-    let scene = Scene::of_file(args, name, include_str!("windows.yaml"), &NAMES, PARTITIONS)?;
+    let scene = scene(args, name)?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
     app.wait_running(1, SECONDS(60))?;
-    let data = format!("{}-data", scene.id);
-    write_numbered(&scene, &data, numbered, |written| {
+    write(&scene, |written| {
         written < RECORDS || (written < MOST && app.events("died") < crash_at.len())
     })?;
-    drained(&scene, "data", &["sessions"])?;
+    wait_drained(&scene)?;
     let kills = drain_crashed(app, crash_at)?;
     let counted = judge(&scene, kills)?;
     scene.clean()?;
@@ -66,15 +65,12 @@ fn crashed(args: &Integration, name: &str, crash_at: &[String]) -> Result<Counte
 
 /// Three workers come, are killed and stopped in turn, and go, while records come in all the time.
 fn under_faults(args: &Integration) -> Result<Counted> {
-    let file = include_str!("windows.yaml");
-    let scene = Scene::of_file(args, "windows-under-faults", file, &NAMES, PARTITIONS)?;
+    let scene = scene(args, "windows-under-faults")?;
     let (data, hopping) = (format!("{}-data", scene.id), format!("{}-hopping", scene.id));
     let target = scene.target(&data, &hopping);
     let mut kills = 0;
     let mut app = scene.launch().start()?;
-    let write =
-        |done: &AtomicBool| write_numbered(&scene, &data, numbered, |_| !done.load(Ordering::Acquire));
-    written_beside(write, || {
+    written_while(&scene, || {
         app.wait_running(1, SECONDS(60))?;
         scale(&scene, &app, 3)?;
         wait_spread(&app, &[2, 2, 2])?;
@@ -86,11 +82,30 @@ fn under_faults(args: &Integration) -> Result<Counted> {
         scale(&scene, &app, 1)?;
         wait_spread(&app, &[6])
     })?;
-    drained(&scene, "data", &["sessions"])?;
+    wait_drained(&scene)?;
     app.drain()?;
     let counted = judge(&scene, kills)?;
     scene.clean()?;
     Ok(counted)
+}
+
+/// The application, its topics empty.
+pub(super) fn scene<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
+    Scene::of_file(args, name, include_str!("windows.yaml"), &NAMES, PARTITIONS)
+}
+
+/// Writes records for as long as something happens.
+pub(super) fn written_while(scene: &Scene<'_>, happens: impl FnOnce() -> Result<()>) -> Result<()> {
+    let write = |done: &AtomicBool| write(scene, |_| !done.load(Ordering::Acquire));
+    written_beside(write, happens)
+}
+
+fn write(scene: &Scene<'_>, goes_on: impl Fn(u64) -> bool) -> Result<()> {
+    write_numbered(scene, &format!("{}-data", scene.id), numbered, goes_on)
+}
+
+pub(super) fn wait_drained(scene: &Scene<'_>) -> Result<()> {
+    drained(scene, "data", &["sessions"])
 }
 
 /// Values below 1,000 under twenty keys; their times go on a millisecond each, and some are late, a few too late.
@@ -107,7 +122,7 @@ fn numbered(number: u64) -> (String, i64, Option<i64>) {
 }
 
 /// Computes every result again.
-fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
+pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
     let input = read_timed(scene, &format!("{}-data", scene.id))?;
     let mut records = 0;
     for (name, results) in [
