@@ -131,11 +131,14 @@ enum Open {
 struct Frame {
     start: Position,
     anchor: usize,
+    /// Within braces or brackets.
+    is_flow: bool,
     open: Open,
 }
 
 #[derive(Default)]
 struct Builder {
+    text: Vec<char>,
     stack: Vec<Frame>,
     anchors: BTreeMap<usize, Node>,
     root: Option<Node>,
@@ -145,7 +148,10 @@ struct Builder {
 
 /// Reads a text with exactly one document.
 pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
-    let mut builder = Builder::default();
+    let mut builder = Builder {
+        text: text.chars().collect(),
+        ..Builder::default()
+    };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| SyntaxError {
@@ -190,6 +196,14 @@ impl Builder {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.count(1, start)?;
+                let is_flow = self.stack.last().is_some_and(|frame| frame.is_flow);
+                // YAML 1.1 ends a plain text there.
+                if is_flow && style == ScalarStyle::Plain && text.contains('?') {
+                    let message = format!(
+                        "kubectl does not read `{text}` between braces or brackets because of its `?`: write `\"{text}\"`"
+                    );
+                    return Err(error(&message));
+                }
                 let is_tagged_string = tag
                     .as_ref()
                     .is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
@@ -212,7 +226,10 @@ impl Builder {
             Event::SequenceStart(anchor, _) => self.open(start, anchor, Open::List(Vec::new()))?,
             Event::MappingStart(anchor, _) => self.open(start, anchor, Open::Map(Vec::new(), None))?,
             Event::SequenceEnd | Event::MappingEnd => {
-                let Some(Frame { start, anchor, open }) = self.stack.pop() else {
+                let Some(Frame {
+                    start, anchor, open, ..
+                }) = self.stack.pop()
+                else {
                     return Ok(());
                 };
                 let kind = match open {
@@ -234,7 +251,14 @@ impl Builder {
                 message,
             });
         }
-        self.stack.push(Frame { start, anchor, open });
+        let is_within = self.stack.last().is_some_and(|frame| frame.is_flow);
+        let is_flow = is_within || matches!(self.text.get(start.offset), Some('{' | '['));
+        self.stack.push(Frame {
+            start,
+            anchor,
+            is_flow,
+            open,
+        });
         Ok(())
     }
 

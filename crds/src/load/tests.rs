@@ -153,6 +153,31 @@ fn the_caret_stands_inside_plain_and_quoted_expressions() {
 }
 
 #[test]
+fn what_kubectl_does_not_read_is_refused_here_too() {
+    let text = changed(&[("note: \"string?\"", "note: string?")]);
+    let found = load(&text).unwrap_err();
+    let message =
+        "kubectl does not read `string?` between braces or brackets because of its `?`: write `\"string?\"`";
+    assert_eq!((found.len(), found[0].message.as_str()), (1, message));
+    assert!(
+        found[0].snippet[found[0].column - 1..].starts_with("string?"),
+        "{found:?}"
+    );
+    // It does in lines of their own, and between quotes.
+    for file in ["a: b?", "a: {b: 'c?'}", "a: [\"c?\"]", "- a?"] {
+        assert!(crate::yaml::parse(file).is_ok(), "{file}");
+    }
+    for file in [
+        "a: {b: c?}",
+        "{a: {b?: c}}",
+        "a: [b, c?d]",
+        "a: [{b: 'c', d: e?}]",
+    ] {
+        assert!(crate::yaml::parse(file).is_err(), "{file}");
+    }
+}
+
+#[test]
 fn what_yaml_makes_of_an_expression_is_told_with_the_quoted_form() {
     let cases = [
         (

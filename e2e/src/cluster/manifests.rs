@@ -284,7 +284,21 @@ impl Wrong {
     }
 }
 
+/// Kubectl reads each example, and the API server takes it.
+fn examples_are_accepted(place: &Place<'_>) -> Result<()> {
+    for example in std::fs::read_dir("examples")? {
+        let file = example?.path().join("app.yaml");
+        let file = file.to_str().context("a path that is no UTF-8")?;
+        let accepted = place
+            .cluster()
+            .kubectl(&["apply", "--dry-run=server", "-f", file]);
+        accepted.with_context(|| file.to_owned())?;
+    }
+    Ok(())
+}
+
 pub(super) fn invalid(place: &Place<'_>) -> Result<Outcome> {
+    examples_are_accepted(place)?;
     let good = place.app("good", 2);
     let mut correct = good.manifest()?;
     put(&mut correct, "/spec/state/volume/size", json!("1Gi"))?;
