@@ -41,7 +41,7 @@ impl From<TopicError> for PrepareError {
         match error {
             TopicError::Kafka(error) => Self::Kafka(error),
             TopicError::Missing(_) => Self::TopicMissing(error),
-            TopicError::PartitionCount { .. } => Self::Topic(error),
+            TopicError::PartitionCount { .. } | TopicError::NotCopartitioned { .. } => Self::Topic(error),
         }
     }
 }

@@ -127,6 +127,10 @@ pub struct Processing {
     pub commit_interval: Duration,
     /// Time after which the broker aborts the transaction of a worker that is gone.
     pub transaction_timeout: Duration,
+    /// How long a record waits for earlier ones of other topics that its task reads and that are at their end (Kafka's
+    /// `max.task.idle.ms`). Only for tasks with several topics: joins and merges. Default: 100ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_task_idle: Option<Duration<0>>,
 }
 
 impl Default for Processing {
@@ -135,6 +139,7 @@ impl Default for Processing {
             guarantee: Guarantee::default(),
             commit_interval: Duration::from_millis(100),
             transaction_timeout: Duration::from_millis(10_000),
+            max_task_idle: None,
         }
     }
 }

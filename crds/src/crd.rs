@@ -236,7 +236,7 @@ fn type_of(schema: &Value) -> &str {
 
 /// Lists whose items have names merge by name; what is not named stays atomic.
 fn lists_by_name(spec: &mut Value) {
-    for list in ["types", "streams", "pipelines"] {
+    for list in ["types", "streams", "tables", "pipelines"] {
         if let Some(list) = spec.pointer_mut(&format!("/properties/topology/properties/{list}")) {
             list["x-kubernetes-list-type"] = json!("map");
             list["x-kubernetes-list-map-keys"] = json!(["name"]);

@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 46] = [
+pub const REASONS: [Reason; 47] = [
     (
         "Running",
         Kind::Ready,
@@ -82,6 +82,11 @@ pub const REASONS: [Reason; 46] = [
         "PartitionCountChanged",
         Kind::Stalled,
         "An internal topic has another number of partitions than its source.",
+    ),
+    (
+        "NotCopartitioned",
+        Kind::Stalled,
+        "Topics that are joined or merged have different numbers of partitions; the message names them.",
     ),
     (
         "ApplicationIdConflict",

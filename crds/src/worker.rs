@@ -117,6 +117,7 @@ impl StreamApp {
             },
             commit_interval_ms: spec.processing.commit_interval.as_millis(),
             transaction_timeout_ms: spec.processing.transaction_timeout.as_millis(),
+            max_task_idle_ms: spec.processing.max_task_idle.map(|idle| idle.as_millis()),
             kafka,
             topology: spec.topology.clone(),
             memory_bytes: self.memory_bytes(),

@@ -87,7 +87,9 @@ impl From<TopicError> for Problem {
     fn from(error: TopicError) -> Self {
         match error {
             TopicError::Kafka(error) => Self::Kafka(error),
-            TopicError::Missing(_) | TopicError::PartitionCount { .. } => Self::Topic(error),
+            TopicError::Missing(_)
+            | TopicError::PartitionCount { .. }
+            | TopicError::NotCopartitioned { .. } => Self::Topic(error),
         }
     }
 }
@@ -133,6 +135,7 @@ impl Problem {
             }
             Self::Config(_) => Verdict::stalled("InvalidConfiguration", message),
             Self::Topic(TopicError::Missing(_)) => Verdict::stalled("TopicMissing", message),
+            Self::Topic(TopicError::NotCopartitioned { .. }) => Verdict::stalled("NotCopartitioned", message),
             Self::Topic(_) => Verdict::stalled("PartitionCountChanged", message),
             Self::Control(control::Error::Lost { .. }) => Verdict::stalled("ControlLogLost", message),
             Self::Control(_) => Verdict::progressing("ControlLogBusy", message),

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use control::{OPEN_TRANSACTION, PositionsError, last_positions};
 use kafka::{Category, Consumer};
-use protocol::{InputPosition, Owner, Phase, Positions, TaskId, check_mirror};
-use topology::plan::{OffsetReset, TopicName};
+use protocol::{ApplicationId, InputPosition, Owner, Phase, Positions, TaskId, check_mirror};
+use topology::plan::{OffsetReset, Source, TopicName};
 
 use crate::control::REQUEST_TIMEOUT;
 use crate::seed::Outline;
@@ -130,18 +130,26 @@ pub(crate) fn recover(
     } = outline;
     let began = Instant::now();
     let planned: Vec<_> = tasks
-        .keys()
-        .filter_map(|task| {
-            let sub = plan
-                .sub_topologies
+        .iter()
+        .filter_map(|(task, owner)| {
+            let mut subs = plan.sub_topologies.iter();
+            let sub = subs.find(|sub| sub.name == task.sub_topology)?;
+            Some((task, *owner, sub))
+        })
+        .collect();
+    let names: Vec<Vec<_>> = planned
+        .iter()
+        .map(|(.., sub)| {
+            sub.sources
                 .iter()
-                .find(|sub| sub.name == task.sub_topology)?;
-            Some((task, sub, sub.source.topic.resolve(&application.0)))
+                .map(|source| source.topic.resolve(&application.0))
+                .collect()
         })
         .collect();
     let inputs: Vec<_> = planned
         .iter()
-        .map(|(task, _, topic)| (topic.as_str(), task.partition))
+        .zip(&names)
+        .flat_map(|((task, ..), names)| names.iter().map(|name| (name.as_str(), task.partition)))
         .collect();
     // librdkafka asks again while the offsets are unstable, so what is seen of that is a time-out.
     let mirror = committed.committed(&inputs, REQUEST_TIMEOUT).map_err(|error| {
@@ -156,64 +164,108 @@ pub(crate) fn recover(
     let mut last = last_positions(application, tasks, committed, all)?;
     tracing::debug!(after = ?began.elapsed(), "recovery: positions read");
     let mut recovered = BTreeMap::new();
-    for ((task, sub, topic), mirror) in planned.iter().zip(mirror) {
-        let (low, high) = all.watermarks(topic, task.partition, REQUEST_TIMEOUT)?;
-        let topic_id = outline.topics.get(topic).map_or("", |found| found.id.as_str());
-        let found = match last.remove(*task) {
-            Some(positions) => {
-                for input in &positions.inputs {
-                    if input.topic_id != topic_id {
-                        let topic = topic.clone();
-                        return Err(RecoveryError::TopicRecreated { topic });
-                    }
-                    check_mirror(input, mirror)?;
-                    if input.offset < low || input.offset > high {
-                        let (topic, partition, wanted) = (input.topic.clone(), input.partition, input.offset);
-                        return Err(RecoveryError::InputLost {
-                            topic,
-                            partition,
-                            wanted,
-                            low,
-                            high,
-                        });
-                    }
+    let mut mirror = mirror.into_iter();
+    for ((task, owner, sub), names) in planned.into_iter().zip(&names) {
+        let last = last.remove(task);
+        let (mut found, mut start) = (Vec::new(), Vec::new());
+        for ((source, topic), mirror) in sub.sources.iter().zip(names).zip(&mut mirror) {
+            let id = outline.topics.get(topic).map_or("", |found| found.id.as_str());
+            let partition = Partition {
+                topic,
+                id,
+                partition: task.partition,
+                mirror,
+                ends: all.watermarks(topic, task.partition, REQUEST_TIMEOUT)?,
+            };
+            let known = last.iter().flat_map(|positions| &positions.inputs);
+            let known = known.into_iter().find(|input| input.topic == *topic);
+            match known {
+                Some(known) => {
+                    partition.check(known)?;
+                    found.push(known.clone());
                 }
-                Recovered::Continue(positions)
-            }
-            None => {
-                let (topic, partition) = (topic.clone(), task.partition);
-                if mirror.is_some() {
-                    let group = application.0.clone();
-                    return Err(RecoveryError::GroupHasOffsets {
-                        group,
-                        topic,
-                        partition,
-                    });
+                None => {
+                    let begun = partition.begin(application, source, owner)?;
+                    start.push(begun.clone());
+                    found.push(begun);
                 }
-                let internal = !matches!(sub.source.topic, TopicName::External(_));
-                let added = tasks.get(*task).is_some_and(|owner| owner.added);
-                let offset = match sub.source.offset_reset {
-                    OffsetReset::Latest if !internal && !added => high,
-                    OffsetReset::Earliest | OffsetReset::Latest => low,
-                };
-                let start = vec![InputPosition {
-                    topic,
-                    topic_id: topic_id.to_owned(),
-                    partition,
-                    offset,
-                }];
-                let task = (*task).clone();
-                let inputs = start.clone();
-                Recovered::Begin(Positions {
-                    task,
-                    transaction: 0,
-                    inputs,
-                    start,
-                    stream_time: i64::MIN,
-                })
             }
+        }
+        let positions = match last {
+            Some(positions) => Recovered::Continue(Positions {
+                inputs: found,
+                start: positions.start.into_iter().chain(start).collect(),
+                ..positions
+            }),
+            None => Recovered::Begin(Positions {
+                task: task.clone(),
+                transaction: 0,
+                inputs: found,
+                start,
+                stream_time: i64::MIN,
+            }),
         };
-        recovered.insert((*task).clone(), found);
+        recovered.insert(task.clone(), positions);
     }
     Ok(recovered)
+}
+
+/// A partition that a task reads, as it is in Kafka.
+struct Partition<'a> {
+    topic: &'a String,
+    id: &'a str,
+    partition: i32,
+    /// The group's committed offset.
+    mirror: Option<i64>,
+    ends: (i64, i64),
+}
+
+impl Partition<'_> {
+    /// Whether a task can go on there.
+    fn check(&self, known: &InputPosition) -> Result<(), RecoveryError> {
+        let (topic, (low, high)) = (self.topic.clone(), self.ends);
+        if known.topic_id != self.id {
+            return Err(RecoveryError::TopicRecreated { topic });
+        }
+        check_mirror(known, self.mirror)?;
+        if known.offset < low || known.offset > high {
+            return Err(RecoveryError::InputLost {
+                topic,
+                partition: self.partition,
+                wanted: known.offset,
+                low,
+                high,
+            });
+        }
+        Ok(())
+    }
+
+    /// Where a task begins that has never read it.
+    fn begin(
+        &self,
+        application: &ApplicationId,
+        source: &Source,
+        owner: Owner,
+    ) -> Result<InputPosition, RecoveryError> {
+        let (topic, partition, (low, high)) = (self.topic.clone(), self.partition, self.ends);
+        if self.mirror.is_some() {
+            let group = application.0.clone();
+            return Err(RecoveryError::GroupHasOffsets {
+                group,
+                topic,
+                partition,
+            });
+        }
+        let is_external = matches!(source.topic, TopicName::External(_));
+        let offset = match source.offset_reset {
+            OffsetReset::Latest if is_external && !owner.added => high,
+            OffsetReset::Earliest | OffsetReset::Latest => low,
+        };
+        Ok(InputPosition {
+            topic,
+            topic_id: self.id.to_owned(),
+            partition,
+            offset,
+        })
+    }
 }

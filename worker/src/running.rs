@@ -20,7 +20,7 @@ use crate::recovery::RecoveryError;
 use crate::seed::Outline;
 use crate::session::{Purge, Worker, missing};
 use crate::session_end::SessionEnd;
-use crate::shared::TaskShared;
+use crate::shared::{TaskShared, lock};
 use crate::standby::Standbys;
 use crate::stream_thread::{End, Wanted};
 
@@ -184,8 +184,8 @@ impl Running<'_, '_, '_> {
         let Outline {
             application, plan, ..
         } = self.outline;
-        for sub in &plan.sub_topologies {
-            let topic = sub.source.topic.resolve(&application.0);
+        for source in plan.sub_topologies.iter().flat_map(|sub| &sub.sources) {
+            let topic = source.topic.resolve(&application.0);
             let known = self.outline.topics.get(&topic).map(|topic| &topic.id);
             match self.worker.admin.topic(&topic, GLANCE)? {
                 None => return Err(missing(&topic)),
@@ -233,7 +233,7 @@ impl Running<'_, '_, '_> {
     /// Deletes what was consumed and committed from the repartition topics that this worker's tasks read.
     fn purge(&self) {
         let application = &self.worker.config.application_id.0;
-        let before: Vec<_> = self.crew.tasks().filter_map(|task| self.consumed(task)).collect();
+        let before: Vec<_> = self.crew.tasks().flat_map(|task| self.consumed(task)).collect();
         let before: Vec<_> = before
             .iter()
             .map(|(topic, partition, at)| (topic.resolve(application), *partition, *at))
@@ -249,13 +249,20 @@ impl Running<'_, '_, '_> {
         }
     }
 
-    /// How far a task has consumed its repartition topic, if it reads one.
-    fn consumed(&self, task: &TaskShared) -> Option<(&TopicName, i32, i64)> {
+    /// How far a task has consumed the repartition topics that it reads.
+    fn consumed(&self, task: &TaskShared) -> Vec<(&TopicName, i32, i64)> {
         let mut all = self.worker.plan.sub_topologies.iter();
-        let topic = &all.find(|sub| sub.name == task.id.sub_topology)?.source.topic;
-        let offset = task.committed.load(Ordering::Acquire);
-        let internal = matches!(topic, TopicName::Repartition(_));
-        (internal && offset > 0).then_some((topic, task.id.partition, offset))
+        let sub = all.find(|sub| sub.name == task.id.sub_topology);
+        let topics = sub
+            .into_iter()
+            .flat_map(|sub| &sub.sources)
+            .map(|source| &source.topic);
+        let offsets = lock(&task.committed);
+        let consumed = topics.zip(offsets.iter().copied());
+        consumed
+            .filter(|(topic, offset)| matches!(topic, TopicName::Repartition(_)) && *offset > 0)
+            .map(|(topic, offset)| (topic, task.id.partition, offset))
+            .collect()
     }
 
     /// Ends threads and preparation; what the session comes to.

@@ -36,6 +36,8 @@ pub(crate) struct Outline {
     pub(crate) topics: Topics,
     /// What all tasks may take.
     pub(crate) budget: MemoryBudget,
+    /// How long a record waits for earlier ones of inputs that are at their end.
+    pub(crate) max_task_idle: Duration,
 }
 
 /// A task, ready to run.
@@ -44,7 +46,9 @@ pub(crate) struct Seed {
     pub(crate) plan: Arc<Plan>,
     /// Its sub-topology's place in the plan.
     pub(crate) sub_topology: usize,
-    pub(crate) input: String,
+    /// Topics, by source of the plan.
+    pub(crate) inputs: Vec<String>,
+    pub(crate) max_task_idle: Duration,
     pub(crate) sinks: Vec<SinkOutline>,
     pub(crate) changelogs: Vec<ChangelogOutline>,
     pub(crate) committed: Positions,
@@ -94,7 +98,8 @@ impl Outline {
 
     /// Partitions of all inputs.
     pub(crate) fn inputs(&self) -> usize {
-        self.count(self.plan.sub_topologies.iter().map(|sub| &sub.source.topic))
+        let sources = self.plan.sub_topologies.iter().flat_map(|sub| &sub.sources);
+        self.count(sources.map(|source| &source.topic))
     }
 
     /// Partitions of all changelogs.
@@ -128,13 +133,17 @@ impl Outline {
         let application = &self.application.0;
         let (sub_topology, sub) = self.sub_topology(&shared.id)?;
         let topic = |name: &str| self.topics.get(name).ok_or_else(|| unknown(&shared.id));
+        let is_of_dead_letters = |sink| {
+            let mut sources = sub.sources.iter();
+            sources.any(|source| source.dead_letters == Some(sink))
+        };
         let sinks = sub.sinks.iter().enumerate().map(|(at, sink)| {
             let name = sink.topic.resolve(application);
             let topic = topic(&name)?;
             Ok::<_, SessionEnd>(SinkOutline {
                 partitions: topic.partitions,
                 limits: topic.limits.clone(),
-                external: matches!(sink.topic, TopicName::External(_)) && sub.source.dead_letters != Some(at),
+                external: matches!(sink.topic, TopicName::External(_)) && !is_of_dead_letters(at),
                 name,
             })
         });
@@ -154,7 +163,12 @@ impl Outline {
             shared: Arc::clone(shared),
             plan: Arc::clone(&self.plan),
             sub_topology,
-            input: sub.source.topic.resolve(application),
+            inputs: sub
+                .sources
+                .iter()
+                .map(|source| source.topic.resolve(application))
+                .collect(),
+            max_task_idle: self.max_task_idle,
             sinks: sinks.collect::<Result<_, _>>()?,
             changelogs: changelogs.collect::<Result<_, _>>()?,
             committed: committed.clone(),

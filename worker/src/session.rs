@@ -12,7 +12,9 @@ use kafka::{
     TransactionalProducer,
 };
 use protocol::acquire::{Acquire, Action, Identity, Outcome, Progress, Token};
-use protocol::{Fetched, Guarantee, MemoryBudget, Ordinal, Phase, Superseded, WorkerConfig};
+use protocol::{
+    DEFAULT_MAX_TASK_IDLE_MS, Fetched, Guarantee, MemoryBudget, Ordinal, Phase, Superseded, WorkerConfig,
+};
 use topology::Plan;
 
 use crate::control::{ControlLog, REQUEST_TIMEOUT};
@@ -93,6 +95,9 @@ impl Worker {
             plan: Arc::clone(&self.plan),
             topics: self.topics()?,
             budget: self.budget,
+            max_task_idle: Duration::from_millis(
+                self.config.max_task_idle_ms.unwrap_or(DEFAULT_MAX_TASK_IDLE_MS),
+            ),
         };
         let capacity = outline.capacity(self.queue_kib(), self.commit_interval());
         let (token, producers) = match self.acquire(control, capacity)? {
@@ -199,7 +204,8 @@ impl Worker {
             .map(|store| &store.changelog);
         let sinks = subs.iter().flat_map(|sub| &sub.sinks).map(|sink| &sink.topic);
         let written: BTreeSet<_> = changelogs.chain(sinks).collect();
-        let read = subs.iter().map(|sub| &sub.source.topic);
+        let sources = subs.iter().flat_map(|sub| &sub.sources);
+        let read = sources.map(|source| &source.topic);
         let mut topics = Topics::new();
         for topic in written.iter().copied().chain(read) {
             let name = topic.resolve(application);

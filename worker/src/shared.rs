@@ -85,8 +85,8 @@ pub(crate) struct TaskShared {
     state: AtomicU8,
     given_up: AtomicBool,
     pub(crate) lag: AtomicI64,
-    /// Committed offset of the task's input; what lies below it may be purged from a repartition topic.
-    pub(crate) committed: AtomicI64,
+    /// Committed offsets of the task's inputs, by source of the plan; what lies below may be purged from a repartition topic.
+    pub(crate) committed: Mutex<Vec<i64>>,
     pub(crate) restore_remaining: AtomicI64,
     pub(crate) restore_records: AtomicU64,
     restore_started: Mutex<Option<Instant>>,
@@ -100,7 +100,7 @@ impl TaskShared {
             state: AtomicU8::new(0),
             given_up: AtomicBool::new(false),
             lag: AtomicI64::new(0),
-            committed: AtomicI64::new(0),
+            committed: Mutex::default(),
             restore_remaining: AtomicI64::new(0),
             restore_records: AtomicU64::new(0),
             restore_started: Mutex::new(None),

@@ -478,13 +478,20 @@ impl engine::Store for StoreReader {
         }
     }
 
-    fn scan(&self, from: &[u8], visit: &mut engine::Visit<'_>) -> Result<(), engine::StoreError> {
+    fn scan(
+        &self,
+        range: engine::KeyRange<'_>,
+        visit: &mut engine::Visit<'_>,
+    ) -> Result<(), engine::StoreError> {
         // Only RocksDB has them in order.
         self.opened.write().map_err(|error| self.unread(error))?;
         let mut options = ReadOptions::default();
-        // Closed windows are read once.
-        options.fill_cache(false);
-        let mode = IteratorMode::From(from, Direction::Forward);
+        // What is closed is read once, and has no end that is known.
+        options.fill_cache(range.until.is_some());
+        if let Some(until) = range.until {
+            options.set_iterate_upper_bound(until);
+        }
+        let mode = IteratorMode::From(range.from, Direction::Forward);
         for row in self.opened.db.iterator_cf_opt(self.family()?, options, mode) {
             let (key, value) = row.map_err(|error| self.unread(self.opened.rocks(error)))?;
             if visit(&key, &value).is_break() {

@@ -1,4 +1,4 @@
-//! One task of a stream thread: its input queue, its engine, its store, its positions.
+//! One task of a stream thread: its inputs, its engine, its store, its positions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use engine::{InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task};
+use engine::{Head, InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task, earliest};
 use kafka::{
     Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle,
     TransactionalProducer, Wakeup,
@@ -16,7 +16,7 @@ use protocol::{Positions, StorePositions};
 use crate::control::REQUEST_TIMEOUT;
 use crate::limits::Limits;
 use crate::seed::Seed;
-use crate::shared::{Counters, TaskShared, add};
+use crate::shared::{Counters, TaskShared, add, lock};
 use crate::store::{FlushWait, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
@@ -49,18 +49,32 @@ pub(crate) struct SendTargets<'a> {
 
 /// What a task does next.
 pub(crate) enum Work {
-    Event(Event),
+    /// With the input's place among the sources of the plan.
+    Event(usize, Event),
     /// A window closes.
     Close,
 }
 
-/// A task.
-pub(crate) struct StreamTask {
+/// A partition that the task reads.
+struct Input {
     // Messages must go before the queue that they came from.
     events: VecDeque<Event>,
-    parts: Parts,
+    queue: PartitionQueue,
+    topic: String,
+    topic_native: CString,
     /// Next offset to process.
     position: i64,
+    /// The last event was the end of the partition.
+    at_end: bool,
+    /// Event time of the next record, where it was asked for.
+    time: Option<i64>,
+    /// When its events were taken.
+    taken: Instant,
+}
+
+/// A task.
+pub(crate) struct StreamTask {
+    parts: Parts,
     /// Something of this task belongs into the next transaction.
     dirty: bool,
     failed: bool,
@@ -87,9 +101,11 @@ struct Pending {
 /// What a task is made of.
 struct Parts {
     shared: Arc<TaskShared>,
-    topic: String,
-    topic_native: CString,
-    queue: PartitionQueue,
+    /// By source of the plan.
+    inputs: Vec<Input>,
+    max_task_idle: Duration,
+    /// Until when records wait for earlier ones.
+    idle_until: Option<Instant>,
     engine: Task<StoreReader>,
     db: Option<TaskDb>,
     sinks: Vec<SinkTopic>,
@@ -136,18 +152,29 @@ impl StreamTask {
             })
         });
         let changelogs = changelogs.collect::<Result<_, kafka::Error>>()?;
-        let queue = consumer.partition_queue(&seed.input, seed.shared.id.partition)?;
+        let offsets = seed.committed.inputs.iter().map(|input| input.offset);
+        let inputs = seed.inputs.into_iter().zip(offsets).map(|(topic, position)| {
+            Ok(Input {
+                events: VecDeque::new(),
+                queue: consumer.partition_queue(&topic, seed.shared.id.partition)?,
+                // The queue was made of this name.
+                topic_native: CString::new(topic.as_str()).unwrap_or_default(),
+                topic,
+                position,
+                at_end: false,
+                time: None,
+                taken: Instant::now(),
+            })
+        });
+        let inputs = inputs.collect::<Result<Vec<_>, kafka::Error>>()?;
         let mut engine = Task::new(seed.plan, seed.sub_topology, readers);
         engine.restore_stream_time(seed.committed.stream_time);
         engine.set_cache_bytes(seed.cache_bytes);
-        let position = seed.committed.inputs.first().map_or(0, |input| input.offset);
-        seed.shared.committed.store(position, Ordering::Release);
         let parts = Parts {
-            // The queue was made of this name.
-            topic_native: CString::new(seed.input.as_str()).unwrap_or_default(),
             shared: seed.shared,
-            topic: seed.input,
-            queue,
+            inputs,
+            max_task_idle: seed.max_task_idle,
+            idle_until: None,
             engine,
             db,
             sinks,
@@ -155,10 +182,9 @@ impl StreamTask {
             committed: seed.committed,
             positions_partition: seed.positions_partition,
         };
+        parts.tell_committed();
         Ok(Self {
             parts,
-            events: VecDeque::new(),
-            position,
             dirty: false,
             failed: false,
             moved_over_markers: None,
@@ -176,17 +202,20 @@ impl StreamTask {
     }
 
     /// Where to fetch from.
-    pub(crate) fn start(&self) -> Start {
-        Start {
-            topic: self.parts.topic.clone(),
+    pub(crate) fn starts(&self) -> impl Iterator<Item = Start> {
+        self.parts.inputs.iter().map(|input| Start {
+            topic: input.topic.clone(),
             partition: self.parts.shared.id.partition,
-            offset: self.position,
-        }
+            offset: input.position,
+        })
     }
 
     /// Wakes the thread when records arrive.
     pub(crate) fn wake(&self, wakeup: &Wakeup) {
-        self.parts.queue.wake(wakeup);
+        self.parts
+            .inputs
+            .iter()
+            .for_each(|input| input.queue.wake(wakeup));
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -201,42 +230,47 @@ impl StreamTask {
         self.parts.engine.staged_bytes()
     }
 
-    /// Takes events from the input queue when all taken before are processed.
+    /// Takes events from the input queues when all taken before are processed.
     pub(crate) fn fill(&mut self, max: usize) -> Result<(), kafka::Error> {
-        if self.events.is_empty() {
-            self.parts.queue.take(max, &mut self.events)?;
+        let inputs = self.parts.inputs.iter_mut();
+        for input in inputs.filter(|input| input.events.is_empty()) {
+            if input.queue.take(max, &mut input.events)? > 0 {
+                input.taken = Instant::now();
+            }
         }
         Ok(())
+    }
+
+    /// How long records still wait for earlier ones, if they do.
+    pub(crate) fn idles(&self) -> Option<Duration> {
+        let until = self.parts.idle_until?;
+        Some(until.saturating_duration_since(Instant::now()))
     }
 
     /// What comes next of what is there. Nothing, too, when the task stopped.
     pub(crate) fn next_work(&mut self) -> Result<Option<Work>, End> {
         match self.parts.engine.is_closing() {
             Ok(true) => Ok(Some(Work::Close)),
-            Ok(false) => Ok(self.events.pop_front().map(Work::Event)),
+            Ok(false) => Ok(self.parts.next_event()),
             Err(error) => self.stop_at(&error).map(|()| None),
         }
     }
 
-    /// Processes one record. `None` when the task stopped at it.
+    /// Processes one record of an input. `None` when the task stopped at it.
     pub(crate) fn process(
         &mut self,
+        input: usize,
         message: &Message,
         targets: &SendTargets<'_>,
     ) -> Result<Option<Processed>, End> {
-        let processed = self.with_output(targets, |engine, topic, output| {
-            let record = InputRecord {
-                topic,
-                partition: message.partition(),
-                offset: message.offset(),
-                timestamp: message.timestamp(),
-                key: message.key(),
-                value: message.value(),
-            };
-            engine.process(&record, output)
+        let processed = self.with_output(targets, |engine, inputs, output| {
+            let topic = inputs.get(input).map_or("", |input| &input.topic);
+            engine.process(input, &record(topic, message), output)
         })?;
         if processed.is_some() {
-            self.position = message.offset() + 1;
+            if let Some(input) = self.parts.inputs.get_mut(input) {
+                input.position = message.offset() + 1;
+            }
             self.moved_over_markers = None;
             self.pending.records_in += 1;
         }
@@ -253,7 +287,7 @@ impl StreamTask {
     fn with_output<T>(
         &mut self,
         targets: &SendTargets<'_>,
-        run: impl FnOnce(&mut Task<StoreReader>, &str, &mut ThreadOutput<'_>) -> Result<T, ProcessError>,
+        run: impl FnOnce(&mut Task<StoreReader>, &[Input], &mut ThreadOutput<'_>) -> Result<T, ProcessError>,
     ) -> Result<Option<T>, End> {
         let mut output = ThreadOutput {
             targets,
@@ -262,7 +296,7 @@ impl StreamTask {
             sent: 0,
             failed: None,
         };
-        let result = run(&mut self.parts.engine, &self.parts.topic, &mut output);
+        let result = run(&mut self.parts.engine, &self.parts.inputs, &mut output);
         let (sent, failed) = (output.sent, output.failed.take());
         if let Some(error) = failed {
             return Err(error.into());
@@ -283,16 +317,21 @@ impl StreamTask {
             return Err(unread.into());
         }
         self.failed = true;
-        self.events.clear();
+        self.parts
+            .inputs
+            .iter_mut()
+            .for_each(|input| input.events.clear());
         tracing::error!(task = %self.parts.shared.id, %error, "task stopped; the other tasks go on");
         self.parts.shared.fail(error.to_string());
         Ok(())
     }
 
-    /// Everything below `offset` was delivered: what is between the last record and here are commit markers.
-    pub(crate) fn end_of_partition(&mut self, offset: i64) {
-        if offset > self.position {
-            self.position = offset;
+    /// Everything of an input below `offset` was delivered: what is between the last record and here are commit markers.
+    pub(crate) fn end_of_partition(&mut self, input: usize, offset: i64) {
+        if let Some(input) = self.parts.inputs.get_mut(input)
+            && offset > input.position
+        {
+            input.position = offset;
             self.moved_over_markers.get_or_insert_with(Instant::now);
         }
     }
@@ -319,11 +358,13 @@ impl StreamTask {
     }
 
     pub(crate) fn update_lag(&self, consumer: &Consumer) {
-        if let Some(end) = consumer.known_end(&self.parts.topic_native, self.parts.shared.id.partition) {
-            self.parts
-                .shared
-                .lag
-                .store((end - self.position).max(0), Ordering::Relaxed);
+        let shared = &self.parts.shared;
+        let lags = self.parts.inputs.iter().map(|input| {
+            let end = consumer.known_end(&input.topic_native, shared.id.partition)?;
+            Some((end - input.position).max(0))
+        });
+        if let Some(lag) = lags.sum() {
+            shared.lag.store(lag, Ordering::Relaxed);
         }
     }
 
@@ -351,8 +392,8 @@ impl StreamTask {
         let mut next = self.parts.committed.clone();
         next.transaction += 1;
         next.stream_time = self.parts.engine.stream_time();
-        for input in &mut next.inputs {
-            input.offset = self.position;
+        for (next, input) in next.inputs.iter_mut().zip(&self.parts.inputs) {
+            next.offset = input.position;
         }
         let key = next.task.to_string();
         let value = serde_json::to_vec(&next).unwrap_or_default();
@@ -368,9 +409,11 @@ impl StreamTask {
         Ok(sent)
     }
 
-    /// The input's position for the group's mirror.
-    pub(crate) fn input_offset(&self) -> (&str, i32, i64) {
-        (&self.parts.topic, self.parts.shared.id.partition, self.position)
+    /// The inputs' positions for the group's mirror.
+    pub(crate) fn input_offsets(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        let partition = self.parts.shared.id.partition;
+        let inputs = self.parts.inputs.iter();
+        inputs.map(move |input| (input.topic.as_str(), partition, input.position))
     }
 
     /// After Kafka has committed: changes and positions go to the store together. `as_of_ms`: before the commit.
@@ -393,10 +436,7 @@ impl StreamTask {
             db.apply(changes, positions)?;
         }
         self.parts.engine.committed();
-        self.parts
-            .shared
-            .committed
-            .store(self.position, Ordering::Release);
+        self.parts.tell_committed();
         self.parts.committed = next;
         self.dirty = false;
         self.moved_over_markers = None;
@@ -444,6 +484,64 @@ impl StreamTask {
 
     pub(crate) fn flush(&mut self, wait: FlushWait) -> Result<(), End> {
         self.parts.db.as_mut().map_or(Ok(()), |db| Ok(db.flush(wait)?))
+    }
+}
+
+impl Parts {
+    /// The next event of all inputs: their ends first, then the record with the earliest event time. Nothing as long as an input
+    /// has no event but may have some: it could be earlier.
+    fn next_event(&mut self) -> Option<Work> {
+        let at = self.next_input()?;
+        let input = self.inputs.get_mut(at)?;
+        let event = input.events.pop_front()?;
+        input.time = None;
+        input.at_end = matches!(event, Event::EndOfPartition { .. });
+        Some(Work::Event(at, event))
+    }
+
+    fn next_input(&mut self) -> Option<usize> {
+        if self.inputs.len() == 1 {
+            return Some(0);
+        }
+        self.idle_until = None;
+        let is_end = |input: &Input| matches!(input.events.front(), Some(Event::EndOfPartition { .. }));
+        if let Some(at) = self.inputs.iter().position(is_end) {
+            return Some(at);
+        }
+        let head = |(at, input): (usize, &mut Input)| match input.events.front() {
+            Some(Event::Record(message)) => {
+                let event_time = || self.engine.event_time(at, &record(&input.topic, message));
+                Head::Record(*input.time.get_or_insert_with(event_time))
+            }
+            Some(Event::EndOfPartition { .. }) | None if input.at_end => Head::AtEnd,
+            Some(Event::EndOfPartition { .. }) | None => Head::Unknown,
+        };
+        let first = earliest(self.inputs.iter_mut().enumerate().map(head))?;
+        // What was at its end when this record came may have an earlier one that is on its way.
+        if self.inputs.iter().any(|input| input.events.is_empty()) {
+            let until = self.inputs.get(first)?.taken + self.max_task_idle;
+            if Instant::now() < until {
+                self.idle_until = Some(until);
+                return None;
+            }
+        }
+        Some(first)
+    }
+
+    fn tell_committed(&self) {
+        let positions = self.inputs.iter().map(|input| input.position);
+        *lock(&self.shared.committed) = positions.collect();
+    }
+}
+
+fn record<'m>(topic: &'m str, message: &'m Message) -> InputRecord<'m> {
+    InputRecord {
+        topic,
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp: message.timestamp(),
+        key: message.key(),
+        value: message.value(),
     }
 }
 

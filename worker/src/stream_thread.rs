@@ -185,12 +185,14 @@ impl StreamThread {
                 self.flush(FlushWait::No)?;
             }
             if events == 0 {
-                self.wakeup.sleep(self.time_to_commit().min(IDLE));
+                let idles = self.tasks.iter().filter_map(StreamTask::idles).min();
+                self.wakeup
+                    .sleep(self.time_to_commit().min(idles.unwrap_or(IDLE)).min(IDLE));
             }
         }
     }
 
-    /// Takes what one task's input has, and processes it; what a record has closed comes before the next one.
+    /// Takes what one task's inputs have, and processes it; what a record has closed comes before the next one.
     fn step(&mut self, at: usize) -> Result<usize, End> {
         let Some(task) = self.tasks.get_mut(at).filter(|task| !task.has_failed()) else {
             return Ok(0);
@@ -214,13 +216,13 @@ impl StreamThread {
         {
             events += 1;
             let processed = match work {
-                Work::Event(Event::EndOfPartition { offset, .. }) => {
-                    task.end_of_partition(offset);
+                Work::Event(input, Event::EndOfPartition { offset, .. }) => {
+                    task.end_of_partition(input, offset);
                     continue;
                 }
-                Work::Event(Event::Record(message)) => {
+                Work::Event(input, Event::Record(message)) => {
                     begin()?;
-                    task.process(&message, &targets)?
+                    task.process(input, &message, &targets)?
                 }
                 Work::Close => {
                     closed += 1;
@@ -293,7 +295,7 @@ impl StreamThread {
             .tasks
             .iter()
             .filter(|task| task.is_dirty())
-            .map(StreamTask::input_offset)
+            .flat_map(StreamTask::input_offsets)
             .collect();
         let changes = started.elapsed();
         self.producer
@@ -358,7 +360,9 @@ impl StreamThread {
     fn add(&mut self, seed: Seed) -> Result<(), End> {
         failpoint::reach(Point::BeforeStart, || ());
         let task = StreamTask::new(seed, &self.consumer, &self.producer, self.plain.as_ref())?;
-        self.consumer.add(&task.start())?;
+        for start in task.starts() {
+            self.consumer.add(&start)?;
+        }
         task.wake(&self.wakeup);
         self.tasks.push(task);
         Ok(())
@@ -395,8 +399,9 @@ impl StreamThread {
         self.tasks = stay;
         for mut task in leave {
             task.flush(FlushWait::UntilDone)?;
-            let start = task.start();
-            self.consumer.remove(&start.topic, start.partition)?;
+            for start in task.starts() {
+                self.consumer.remove(&start.topic, start.partition)?;
+            }
         }
         failpoint::reach(Point::HandoverClosed, || ());
         Ok(())

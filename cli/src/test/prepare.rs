@@ -130,7 +130,7 @@ fn input(
 
 /// The stream of that name, or the only one.
 fn source<'p>(name: Option<&str>, path: &Path, plan: &'p Plan) -> Result<&'p Source, Misfit> {
-    let sources = plan.sub_topologies.iter().map(|sub| &sub.source);
+    let sources = plan.sub_topologies.iter().flat_map(|sub| &sub.sources);
     let streams = sources.filter(|source| matches!(source.topic, TopicName::External(_)));
     let streams = streams.map(|source| (source.name.clone(), source)).collect();
     chosen(name, ("stream", "unknown stream"), path, &streams).copied()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kafka::{Admin, NewTopic};
 use protocol::{ApplicationId, TaskId};
-use topology::plan::TopicName;
+use topology::plan::{SubTopology, TopicName};
 
 use crate::{Application, Error, SettleError};
 
@@ -73,6 +73,17 @@ pub enum TopicError {
         found: i32,
         /// What the plan needs.
         wanted: i32,
+    },
+    /// Topics that are read together have different numbers of partitions.
+    #[error(
+        "topics {} and {} are joined or merged, but have {} and {} partitions: equal keys would not meet. Give them the same number, or put a selectKey with a join of a name before, so that a repartition topic lies between them",
+        topics.0, topics.1, counts.0, counts.1
+    )]
+    NotCopartitioned {
+        /// Two of the topics.
+        topics: (String, String),
+        /// Their partitions.
+        counts: (i32, i32),
     },
 }
 
@@ -148,36 +159,69 @@ impl Application<'_> {
 
     /// Returns the partition count per sub-topology.
     fn of_the_plan(&self, done: &mut Done) -> Result<BTreeMap<String, i32>, TopicError> {
-        let mut counts: BTreeMap<String, i32> = BTreeMap::new();
+        // Partitions of what feeds a repartition topic: sub-topologies come in the order in which records flow.
+        let mut fed: BTreeMap<&TopicName, i32> = BTreeMap::new();
         let mut by_sub_topology = BTreeMap::new();
-        // Sub-topologies come in the order in which records flow, so a repartition topic's count is known here.
         for sub in &self.plan.sub_topologies {
-            let source = sub.source.topic.resolve(&self.id.0);
-            let count = match counts.get(&source) {
-                Some(count) => *count,
-                None => self.external(&source, done)?,
-            };
+            let count = self.sources(sub, &fed, done)?;
             by_sub_topology.insert(sub.name.clone(), count);
             for store in &sub.stores {
                 let name = store.changelog.resolve(&self.id.0);
                 self.ensure_one(&name, count, CHANGELOG, done)?;
             }
             for sink in &sub.sinks {
-                let name = sink.topic.resolve(&self.id.0);
                 match sink.topic {
                     TopicName::External(_) => {
-                        self.external(&name, done)?;
+                        self.external(&sink.topic.resolve(&self.id.0), done)?;
                     }
                     TopicName::Repartition(_) | TopicName::Changelog(_) => {
-                        // It keeps its partitions when those of its source become more: what lies behind it has its keys
-                        // where they are.
-                        let count = self.ensure_kept(&name, count, REPARTITION, done)?;
-                        counts.insert(name, count);
+                        let most = fed.entry(&sink.topic).or_default();
+                        *most = count.max(*most);
                     }
                 }
             }
         }
         Ok(by_sub_topology)
+    }
+
+    /// The partitions of what a sub-topology reads, which are as many in each topic: equal keys meet. Repartition topics are made
+    /// with them.
+    fn sources(
+        &self,
+        sub: &SubTopology,
+        fed: &BTreeMap<&TopicName, i32>,
+        done: &mut Done,
+    ) -> Result<i32, TopicError> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for source in &sub.sources {
+            let name = source.topic.resolve(&self.id.0);
+            match source.topic {
+                TopicName::External(_) => found.push((self.external(&name, done)?, name)),
+                TopicName::Repartition(_) | TopicName::Changelog(_) => {
+                    // It keeps its partitions when those of its source become more: what lies behind it has its keys where they
+                    // are.
+                    match self.admin.topic(&name, TIMEOUT)? {
+                        Some(topic) => {
+                            self.correct(&name, REPARTITION, done)?;
+                            found.push((topic.partitions, name));
+                        }
+                        None => missing.push((fed.get(&source.topic).copied().unwrap_or(1), name)),
+                    }
+                }
+            }
+        }
+        let wanted = missing.iter().map(|(count, _)| *count).max();
+        let count = found.first().map(|(count, _)| *count).or(wanted).unwrap_or(0);
+        if let Some((other, topic)) = found.iter().find(|(other, _)| *other != count) {
+            return Err(TopicError::NotCopartitioned {
+                topics: (found[0].1.clone(), topic.clone()),
+                counts: (count, *other),
+            });
+        }
+        for (_, name) in &missing {
+            self.ensure_one(name, count, REPARTITION, done)?;
+        }
+        Ok(count)
     }
 
     fn external(&self, name: &str, done: &mut Done) -> Result<i32, TopicError> {

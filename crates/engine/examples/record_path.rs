@@ -56,7 +56,7 @@ fn main() {
             key: Some(b"k"),
             value,
         };
-        first.process(&record, &mut between).unwrap();
+        first.process(0, &record, &mut between).unwrap();
     }
     let one = started.elapsed() / RECORDS;
     let started = Instant::now();
@@ -70,7 +70,7 @@ fn main() {
             key: Some(key.as_bytes()),
             value: Some(&between.1),
         };
-        second.process(&record, &mut last).unwrap();
+        second.process(0, &record, &mut last).unwrap();
         if n % 50_000 == 0 {
             second.committed();
         }
@@ -97,11 +97,40 @@ fn main() {
             with_windows(declared)
         );
     }
+    for (what, declared) in [
+        (
+            "two streams",
+            r#""streams":[LEFT,RIGHT],"pipelines":[{"name":"p","from":"left","steps":[
+              {"join":{"with":"right","name":"j","within":"1s","grace":"1s","expression":"left + right"}}],OUT}]"#,
+        ),
+        (
+            "stream and table",
+            r#""streams":[LEFT],"tables":[RIGHT],"pipelines":[{"name":"p","from":"left","steps":[
+              {"join":{"with":"right","expression":"left + right"}}],OUT}]"#,
+        ),
+    ] {
+        println!("join, {what}: {:?} per record", with_join(declared));
+    }
+}
+
+/// Left and right records in turn, a thousand a second; each left one meets one of the right side.
+fn with_join(declared: &str) -> Duration {
+    let source = |name: &str| {
+        format!(
+            r#"{{"name":"{name}","topic":"{name}","key":{{"serde":"String"}},"value":{{"serde":"Long"}}}}"#
+        )
+    };
+    let declared = declared
+        .replace("LEFT", &source("left"))
+        .replace("RIGHT", &source("right"))
+        .replace("OUT", r#""to":{"topic":"out","value":{"serde":"Long"}}"#);
+    run(&format!(r#"{{"language":"v1",{declared}}}"#), |n| {
+        ((n + 1) as usize % 2, format!("k-{:08}", n / 2 % 50_000))
+    })
 }
 
 /// Sums that are sent when a window closes, of a thousand records a second: fifty keys a second have twenty each.
 fn with_windows(windows: &str) -> Duration {
-    const RECORDS: u32 = 500_000;
     let declared = format!(
         r#"{{"language":"v1",
       "streams":[{{"name":"in","topic":"in","key":{{"serde":"String"}},"value":{{"serde":"Long"}}}}],
@@ -109,12 +138,18 @@ fn with_windows(windows: &str) -> Duration {
         {{"groupByKey":{{}}}},{{"windowedBy":{windows}}},
         {{"sum":{{"store":"sums","of":"value","emit":"OnWindowClose"}}}},{{"toStream":{{}}}}]}}]}}"#
     );
-    let plan = topology::plan(&serde_json::from_str(&declared).unwrap()).unwrap();
+    run(&declared, |n| (0, format!("k-{:08}", n / 1_000 * 50 + n % 50)))
+}
+
+/// Time for a record, whose source and key are made of its number.
+fn run(declared: &str, made: impl Fn(u32) -> (usize, String)) -> Duration {
+    const RECORDS: u32 = 500_000;
+    let plan = topology::plan(&serde_json::from_str(declared).unwrap()).unwrap();
     let mut task = Task::in_memory(Arc::new(plan), 0);
     let (mut last, value) = (Last(Vec::new(), Vec::new()), 7_i64.to_be_bytes());
     let started = Instant::now();
     for n in 0..RECORDS {
-        let key = format!("k-{:08}", n / 1_000 * 50 + n % 50);
+        let (source, key) = made(n);
         let record = InputRecord {
             topic: "in",
             partition: 0,
@@ -123,7 +158,7 @@ fn with_windows(windows: &str) -> Duration {
             key: Some(key.as_bytes()),
             value: Some(&value),
         };
-        task.process(&record, &mut last).unwrap();
+        task.process(source, &record, &mut last).unwrap();
         while task.close_next(&mut last).unwrap().is_some() {}
         if n % 20_000 == 0 {
             task.commit_in_memory();

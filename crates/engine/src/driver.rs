@@ -110,8 +110,13 @@ impl Driver {
         let mut driven = Driven::default();
         let mut queue = VecDeque::from([record]);
         while let Some(record) = queue.pop_front() {
-            let mut subs = self.plan.sub_topologies.iter();
-            let Some(sub) = subs.position(|sub| sub.source.topic == record.topic) else {
+            let subs = self.plan.sub_topologies.iter().enumerate();
+            let mut sources =
+                subs.flat_map(|(at, sub)| (0..sub.sources.len()).map(move |source| (at, source)));
+            let is_read = |&(sub, source): &(usize, usize)| {
+                self.plan.sub_topologies[sub].sources[source].topic == record.topic
+            };
+            let Some((sub, source)) = sources.find(is_read) else {
                 driven.outputs.push(record);
                 continue;
             };
@@ -136,7 +141,7 @@ impl Driver {
                 source_partition: record.partition,
                 queue: &mut queue,
             };
-            driven.processed.push(task.process(&input, &mut sent)?);
+            driven.processed.push(task.process(source, &input, &mut sent)?);
             task.commit_in_memory();
             while let Some(processed) = task.close_next(&mut sent)? {
                 driven.processed.push(processed);

@@ -5,10 +5,12 @@
 //! undone to where it began. What reads and applies the changes, and when, is the owner's matter.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, Range};
+use std::ops::Range;
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::KeyRange;
 
 /// A key that the transaction has written, with its last value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,12 +258,12 @@ impl Staging {
     /// Keys from `from` on in their order, with their last values. Nothing unless made with [`Self::ordered`].
     pub(crate) fn scan<'s>(
         &'s self,
-        from: &'s [u8],
+        range: KeyRange<'s>,
     ) -> impl Iterator<Item = (&'s [u8], Option<&'s [u8]>)> + use<'s> {
         let rows = self
             .ordered
             .iter()
-            .flat_map(move |ordered| ordered.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)));
+            .flat_map(move |ordered| ordered.range::<[u8], _>(range.bounds()));
         rows.map(|(key, at)| {
             let value = self.entries[*at].value.bytes();
             (&**key, value.map(|range| &self.bytes[range]))

@@ -6,6 +6,27 @@ use std::ops::{Bound, ControlFlow};
 /// Takes key and value of a row, and says whether it wants the next one.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
+/// Keys in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRange<'k> {
+    /// The first one that may be in it.
+    pub from: &'k [u8],
+    /// The first one behind it; none where it has no end. Known beforehand, it spares a look at what was deleted behind it.
+    pub until: Option<&'k [u8]>,
+}
+
+impl KeyRange<'_> {
+    /// As bounds of a map.
+    pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        let until = match self.until {
+            // A range that ends before it begins holds nothing.
+            Some(until) => Bound::Excluded(until.max(self.from)),
+            None => Bound::Unbounded,
+        };
+        (Bound::Included(self.from), until)
+    }
+}
+
 /// A store of committed values. Writes go through the task's staging; the owner applies them after the
 /// commit.
 pub trait Store {
@@ -16,11 +37,11 @@ pub trait Store {
     /// When the store cannot be read.
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError>;
 
-    /// Visits rows in the order of keys, from the first key that is not before `from`, until `visit` says that it is enough.
+    /// Visits the rows of a range in the order of keys, until `visit` says that it is enough.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+    fn scan(&self, range: KeyRange<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Most bytes that a key and its value may have together: what the changelog takes as one record.
     fn max_record_bytes(&self) -> usize {
@@ -76,10 +97,8 @@ impl Store for MemoryStore {
         Ok(value.is_some())
     }
 
-    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let mut rows = self
-            .values
-            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
+    fn scan(&self, range: KeyRange<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut rows = self.values.range::<[u8], _>(range.bounds());
         let _ = rows.try_for_each(|(key, value)| visit(key, value));
         Ok(())
     }

@@ -5,9 +5,8 @@
 //! [`Task::committed`].
 //!
 //! Semantics are Kafka Streams' with caching off, with one simplification: a null value (tombstone) goes
-//! through `toStream` and to sinks, every other step drops it as [`DropReason::NullValue`]. `aggregate` drops
-//! a null key as
-//! [`DropReason::NullKey`].
+//! through tables, `merge`, `toStream` and to sinks, every other step drops it as [`DropReason::NullValue`]. What finds
+//! something by its key drops a null key as [`DropReason::NullKey`].
 //!
 //! [`DropReason::NullValue`]: crate::DropReason::NullValue
 //! [`DropReason::NullKey`]: crate::DropReason::NullKey
@@ -15,6 +14,7 @@
 mod aggregate;
 mod closing;
 mod dead_letter;
+mod joins;
 mod results;
 mod source;
 mod state;
@@ -26,7 +26,7 @@ mod windows;
 use std::sync::Arc;
 
 use bumpalo::Bump;
-use topology::plan::{OnBadRecord, Plan, StoreIndex, SubTopology};
+use topology::plan::{OnBadRecord, Plan, SinkIndex, SourceIndex, StoreIndex, SubTopology};
 
 use crate::error::Failure;
 use crate::format::Codec;
@@ -53,9 +53,9 @@ pub struct Task<S> {
 
 /// The formats of a sub-topology, prepared.
 struct Codecs {
-    key: Codec,
-    value: Codec,
-    /// Of keys and values, by sink.
+    /// Of keys and values, by source.
+    sources: Vec<(Codec, Codec)>,
+    /// The same by sink.
     sinks: Vec<(Codec, Codec)>,
     /// Of keys, by store.
     stores: Vec<Codec>,
@@ -63,10 +63,11 @@ struct Codecs {
 
 impl Codecs {
     fn new(sub: &SubTopology) -> Self {
-        let sinks = sub.sinks.iter();
+        let (sources, sinks) = (sub.sources.iter(), sub.sinks.iter());
         Self {
-            key: Codec::new(&sub.source.key),
-            value: Codec::new(&sub.source.value),
+            sources: sources
+                .map(|source| (Codec::new(&source.key), Codec::new(&source.value)))
+                .collect(),
             sinks: sinks
                 .map(|sink| (Codec::new(&sink.key), Codec::new(&sink.value)))
                 .collect(),
@@ -101,7 +102,24 @@ impl<S: Store> Task<S> {
         self.state.set_cache_bytes(bytes);
     }
 
-    /// Processes one record under a savepoint: after an error nothing of it is staged, and nothing of it was
+    /// The event time of a record of a source, in milliseconds since the Unix epoch: where a task has several sources, the earliest
+    /// record comes first. That of the record itself where it cannot be read; [`Self::process`] will tell.
+    #[must_use]
+    pub fn event_time(&mut self, source: SourceIndex, record: &InputRecord<'_>) -> i64 {
+        let sub = &self.plan.sub_topologies[self.sub_topology];
+        let computed = sub
+            .sources
+            .get(source)
+            .filter(|source| source.timestamp.is_some());
+        let (Some(computed), Some(codecs)) = (computed, self.codecs.sources.get(source)) else {
+            return record.timestamp;
+        };
+        self.arena.reset();
+        let read = source::read(computed, codecs, record, &self.arena);
+        read.map_or(record.timestamp, |moving| moving.timestamp)
+    }
+
+    /// Processes one record of a source under a savepoint: after an error nothing of it is staged, and nothing of it was
     /// sent unless
     /// [`Output::send`] itself failed. What it closes is for [`Self::close_next`].
     ///
@@ -109,6 +127,7 @@ impl<S: Store> Task<S> {
     /// [`ProcessError`], with what the owner does next in [`ProcessError::recovery`].
     pub fn process(
         &mut self,
+        source: SourceIndex,
         record: &InputRecord<'_>,
         output: &mut impl Output,
     ) -> Result<Processed, ProcessError> {
@@ -122,9 +141,14 @@ impl<S: Store> Task<S> {
             arena,
         } = self;
         let sub = &plan.sub_topologies[*sub_topology];
-        let moving = match source::read(&sub.source, codecs, record, arena) {
+        let (Some(source), Some(formats)) = (sub.sources.get(source), codecs.sources.get(source)) else {
+            let reason = format!("the plan has no source {source}");
+            return Err(Failure::new(ErrorCategory::Deserialization, 0, reason).error(sub, record.into()));
+        };
+        let bad = (source.on_bad_record, source.dead_letters);
+        let moving = match source::read(source, formats, record, arena) {
             Ok(moving) => moving,
-            Err(failure) => return pass_over(sub, sub.source.on_bad_record, record.into(), failure, output),
+            Err(failure) => return pass_over(sub, bad, record.into(), failure, output),
         };
         let mut walk = Walk {
             sub,
@@ -135,7 +159,7 @@ impl<S: Store> Task<S> {
             results,
             dropped: None,
         };
-        let walked = walk.run(0, moving);
+        let walked = walk.run(source.node, moving);
         let dropped = walk.dropped;
         match walked.and_then(|()| results.send(output)) {
             Ok(()) => {
@@ -144,7 +168,8 @@ impl<S: Store> Task<S> {
             }
             Err(failure) => {
                 state.rollback();
-                pass_over(sub, sub.source.on_error, record.into(), failure, output)
+                let error = (source.on_error, source.dead_letters);
+                pass_over(sub, error, record.into(), failure, output)
             }
         }
     }
@@ -223,7 +248,12 @@ impl<S: Store> Task<S> {
         };
         state.rollback();
         let letter = closing::letter(sub, codecs, arena, state, (store, &row));
-        let passed = pass_over(sub, sub.source.on_error, letter, failure, output);
+        let policy = sub
+            .source_of(failure.node)
+            .map_or((OnBadRecord::Fail, None), |source| {
+                (source.on_error, source.dead_letters)
+            });
+        let passed = pass_over(sub, policy, letter, failure, output);
         if passed.is_err() {
             state.keep_due(store, row);
             return passed;
@@ -301,12 +331,12 @@ impl<S: Store> Task<S> {
 #[cold]
 fn pass_over(
     sub: &SubTopology,
-    policy: OnBadRecord,
+    policy: (OnBadRecord, Option<SinkIndex>),
     letter: Letter<'_>,
     failure: Failure,
     output: &mut impl Output,
 ) -> Result<Processed, ProcessError> {
-    match (policy, sub.source.dead_letters) {
+    match policy {
         (OnBadRecord::Skip, _) if failure.is_of_the_record() => {
             Ok(Processed::Skipped(failure.bad_record(letter.origin)))
         }

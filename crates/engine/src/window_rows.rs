@@ -2,12 +2,13 @@
 //!
 //! Under the empty key: the stream time of the operator. Time windows: start and key, in the order of time. Session windows:
 //! under each key the list of its windows, to find what a record is near to; beside it a row for each window, in the order of
-//! their ends, to find what closes.
+//! their ends, to find what closes. Joins: a row for each record of both streams, by side, key and time; beside it one in the order in
+//! which records are forgotten.
 
 use std::collections::BTreeMap;
 
 use bumpalo::Bump;
-use topology::plan::{StoreSpec, Windows};
+use topology::plan::{Side, StoreSpec, Windows};
 use topology::{Field, StructType, Type, Value};
 
 use crate::StoreError;
@@ -18,6 +19,9 @@ use crate::row;
 pub(crate) const STREAM_TIME: &[u8] = b"";
 /// What the rows with a key's sessions begin with: less than any time.
 const SESSIONS: u8 = 1;
+
+/// What the rows with the records that are joined begin with: less than any time.
+const JOINED: u8 = 2;
 
 /// The order of bytes is the order of time.
 pub(crate) fn encode_time(time: i64) -> [u8; 8] {
@@ -94,6 +98,76 @@ pub(crate) fn sessions_type(value: &Type) -> Type {
     Type::List(Box::new(Type::Struct(StructType { name, fields }.into())))
 }
 
+/// A record that is kept to be joined with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept<'a> {
+    pub(crate) side: Side,
+    /// The key's bytes.
+    pub(crate) key: &'a [u8],
+    pub(crate) time: i64,
+    /// Tells apart those of one side, key and time.
+    pub(crate) number: u32,
+}
+
+impl<'a> Kept<'a> {
+    /// What the rows of a side and a key begin with.
+    pub(crate) fn begin(side: Side, key: &[u8], into: &mut Vec<u8>) {
+        let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
+        into.clear();
+        into.extend_from_slice(&[JOINED, u8::from(side == Side::Right)]);
+        into.extend_from_slice(&length.to_be_bytes());
+        into.extend_from_slice(key);
+    }
+
+    /// Key of the row with its value: those of one key and side in the order of time.
+    pub(crate) fn row(&self, into: &mut Vec<u8>) {
+        Self::begin(self.side, self.key, into);
+        into.extend_from_slice(&encode_time(self.time));
+        into.extend_from_slice(&self.number.to_be_bytes());
+    }
+
+    /// Of such a row.
+    pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
+        let (&[JOINED, side, a, b, c, d], rest) = row.split_first_chunk::<6>()? else {
+            return None;
+        };
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+        let (key, rest) = rest.split_at_checked(length)?;
+        let (time, number) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            side: if side == 0 { Side::Left } else { Side::Right },
+            key,
+            time: time_of(time)?,
+            number: u32::from_be_bytes(number.try_into().ok()?),
+        })
+    }
+
+    /// Key of its row in the order in which records are forgotten: of the last time of others that it is joined with, then of its
+    /// own; of the right stream first, as in Kafka Streams.
+    pub(crate) fn closing_row(&self, last: i64, into: &mut Vec<u8>) {
+        into.clear();
+        into.extend_from_slice(&encode_time(last));
+        into.extend_from_slice(&encode_time(self.time));
+        into.push(u8::from(self.side == Side::Left));
+        into.extend_from_slice(self.key);
+        into.extend_from_slice(&self.number.to_be_bytes());
+    }
+
+    /// Of such a row.
+    pub(crate) fn of_closing_row(row: &'a [u8]) -> Option<Self> {
+        let (_, rest) = row.split_first_chunk::<8>()?;
+        let (time, rest) = rest.split_first_chunk::<8>()?;
+        let (side, rest) = rest.split_first()?;
+        let (key, number) = rest.split_last_chunk::<4>()?;
+        Some(Self {
+            side: if *side == 0 { Side::Right } else { Side::Left },
+            key,
+            time: time_of(time)?,
+            number: u32::from_be_bytes(*number),
+        })
+    }
+}
+
 /// What a store holds under one key, or under one key and window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoreRow<'a> {
@@ -157,8 +231,17 @@ pub fn store_rows<'a>(
                     });
                 }
             }
-            // The window's own row says nothing more.
-            (Some(Windows::Session(_)), Some(_)) => {}
+            (Some(Windows::Join(_)), _) if key.first() == Some(&JOINED) => {
+                let kept = Kept::of_row(key).ok_or_else(|| failed(&"a row that no record has"))?;
+                let (timestamp, value) = timestamped(&spec.value)?;
+                all.push(StoreRow {
+                    key: decode(kept.key)?,
+                    timestamp,
+                    value,
+                });
+            }
+            // A row in the order of time says nothing more.
+            (Some(Windows::Session(_) | Windows::Join(_)), Some(_)) => {}
             (Some(_), _) => return Err(failed(&"a row that no window has")),
         }
     }

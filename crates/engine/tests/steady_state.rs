@@ -12,7 +12,7 @@ mod orders_risk;
 
 use orders_risk::{KEYS, Last, amount, order, plan, process, task};
 use streamapp_engine::row::decode_timestamped;
-use streamapp_engine::{Store, StoreError, Task, Visit};
+use streamapp_engine::{KeyRange, Store, StoreError, Task, Visit};
 use topology::{Type, Value};
 
 struct Counting;
@@ -64,7 +64,7 @@ impl Store for Shared {
         Ok(value.is_some())
     }
 
-    fn scan(&self, _: &[u8], _: &mut Visit<'_>) -> Result<(), StoreError> {
+    fn scan(&self, _: KeyRange<'_>, _: &mut Visit<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 }

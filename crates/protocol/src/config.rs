@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ApplicationId;
 
+/// `spec.processing.maxTaskIdle` unless said: what a broker may take to tell of a record (`fetch.wait.max.ms`).
+pub const DEFAULT_MAX_TASK_IDLE_MS: u64 = 100;
+
 /// What all workers of an application need to know before they start. Which ordinal one speaks for is told to it alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -21,6 +24,10 @@ pub struct WorkerConfig {
     pub commit_interval_ms: u64,
     /// `transaction.timeout.ms` of the producers.
     pub transaction_timeout_ms: u64,
+    /// How long a record waits for earlier ones of inputs that are at their end, in milliseconds;
+    /// [`DEFAULT_MAX_TASK_IDLE_MS`] unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_task_idle_ms: Option<u64>,
     /// The Kafka cluster.
     pub kafka: KafkaConfig,
     /// The declared topology.

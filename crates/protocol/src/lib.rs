@@ -13,7 +13,7 @@ mod record;
 mod status;
 mod store;
 
-pub use config::{Guarantee, KafkaConfig, WorkerConfig};
+pub use config::{DEFAULT_MAX_TASK_IDLE_MS, Guarantee, KafkaConfig, WorkerConfig};
 pub use fold::{Claimant, Folded, Superseded, World};
 pub use ids::{ApplicationId, Ordinal, TaskId, TaskIdError, Uid};
 pub use memory::{DEFAULT_MEMORY_BYTES, Fetched, MemoryBudget, MemoryTooSmall};

@@ -158,7 +158,8 @@ struct ScheduleFigures {
 
 fn schedules(seeds: std::ops::Range<u64>, jobs: usize) -> anyhow::Result<bool> {
     let report = Report::begin("simulation", seeds.start);
-    let (all, windows) = (Arc::new(App::new(Sums::All)?), Arc::new(App::new(Sums::Windows)?));
+    let app = |sums| App::new(sums).map(Arc::new);
+    let (all, windows, pairs) = (app(Sums::All)?, app(Sums::Windows)?, app(Sums::Pairs)?);
     let figures = Mutex::new(ScheduleFigures::default());
     let next = AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
@@ -169,7 +170,11 @@ fn schedules(seeds: std::ops::Range<u64>, jobs: usize) -> anyhow::Result<bool> {
                     (seed < seeds.end).then_some(seed)
                 });
                 for seed in seeds {
-                    let app = if seed % 4 == 1 { &windows } else { &all };
+                    let app = match seed % 4 {
+                        1 => &windows,
+                        3 => &pairs,
+                        _ => &all,
+                    };
                     let run = Simulation::new(app, seed, seeded::Mutant::Faithful).run();
                     let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
                     figures.schedules += 1;

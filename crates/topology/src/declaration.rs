@@ -5,18 +5,20 @@
 //! strings. Optional fields are left out when they are not set.
 
 mod aggregation;
+mod join;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, Path};
 
 pub use aggregation::{
     Aggregate, AggregateField, Aggregation, Collect, Count, Emit, Fold, Hopping, Reduce, Session, TopK,
     Tumbling, WindowedBy,
 };
+pub use join::{Join, JoinKind, Merge, ToTable};
 
 /// `spec.topology`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,10 +29,49 @@ pub struct Topology {
     /// Record types, used by `streams[].value.type` and by fields of other types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<RecordType>,
-    /// Topics that are read.
+    /// Topics that are read, record by record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<Stream>,
+    /// Topics that are read as tables: the last value of each key counts, a null value deletes the key. Each is kept in a store of its
+    /// name, and read from the first record on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<Stream>,
     /// What is done with them.
     pub pipelines: Vec<Pipeline>,
+}
+
+impl Topology {
+    /// All topics that are read, with their places.
+    pub fn sources(&self) -> impl Iterator<Item = (&Stream, SourceKind, Path)> {
+        let lists = [
+            (&self.streams, SourceKind::Stream, "streams"),
+            (&self.tables, SourceKind::Table, "tables"),
+        ];
+        lists.into_iter().flat_map(|(list, kind, field)| {
+            let sources = list.iter().enumerate();
+            sources.map(move |(index, source)| (source, kind, Path::topology().field(field).index(index)))
+        })
+    }
+}
+
+/// How a topic is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Record by record.
+    Stream,
+    /// The last value of each key counts.
+    Table,
+}
+
+impl SourceKind {
+    /// For people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Table => "table",
+        }
+    }
 }
 
 /// Version of the topology language.
@@ -57,7 +98,7 @@ pub struct RecordType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Stream {
-    /// Name, unique among streams, stores and repartitions; its tasks are named after it.
+    /// Name, unique among streams, tables, stores and repartitions; its tasks are named after it.
     pub name: String,
     /// The Kafka topic.
     pub topic: String,
@@ -172,7 +213,8 @@ pub enum OffsetReset {
 pub struct Pipeline {
     /// Name, unique among pipelines.
     pub name: String,
-    /// Name of a stream or of another pipeline; several pipelines may read one. If both have the name, the stream is meant.
+    /// Name of a stream, of a table or of another pipeline; several pipelines may read one. If several have the name, the stream or
+    /// table is meant.
     pub from: String,
     /// What happens to each record, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -222,6 +264,18 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub flat_map_values: Option<String>,
+    /// Goes on with the records of other streams, too, as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+    /// Joins with what has the same key on the other side; what is on one side only has no result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// As `join`; what is on this side only has a result, too, in which `right` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_join: Option<Join>,
+    /// As `leftJoin`; what is on the other side only has a result, too, in which `left` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer_join: Option<Join>,
     /// Drops records that came before: with the same key and the same value of an expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deduplicate: Option<Deduplicate>,
@@ -261,7 +315,10 @@ pub struct Step {
     /// Keeps one value per key, the first record's at first, and combines it with each further record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduce: Option<Reduce>,
-    /// Takes each update of the aggregate as a record.
+    /// Keeps the last value of each key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_table: Option<ToTable>,
+    /// Takes each update of a table as a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_stream: Option<ToStream>,
 }
@@ -281,6 +338,10 @@ pub enum Operator<'a> {
     Map(&'a Map),
     /// [`Step::flat_map_values`]
     FlatMapValues(&'a str),
+    /// [`Step::merge`]
+    Merge(&'a Merge),
+    /// [`Step::join`], [`Step::left_join`] or [`Step::outer_join`]
+    Join(JoinKind, &'a Join),
     /// [`Step::deduplicate`]
     Deduplicate(&'a Deduplicate),
     /// [`Step::group_by_key`]
@@ -289,6 +350,8 @@ pub enum Operator<'a> {
     WindowedBy(&'a WindowedBy),
     /// Any of the steps that keep one value per key.
     Aggregate(Aggregation<'a>),
+    /// [`Step::to_table`]
+    ToTable(&'a ToTable),
     /// [`Step::to_stream`]
     ToStream,
 }
@@ -304,10 +367,13 @@ impl Operator<'_> {
             Self::MapValues(_) => "mapValues",
             Self::Map(_) => "map",
             Self::FlatMapValues(_) => "flatMapValues",
+            Self::Merge(_) => "merge",
+            Self::Join(kind, _) => kind.name(),
             Self::Deduplicate(_) => "deduplicate",
             Self::GroupByKey(_) => "groupByKey",
             Self::WindowedBy(_) => "windowedBy",
             Self::Aggregate(aggregation) => aggregation.name(),
+            Self::ToTable(_) => "toTable",
             Self::ToStream => "toStream",
         }
     }
@@ -331,6 +397,12 @@ impl Step {
             self.top_k.as_ref().map(Aggregation::TopK),
             self.reduce.as_ref().map(Aggregation::Reduce),
         ];
+        let joins = [
+            (JoinKind::Inner, &self.join),
+            (JoinKind::Left, &self.left_join),
+            (JoinKind::Outer, &self.outer_join),
+        ];
+        let joins = joins.map(|(kind, join)| join.as_ref().map(|join| Operator::Join(kind, join)));
         let set: Vec<_> = [
             self.select_key.as_deref().map(Operator::SelectKey),
             self.filter.as_deref().map(Operator::Filter),
@@ -338,12 +410,15 @@ impl Step {
             self.map_values.as_ref().map(Operator::MapValues),
             self.map.as_ref().map(Operator::Map),
             self.flat_map_values.as_deref().map(Operator::FlatMapValues),
+            self.merge.as_ref().map(Operator::Merge),
             self.deduplicate.as_ref().map(Operator::Deduplicate),
             self.group_by_key.as_ref().map(Operator::GroupByKey),
             self.windowed_by.as_ref().map(Operator::WindowedBy),
+            self.to_table.as_ref().map(Operator::ToTable),
             self.to_stream.as_ref().map(|_| Operator::ToStream),
         ]
         .into_iter()
+        .chain(joins)
         .chain(aggregations.map(|aggregation| aggregation.map(Operator::Aggregate)))
         .flatten()
         .collect();

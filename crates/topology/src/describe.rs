@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{Emit, Format, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, SubTopology, Windows};
+use crate::plan::{
+    Emit, Format, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, Side, Source, StoreIndex, StoreSpec,
+    SubTopology, Windows,
+};
 use crate::{Duration, Type};
 
 impl Plan {
@@ -19,12 +22,41 @@ impl Plan {
 
 // Writing to a string cannot fail.
 fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
+    let topics: Vec<_> = sub
+        .sources
+        .iter()
+        .map(|source| source.topic.to_string())
+        .collect();
     let _ = writeln!(
         out,
         "sub-topology {}: one task per partition of {}",
-        sub.name, sub.source.topic
+        sub.name,
+        topics.join(" and ")
     );
-    let source = &sub.source;
+    for source in &sub.sources {
+        describe_source(source, out);
+    }
+    for store in &sub.stores {
+        describe_store(store, out);
+    }
+    for sink in &sub.sinks {
+        let _ = writeln!(
+            out,
+            "  writes  {} (key {}, value {})",
+            sink.topic,
+            format(&sink.key),
+            format(&sink.value)
+        );
+    }
+    let _ = writeln!(out, "  steps");
+    let mut seen = vec![false; sub.nodes.len()];
+    for source in &sub.sources {
+        let _ = writeln!(out, "    source {}  [{}]", source.name, sub.path(source.node));
+        describe_children(sub, source.node, 2, &mut seen, out);
+    }
+}
+
+fn describe_source(source: &Source, out: &mut String) {
     let _ = writeln!(
         out,
         "  reads   {} (key {}, value {})",
@@ -51,48 +83,59 @@ fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
         out,
         "          event time: {event_time}; bad records {bad}, errors {error}; first start: {reset}"
     );
-    for store in &sub.stores {
-        let _ = writeln!(
-            out,
-            "  store   {} (key {}, value {}), changelog {}, fingerprint {}",
-            store.name,
-            format(&store.key),
-            type_text(&store.value),
-            store.changelog,
-            store.fingerprint
-        );
-        if let Some(windows) = store.windows {
-            let text = |ms: i64| Duration::<0>::from_millis(ms.unsigned_abs());
-            let (kind, grace_ms) = match windows {
-                Windows::Time(windows) => {
-                    let (size, advance) = (text(windows.size_ms), text(windows.advance_ms));
-                    (format!("windows of {size} every {advance}"), windows.grace_ms)
-                }
-                Windows::Session(windows) => {
-                    let gap = text(windows.gap_ms);
-                    (format!("session windows with a gap of {gap}"), windows.grace_ms)
-                }
-            };
-            let _ = writeln!(out, "          {kind}, grace {}", text(grace_ms));
-        }
-    }
-    for sink in &sub.sinks {
-        let _ = writeln!(
-            out,
-            "  writes  {} (key {}, value {})",
-            sink.topic,
-            format(&sink.key),
-            format(&sink.value)
-        );
-    }
-    let _ = writeln!(out, "  steps");
-    describe_node(sub, 0, 2, out);
 }
 
-fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut String) {
+fn describe_store(store: &StoreSpec, out: &mut String) {
+    let _ = writeln!(
+        out,
+        "  store   {} (key {}, value {}), changelog {}, fingerprint {}",
+        store.name,
+        format(&store.key),
+        type_text(&store.value),
+        store.changelog,
+        store.fingerprint
+    );
+    if let Some(windows) = store.windows {
+        let text = |ms: i64| Duration::<0>::from_millis(ms.unsigned_abs());
+        let (kind, grace_ms) = match windows {
+            Windows::Time(windows) => {
+                let (size, advance) = (text(windows.size_ms), text(windows.advance_ms));
+                (format!("windows of {size} every {advance}"), windows.grace_ms)
+            }
+            Windows::Session(windows) => {
+                let gap = text(windows.gap_ms);
+                (format!("session windows with a gap of {gap}"), windows.grace_ms)
+            }
+            Windows::Join(windows) => {
+                let (before, after) = (text(windows.before_ms), text(windows.after_ms));
+                (
+                    format!("records of both streams, right up to {before} before and {after} after left"),
+                    windows.grace_ms,
+                )
+            }
+        };
+        let _ = writeln!(out, "          {kind}, grace {}", text(grace_ms));
+    }
+}
+
+/// What is behind a node; a node that several lead to is told once.
+fn describe_children(sub: &SubTopology, index: NodeIndex, depth: usize, seen: &mut [bool], out: &mut String) {
     let Some(node) = sub.nodes.get(index) else { return };
+    // A chain stays at one level; only branches are indented.
+    let depth = depth + usize::from(node.children.len() > 1);
+    for child in &node.children {
+        describe_node(sub, *child, depth, seen, out);
+    }
+}
+
+fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, seen: &mut [bool], out: &mut String) {
+    let Some(node) = sub.nodes.get(index) else { return };
+    let store = |index: &StoreIndex| sub.stores.get(*index).map_or("?", |store| store.name.as_str());
+    if std::mem::replace(&mut seen[index], true) {
+        let _ = writeln!(out, "{:indent$}as above  [{}]", "", node.path, indent = depth * 2);
+        return;
+    }
     let what = match &node.op {
-        Op::Forward if index == 0 => format!("source {}", sub.source.name),
         Op::Forward => "forward".to_owned(),
         Op::Filter(_) => "filter".to_owned(),
         Op::FilterNot(_) => "filterNot".to_owned(),
@@ -101,18 +144,39 @@ fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut St
         Op::Map { key, value } => format!("map -> {}, {}", type_text(key.ty()), type_text(value.ty())),
         Op::FlatMapValues(expr) => format!("flatMapValues -> {}", type_text(expr.ty())),
         Op::Aggregate {
-            store, emit, first, ..
+            store: index,
+            emit,
+            first,
+            ..
         } => {
-            let name = sub.stores.get(*store).map_or("?", |store| store.name.as_str());
+            let name = store(index);
             let when = match emit {
                 Emit::OnUpdate => "",
                 Emit::OnWindowClose => " when its window closes",
             };
             format!("aggregate in {name} -> {}{when}", type_text(first.expr().ty()))
         }
-        Op::Deduplicate { store, .. } => {
-            let name = sub.stores.get(*store).map_or("?", |store| store.name.as_str());
-            format!("deduplicate in {name}")
+        Op::Deduplicate { store: index, .. } => format!("deduplicate in {}", store(index)),
+        Op::Table { store: index } => format!("table in {}", store(index)),
+        Op::JoinTable {
+            store: index, value, ..
+        }
+        | Op::JoinTables {
+            other: index, value, ..
+        } => {
+            format!("join with {} -> {}", store(index), type_text(value.ty()))
+        }
+        Op::JoinStreams {
+            store: index,
+            side,
+            value,
+            ..
+        } => {
+            let side = match side {
+                Side::Left => "left",
+                Side::Right => "right",
+            };
+            format!("join, {side}, in {} -> {}", store(index), type_text(value.ty()))
         }
         Op::Sink(sink) => {
             let topic = sub
@@ -123,11 +187,7 @@ fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, out: &mut St
         }
     };
     let _ = writeln!(out, "{:indent$}{what}  [{}]", "", node.path, indent = depth * 2);
-    for child in &node.children {
-        // A chain stays at one level; only branches are indented.
-        let deeper = usize::from(node.children.len() > 1);
-        describe_node(sub, *child, depth + deeper, out);
-    }
+    describe_children(sub, index, depth, seen, out);
 }
 
 fn format(format: &Format) -> String {

@@ -10,6 +10,8 @@ use crate::{Expr, Field, StructType, Type};
 
 /// Index into [`SubTopology::nodes`].
 pub type NodeIndex = usize;
+/// Index into [`SubTopology::sources`].
+pub type SourceIndex = usize;
 /// Index into [`SubTopology::stores`].
 pub type StoreIndex = usize;
 /// Index into [`SubTopology::sinks`].
@@ -25,16 +27,44 @@ pub struct Plan {
 /// A part of the topology that runs in one task per partition; parts are cut at repartition topics.
 #[derive(Debug)]
 pub struct SubTopology {
-    /// Declared name (pipeline, or repartition); `<name>-<partition>` is the task id.
+    /// Name of its first source; `<name>-<partition>` is the task id.
     pub name: String,
-    /// Where records come from.
-    pub source: Source,
-    /// Node 0 receives each record of the source.
+    /// Where records come from: at least one. A task reads the same partition of each, in the order of event time.
+    pub sources: Vec<Source>,
+    /// What is done with them.
     pub nodes: Vec<Node>,
     /// State stores of a task.
     pub stores: Vec<StoreSpec>,
     /// Topics that a task writes, changelogs apart.
     pub sinks: Vec<Sink>,
+}
+
+impl SubTopology {
+    /// The source whose rules hold for what goes wrong at a node when there is no record: the first one that leads there.
+    #[must_use]
+    pub fn source_of(&self, node: NodeIndex) -> Option<&Source> {
+        self.sources.iter().find(|source| self.leads(source.node, node))
+    }
+
+    /// The declaration's path of a node.
+    #[must_use]
+    pub fn path(&self, node: NodeIndex) -> &str {
+        self.nodes.get(node).map_or("", |node| node.path.as_str())
+    }
+
+    fn leads(&self, from: NodeIndex, to: NodeIndex) -> bool {
+        let (mut seen, mut next) = (vec![false; self.nodes.len()], vec![from]);
+        while let Some(at) = next.pop() {
+            if at == to {
+                return true;
+            }
+            if seen.get(at) == Some(&false) {
+                seen[at] = true;
+                next.extend(&self.nodes[at].children);
+            }
+        }
+        false
+    }
 }
 
 /// One processor and what it forwards to.
@@ -51,7 +81,7 @@ pub struct Node {
 /// What a node does with a record.
 #[derive(Debug)]
 pub enum Op {
-    /// Forwards the record unchanged (the root of a sub-topology; `toStream`).
+    /// Forwards the record unchanged (where a source begins, where several ways meet; `toStream`).
     Forward,
     /// Forwards the record when the expression is true.
     Filter(Expr),
@@ -94,8 +124,80 @@ pub enum Op {
         /// What they are found by, beside their key.
         by: Option<Expr>,
     },
+    /// Keeps the last value of each key and forwards it as an update; a null value deletes the key and is a tombstone. A null key
+    /// drops the record (counted).
+    Table {
+        /// The store that holds the values.
+        store: StoreIndex,
+    },
+    /// Forwards a stream's record with what a table has under its key, at the record's own time (`KStreamKTableJoin`).
+    JoinTable {
+        /// The table's store.
+        store: StoreIndex,
+        /// What becomes of a record for whose key the table has nothing.
+        unmatched: Unmatched,
+        /// The new value, from `left`, the record's, and `right`, the table's.
+        value: Expr,
+    },
+    /// Forwards an update of one of two tables with what the other one has under its key, at the later of both times; a tombstone
+    /// where there is no result any more (`KTableKTableInnerJoin` and the like).
+    JoinTables {
+        /// The other table's store.
+        other: StoreIndex,
+        /// Which of the two this is.
+        side: Side,
+        /// What becomes of a value of the left table alone.
+        left: Unmatched,
+        /// What becomes of a value of the right table alone.
+        right: Unmatched,
+        /// The new value, from `left` and `right`.
+        value: Expr,
+    },
+    /// Forwards a record of one of two streams with each of the other one's that has its key and is near in time, at the later of both
+    /// times, and keeps it for those that come later (`KStreamKStreamJoin`).
+    JoinStreams {
+        /// The store that holds the records of both.
+        store: StoreIndex,
+        /// Which of the two this is.
+        side: Side,
+        /// What becomes of a record of the left stream that nothing was joined with when its time is over.
+        left: Unmatched,
+        /// What becomes of such a record of the right stream.
+        right: Unmatched,
+        /// The new value, from `left` and `right`.
+        value: Expr,
+    },
     /// Writes the record to a topic.
     Sink(SinkIndex),
+}
+
+/// What becomes of one side of a join for which the other side has nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmatched {
+    /// There is no result.
+    Dropped,
+    /// There is a result without a value of the other side.
+    Forwarded,
+}
+
+/// One of the two sides of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one whose pipeline has the join as a step.
+    Left,
+    /// The one that is joined with it.
+    Right,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
 }
 
 /// What an aggregate is for the first record of a key.
@@ -124,6 +226,8 @@ pub struct Source {
     pub name: String,
     /// The topic.
     pub topic: TopicName,
+    /// The node that receives its records.
+    pub node: NodeIndex,
     /// How keys are read.
     pub key: Format,
     /// How values are read.
@@ -214,6 +318,25 @@ pub fn windowed_key(key: Type) -> Type {
     }))
 }
 
+/// What a store holds of a record that is joined with others: whether it was, and its value on its side.
+#[must_use]
+pub fn joined_row(left: &Type, right: &Type) -> Type {
+    let side = |ty: &Type| Type::Optional(Box::new(ty.clone()));
+    let fields = [
+        ("joined", Type::Bool),
+        ("left", side(left)),
+        ("right", side(right)),
+    ];
+    let fields = fields.map(|(name, ty)| Field {
+        name: name.to_owned(),
+        ty,
+    });
+    Type::Struct(Arc::new(StructType {
+        name: "joined".to_owned(),
+        fields: fields.into(),
+    }))
+}
+
 /// How event time is divided for an aggregation. With the meaning that each kind has in Kafka Streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Windows {
@@ -221,6 +344,8 @@ pub enum Windows {
     Time(TimeWindows),
     /// Windows of a key's records that are near to each other.
     Session(SessionWindows),
+    /// Windows around each record, in which it is joined.
+    Join(JoinWindows),
 }
 
 /// Windows of one size, whose starts are a fixed time apart, from the Unix epoch on; in milliseconds (`TimeWindows`,
@@ -243,6 +368,42 @@ pub struct SessionWindows {
     pub gap_ms: i64,
     /// How long after its end and the gap a window takes records.
     pub grace_ms: i64,
+}
+
+/// How near in time records are that are joined; in milliseconds (`JoinWindows`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinWindows {
+    /// How much earlier than a record of the left stream one of the right stream may be.
+    pub before_ms: i64,
+    /// How much later it may be.
+    pub after_ms: i64,
+    /// How long after that others may come.
+    pub grace_ms: i64,
+}
+
+impl JoinWindows {
+    /// How much later than a record of this side one of the other side may be.
+    #[must_use]
+    pub fn reach(self, side: Side) -> i64 {
+        match side {
+            Side::Left => self.after_ms,
+            Side::Right => self.before_ms,
+        }
+    }
+
+    /// First and last timestamp of records of the other side that one of this side is joined with.
+    #[must_use]
+    pub fn around(self, side: Side, timestamp: i64) -> (i64, i64) {
+        let (earlier, later) = (self.reach(side.other()), self.reach(side));
+        let first = timestamp.saturating_sub(earlier).max(0);
+        (first, timestamp.saturating_add(later))
+    }
+
+    /// Records are not joined any more whose last partner could be of this time or before.
+    #[must_use]
+    pub fn last_closed(self, stream_time: i64) -> i64 {
+        stream_time.saturating_sub(self.grace_ms).saturating_sub(1)
+    }
 }
 
 impl TimeWindows {
@@ -307,8 +468,8 @@ impl StoreSpec {
     #[must_use]
     pub fn row_key(&self) -> Type {
         match self.windows {
-            None => self.key.ty(),
-            Some(_) => windowed_key(self.key.ty()),
+            None | Some(Windows::Join(_)) => self.key.ty(),
+            Some(Windows::Time(_) | Windows::Session(_)) => windowed_key(self.key.ty()),
         }
     }
 }

@@ -163,14 +163,23 @@ proptest! {
                 }
                 Step::Flush => db.flush(FlushWait::No).unwrap(),
                 Step::Scan(from) => {
-                    let mut rows = Vec::new();
-                    let visit = &mut |key: &[u8], value: &[u8]| {
-                        rows.push((key[0], value.to_vec()));
-                        if rows.len() < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                    };
-                    db.reader(0, 100).scan(&[from], visit).unwrap();
-                    let wanted = held.range(from..).map(|(key, value)| (*key, value.clone()));
-                    prop_assert_eq!(rows, wanted.take(5).collect::<Vec<_>>());
+                    // With an end and without.
+                    for (until, most) in [(from.saturating_add(3), 5), (u8::MAX, 5), (from, 1)] {
+                        let mut rows = Vec::new();
+                        let visit = &mut |key: &[u8], value: &[u8]| {
+                            rows.push((key[0], value.to_vec()));
+                            if rows.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                        };
+                        let end = [until];
+                        let range = engine::KeyRange {
+                            from: &[from],
+                            until: (until < u8::MAX).then_some(&end),
+                        };
+                        db.reader(0, 100).scan(range, visit).unwrap();
+                        let wanted = held.iter().filter(|(key, _)| **key >= from && (until == u8::MAX || **key < until));
+                        let wanted = wanted.map(|(key, value)| (*key, value.clone()));
+                        prop_assert_eq!(rows, wanted.take(most).collect::<Vec<_>>());
+                    }
                 }
                 Step::Reopen => {
                     let before = db.positions();

@@ -19,8 +19,8 @@ use crate::{DropReason, ErrorCategory, Store, row};
 #[derive(Clone, Copy)]
 pub(super) struct Kept<'a> {
     node: NodeIndex,
-    store: StoreIndex,
-    spec: &'a StoreSpec,
+    pub(super) store: StoreIndex,
+    pub(super) spec: &'a StoreSpec,
 }
 
 impl<'a> Kept<'a> {
@@ -47,12 +47,12 @@ impl<'a> Kept<'a> {
     }
 
     #[cold]
-    fn unread(&self, reason: &dyn std::fmt::Display) -> Failure {
+    pub(super) fn unread(&self, reason: &dyn std::fmt::Display) -> Failure {
         self.failure(ErrorCategory::StoreRead, reason)
     }
 
     #[cold]
-    fn no_value(&self, error: EvalError) -> Failure {
+    pub(super) fn no_value(&self, error: EvalError) -> Failure {
         Failure::new(ErrorCategory::Expression, self.node, error)
     }
 }
@@ -87,17 +87,10 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         moving: &Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
         match aggregation.kept.spec.windows {
-            None => {
-                let (value, timestamp) = self.update(aggregation, None, moving)?;
-                let key = moving.key;
-                Ok(Forward::One(Moving {
-                    key,
-                    value,
-                    timestamp,
-                }))
-            }
+            None => Ok(Forward::One(self.update(aggregation, None, moving)?)),
             Some(Windows::Time(windows)) => self.aggregate_time(aggregation, windows, moving),
             Some(Windows::Session(windows)) => self.aggregate_session(aggregation, windows, moving),
+            Some(Windows::Join(_)) => Err(aggregation.kept.unread(&"windows of a join")),
         }
     }
 
@@ -113,18 +106,11 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let mut is_late = true;
         for start in windows.starts(moving.timestamp).filter(|start| *start > closed) {
             is_late = false;
-            let (value, timestamp) = self.update(aggregation, Some(start), moving)?;
+            let updated = self.update(aggregation, Some(start), moving)?;
             self.state.opened(kept.store);
             let end = start.saturating_add(windows.size_ms);
             let key = windowed_key(moving.key, start, end, self.arena);
-            self.forward(
-                aggregation,
-                Moving {
-                    key,
-                    value,
-                    timestamp,
-                },
-            )?;
+            self.forward(aggregation, Moving { key, ..updated })?;
         }
         Ok(if is_late {
             self.drop(DropReason::Late)
@@ -164,6 +150,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 key,
                 value,
                 timestamp,
+                had_value: true,
             };
             self.forward(aggregation, gone)?;
         }
@@ -171,6 +158,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             key: windowed_key(moving.key, start, end, self.arena),
             value,
             timestamp: end,
+            had_value: false,
         };
         self.forward(aggregation, updated)?;
         Ok(Forward::Nothing)
@@ -210,7 +198,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// The stream time of the store's operator behind this record.
-    fn observe(&mut self, kept: &Kept<'a>, moving: &Moving<'a>) -> Result<i64, Failure> {
+    pub(super) fn observe(&mut self, kept: &Kept<'a>, moving: &Moving<'a>) -> Result<i64, Failure> {
         let time = self.state.observe(kept.store, moving.timestamp);
         time.map_err(|error| kept.unread(&error))
     }
@@ -320,7 +308,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         aggregation: &Aggregation<'a>,
         start: Option<i64>,
         moving: &Moving<'a>,
-    ) -> Result<(Value<'a>, i64), Failure> {
+    ) -> Result<Moving<'a>, Failure> {
         self.state.key.clear();
         if let Some(start) = start {
             self.state.key.extend_from_slice(&encode_time(start));
@@ -331,7 +319,12 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let value = self.folded(aggregation, stored.map(|(_, value)| value), moving)?;
         let timestamp = stored.map_or(i64::MIN, |(at, _)| at).max(moving.timestamp);
         self.stage(kept, location, &kept.spec.value, value, timestamp)?;
-        Ok((value, timestamp))
+        Ok(Moving {
+            key: moving.key,
+            value,
+            timestamp,
+            had_value: stored.is_some(),
+        })
     }
 
     /// The aggregate with the record.
@@ -352,7 +345,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// Appends the key to `state.key`.
-    fn encode_key(&mut self, kept: &Kept<'a>, key: Value<'a>) -> Result<(), Failure> {
+    pub(super) fn encode_key(&mut self, kept: &Kept<'a>, key: Value<'a>) -> Result<(), Failure> {
         let Some(codec) = self.codecs.stores.get(kept.store) else {
             return Err(kept.unread(&"no format of keys"));
         };
@@ -363,7 +356,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// Timestamp and value under `state.key`, staged or else committed; and where it is staged.
-    fn stored(
+    pub(super) fn stored(
         &mut self,
         kept: &Kept<'a>,
         ty: &Type,
@@ -381,7 +374,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// Stages a value under `state.key`; null deletes.
-    fn stage(
+    pub(super) fn stage(
         &mut self,
         kept: &Kept<'a>,
         location: Location,

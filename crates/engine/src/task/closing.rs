@@ -12,7 +12,7 @@ use super::walk::{Moving, Walk};
 use crate::error::Failure;
 use crate::format::windowed_key;
 use crate::staging::Location;
-use crate::window_rows::{Session, begin_sessions, split_session_row, time_of};
+use crate::window_rows::{Kept, Session, begin_sessions, split_session_row, time_of};
 use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
 
 /// A row of a store that is to be closed.
@@ -39,10 +39,15 @@ pub(super) fn close<S: Store>(
     }
     let key = codecs.stores[store].decode(Some(window.key), arena);
     let key = key.map_err(|error| unread(sub, node, store, &error))?;
+    let key = match sub.stores[store].windows {
+        Some(Windows::Join(_)) => key,
+        _ => windowed_key(key, window.start, window.end, arena),
+    };
     let closed = Moving {
-        key: windowed_key(key, window.start, window.end, arena),
+        key,
         value,
         timestamp: window.timestamp,
+        had_value: false,
     };
     // Steps behind it do not ask for a record's coordinates.
     let none = InputRecord {
@@ -62,7 +67,10 @@ pub(super) fn close<S: Store>(
         results,
         dropped: None,
     };
-    walk.run_children(&sub.nodes[node], closed)
+    match sub.stores[store].windows {
+        Some(Windows::Join(_)) => walk.forget(store, closed),
+        _ => walk.run_children(&sub.nodes[node], closed),
+    }
 }
 
 /// Stages that a window is not there any more; returns it with its value.
@@ -78,9 +86,10 @@ pub(super) fn remove<'a, S: Store>(
     let Some(window) = row.window(spec.windows) else {
         return Err(failed(&"a row that no window has"));
     };
-    let value = match state.sessions_type(store) {
-        Some(list) => state.remove_session(store, &list, &window, arena),
-        None => row::decode_timestamped(&spec.value, &row.value, arena)
+    let value = match (state.sessions_type(store), spec.windows) {
+        (Some(list), _) => state.remove_session(store, &list, &window, arena),
+        (None, Some(Windows::Join(_))) => state.remove_joined(store, &spec.value, row, arena),
+        (None, _) => row::decode_timestamped(&spec.value, &row.value, arena)
             .map(|(_, value)| value)
             .map_err(|error| StoreError::new(error.to_string())),
     };
@@ -131,6 +140,37 @@ impl<S: Store> State<S> {
         Ok(session.value)
     }
 
+    /// Takes a record that was kept to be joined; returns what was kept of it.
+    fn remove_joined<'a>(
+        &mut self,
+        store: StoreIndex,
+        ty: &Type,
+        row: &Row,
+        arena: &'a Bump,
+    ) -> Result<Value<'a>, StoreError> {
+        let (location, bytes) = self.look_up_joined(store, row)?;
+        let bytes = bytes.ok_or_else(|| StoreError::new("a record has no value".to_owned()))?;
+        let bytes = arena.alloc_slice_copy(bytes);
+        let (timestamp, value) =
+            row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))?;
+        if let Some(staging) = self.staging.get_mut(store) {
+            staging.put(location, &self.key, None, timestamp);
+        }
+        Ok(value)
+    }
+
+    /// The row of the record that a row in the order of time is about.
+    fn look_up_joined(
+        &mut self,
+        store: StoreIndex,
+        row: &Row,
+    ) -> Result<(Location, Option<&[u8]>), StoreError> {
+        let kept = Kept::of_closing_row(&row.key);
+        let kept = kept.ok_or_else(|| StoreError::new("a row that no record has".to_owned()))?;
+        kept.row(&mut self.key);
+        self.look_up(store)
+    }
+
     /// The list of the windows of a key with these bytes.
     fn look_up_sessions(
         &mut self,
@@ -178,6 +218,15 @@ impl Row {
                     timestamp,
                 })
             }
+            Windows::Join(_) => {
+                let Kept { key, time, .. } = Kept::of_closing_row(&self.key)?;
+                Some(Window {
+                    key,
+                    start: time,
+                    end: time,
+                    timestamp: time,
+                })
+            }
         }
     }
 }
@@ -200,10 +249,15 @@ pub(super) fn letter<'a, S: Store>(
             timestamp: 0,
         };
     };
-    let value = match state.sessions_type(store) {
-        Some(_) => {
-            let list = state.look_up_sessions(store, window.key).ok();
-            list.and_then(|(_, list)| list.map(|list| &*arena.alloc_slice_copy(list)))
+    let found = match spec.windows {
+        Some(Windows::Session(_)) => Some(state.look_up_sessions(store, window.key)),
+        Some(Windows::Join(_)) => Some(state.look_up_joined(store, row)),
+        Some(Windows::Time(_)) | None => None,
+    };
+    let value = match found {
+        Some(found) => {
+            let bytes = found.ok().and_then(|(_, bytes)| bytes);
+            bytes.map(|bytes| &*arena.alloc_slice_copy(bytes))
         }
         None => Some(&*row.value),
     };

@@ -4,9 +4,9 @@ use bumpalo::Bump;
 use topology::plan::Source;
 use topology::{Scope, Value};
 
-use super::Codecs;
 use super::walk::Moving;
 use crate::error::Failure;
+use crate::format::Codec;
 use crate::{ErrorCategory, InputRecord};
 
 /// Key, value and event time. A tombstone keeps the record's own timestamp: there is no value to compute one
@@ -17,22 +17,23 @@ use crate::{ErrorCategory, InputRecord};
 /// Streams' `FailOnInvalidTimestamp` refuses these too).
 pub(super) fn read<'a>(
     source: &'a Source,
-    codecs: &Codecs,
+    codecs: &(Codec, Codec),
     record: &InputRecord<'a>,
     arena: &'a Bump,
 ) -> Result<Moving<'a>, Failure> {
     let key = codecs
-        .key
+        .0
         .decode(record.key, arena)
         .map_err(|error| unread(source, "key", error))?;
     let value = codecs
-        .value
+        .1
         .decode(record.value, arena)
         .map_err(|error| unread(source, "value", error))?;
     let mut moving = Moving {
         key,
         value,
         timestamp: record.timestamp,
+        had_value: false,
     };
     if let Some(expr) = &source.timestamp
         && !matches!(value, Value::Null)
@@ -40,7 +41,7 @@ pub(super) fn read<'a>(
         let scope = moving.scope(Value::Null, record, arena);
         moving.timestamp = expr.eval_int(&scope).map_err(|error| {
             let reason = format!("stream `{}`, timestamp: {error}", source.name);
-            Failure::new(ErrorCategory::Expression, 0, reason)
+            Failure::new(ErrorCategory::Expression, source.node, reason)
         })?;
     }
     if moving.timestamp < 0 {
@@ -56,7 +57,7 @@ pub(super) fn read<'a>(
 #[cold]
 fn unread(source: &Source, what: &str, error: impl std::fmt::Display) -> Failure {
     let reason = format!("stream `{}`, {what}: {error}", source.name);
-    Failure::new(ErrorCategory::Deserialization, 0, reason)
+    Failure::new(ErrorCategory::Deserialization, source.node, reason)
 }
 
 impl<'a> Moving<'a> {

@@ -1,11 +1,12 @@
 //! One record on its way through the nodes.
 
 use bumpalo::Bump;
-use topology::plan::{Node, NodeIndex, Op, SubTopology};
+use topology::plan::{Node, NodeIndex, Op, Side, SubTopology, Unmatched};
 use topology::{EvalError, Scope, Value};
 
 use super::Codecs;
 use super::aggregate::{Aggregation, Kept};
+use super::joins;
 use super::results::Results;
 use super::state::State;
 use crate::error::Failure;
@@ -17,6 +18,8 @@ pub(super) struct Moving<'a> {
     pub(super) key: Value<'a>,
     pub(super) value: Value<'a>,
     pub(super) timestamp: i64,
+    /// Of an update of a table: the key had a value before.
+    pub(super) had_value: bool,
 }
 
 /// What a node passes on.
@@ -105,7 +108,36 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 self.results.push(*sink, index, codecs, &moving)?;
                 Forward::Nothing
             }
-            Op::Aggregate { .. } | Op::Deduplicate { .. } if matches!(moving.key, Value::Null) => {
+            // Without a key there is nothing on the other side.
+            Op::JoinTable {
+                unmatched: Unmatched::Forwarded,
+                value,
+                ..
+            }
+            | Op::JoinStreams {
+                side: Side::Left,
+                left: Unmatched::Forwarded,
+                value,
+                ..
+            } if matches!(moving.key, Value::Null) && !matches!(moving.value, Value::Null) => {
+                Forward::One(self.joined(index, value, moving, (moving.value, Value::Null))?)
+            }
+            Op::JoinStreams {
+                side: Side::Right,
+                right: Unmatched::Forwarded,
+                value,
+                ..
+            } if matches!(moving.key, Value::Null) && !matches!(moving.value, Value::Null) => {
+                Forward::One(self.joined(index, value, moving, (Value::Null, moving.value))?)
+            }
+            Op::Aggregate { .. }
+            | Op::Deduplicate { .. }
+            | Op::Table { .. }
+            | Op::JoinTable { .. }
+            | Op::JoinTables { .. }
+            | Op::JoinStreams { .. }
+                if matches!(moving.key, Value::Null) =>
+            {
                 self.drop(DropReason::NullKey)
             }
             // Expressions over a tombstone have nothing to read.
@@ -117,6 +149,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             | Op::FlatMapValues(_)
             | Op::Aggregate { .. }
             | Op::Deduplicate { .. }
+            | Op::JoinTable { .. }
+            | Op::JoinStreams { .. }
                 if matches!(moving.value, Value::Null) =>
             {
                 self.drop(DropReason::NullValue)
@@ -164,6 +198,50 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             Op::Deduplicate { store, by } => {
                 let kept = Kept::of(self.sub, index, *store)?;
                 self.deduplicate(&kept, by.as_ref(), &moving)?
+            }
+            Op::Table { store } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                Forward::One(self.keep(&kept, moving)?)
+            }
+            Op::JoinTable {
+                store,
+                unmatched,
+                value,
+            } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                self.join_table(index, &kept, *unmatched, value, moving)?
+            }
+            Op::JoinTables {
+                other,
+                side,
+                left,
+                right,
+                value,
+            } => {
+                let kept = Kept::of(self.sub, index, *other)?;
+                let join = joins::Tables {
+                    node: index,
+                    side: *side,
+                    alone: (*left, *right),
+                    value,
+                };
+                self.join_tables(&kept, &join, moving)?
+            }
+            Op::JoinStreams {
+                store,
+                side,
+                left,
+                right,
+                value,
+            } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                let join = joins::Streams {
+                    node: (index, node),
+                    side: *side,
+                    alone: (*left, *right),
+                    value,
+                };
+                self.join_streams(&kept, &join, moving)?
             }
         })
     }

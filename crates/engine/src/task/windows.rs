@@ -15,13 +15,13 @@ use super::closing::Row;
 use super::state::State;
 use crate::staging::Staging;
 use crate::window_rows::{STREAM_TIME, Session, encode_time, sessions_type, time_of};
-use crate::{Store, StoreError, Visit, row};
+use crate::{KeyRange, Store, StoreError, Visit, row};
 
 /// Most rows taken from a store at once, and most bytes of them.
 const ROWS: usize = 256;
 const BYTES: usize = 256 << 10;
-/// What a session's own row holds: that it is there.
-const PRESENT: &[u8] = &[row::VERSION];
+/// What a row in the order of time holds: that it is there.
+pub(super) const PRESENT: &[u8] = &[row::VERSION];
 
 /// The stream time of a windowed aggregation, and what it has closed.
 pub(super) struct Clock {
@@ -59,6 +59,8 @@ impl Clock {
             } else if let Op::Deduplicate { store: of, .. } = op {
                 // What is forgotten is no result.
                 (*of == store).then_some(Emit::OnUpdate)
+            } else if let Op::JoinStreams { store: of, .. } = op {
+                (*of == store).then_some(Emit::OnWindowClose)
             } else {
                 None
             }
@@ -72,7 +74,7 @@ impl Clock {
             time: Known::No,
             before: Known::No,
             sessions: match windows {
-                Windows::Time(_) => None,
+                Windows::Time(_) | Windows::Join(_) => None,
                 Windows::Session(_) => Some(Arc::new(sessions_type(&sub.stores[store].value))),
             },
             from: encode_time(0).to_vec(),
@@ -103,6 +105,7 @@ impl Clock {
         match self.windows {
             Windows::Time(windows) => windows.last_closed(stream_time),
             Windows::Session(windows) => windows.last_closed(stream_time),
+            Windows::Join(windows) => windows.last_closed(stream_time),
         }
     }
 
@@ -239,7 +242,11 @@ impl Clock {
     fn take(&mut self, last: i64, committed: &impl Store, staging: &Staging) -> Result<(), StoreError> {
         let (mut bytes, mut behind) = (0, None);
         let due = &mut self.due;
-        scan(committed, staging, &self.from, &mut |key, value| {
+        let all = KeyRange {
+            from: &self.from,
+            until: None,
+        };
+        scan(committed, staging, all, &mut |key, value| {
             let time = time_of(key).unwrap_or(i64::MAX);
             if time > last || due.len() >= ROWS || bytes >= BYTES {
                 behind = Some((time, key.to_vec()));
@@ -258,16 +265,16 @@ impl Clock {
     }
 }
 
-/// Visits the rows of a store with what is staged over them, in the order of keys, until `visit` says that it is enough.
-fn scan(
+/// Visits the rows of a range with what is staged over them, in the order of keys, until `visit` says that it is enough.
+pub(super) fn scan(
     committed: &impl Store,
     staging: &Staging,
-    from: &[u8],
+    range: KeyRange<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
-    let mut staged = staging.scan(from).peekable();
+    let mut staged = staging.scan(range).peekable();
     let mut flow = ControlFlow::Continue(());
-    committed.scan(from, &mut |key, value| {
+    committed.scan(range, &mut |key, value| {
         while let Some((key, value)) = staged.next_if(|(other, _)| *other < key) {
             flow = value.map_or(flow, |value| visit(key, value));
             if flow.is_break() {

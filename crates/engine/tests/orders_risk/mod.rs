@@ -131,5 +131,5 @@ pub fn process<S: Store>(
         key: Some(key),
         value: Some(value),
     };
-    assert_eq!(task.process(&record, output), Ok(Processed::Done));
+    assert_eq!(task.process(0, &record, output), Ok(Processed::Done));
 }

@@ -16,6 +16,7 @@ use super::translate::declaration;
 pub(super) struct Case {
     #[serde(rename = "case")]
     pub(super) name: String,
+    source: Json,
     topology: Json,
     compare: String,
     inputs: Vec<Input>,
@@ -61,6 +62,12 @@ struct Window {
 }
 
 impl Case {
+    /// The class that it is from.
+    pub(super) fn class(&self) -> Option<&str> {
+        let file = self.source["path"].as_str()?.rsplit('/').next()?;
+        file.strip_suffix(".java")
+    }
+
     /// Replays it.
     ///
     /// # Errors
@@ -237,7 +244,7 @@ impl Expected {
 
 impl Input {
     fn record(&self, plan: &Plan, timestamp: i64) -> Result<DriverRecord, String> {
-        let sources = plan.sub_topologies.iter().map(|sub| &sub.source);
+        let sources = plan.sub_topologies.iter().flat_map(|sub| &sub.sources);
         let topic = TopicName::External(self.topic.clone());
         let source = sources.into_iter().find(|source| source.topic == topic);
         let source = source.ok_or_else(|| format!("nothing reads {}", self.topic))?;
@@ -306,6 +313,8 @@ fn scalar(value: Value<'_>) -> Json {
         Value::Null => Json::Null,
         Value::String(text) => json!(text),
         Value::Int(number) => json!(number),
+        Value::Bool(yes) => json!(yes),
+        Value::Struct(fields) => fields.iter().map(|field| scalar(*field)).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -24,7 +24,12 @@ use case::Case;
 const LEDGER: &str = include_str!("ledger.txt");
 
 /// Suites that are replayed; the cases of each are in `kafka-streams-joins/<name>.json`.
-const SUITES: [&str; 4] = [
+const SUITES: [&str; 9] = [
+    "stream-stream-join",
+    "stream-stream-join-unit",
+    "stream-table-join",
+    "stream-table-join-unit",
+    "table-table-join",
     "time-windows",
     "session-windows",
     "sliding-windows",
@@ -64,9 +69,14 @@ fn main() -> ExitCode {
         let text = std::fs::read_to_string(data.join(format!("{suite}.json"))).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
         let counts = suites.entry(suite).or_default();
+        // Their tests may have the same names.
+        let several = cases.iter().map(Case::class).collect::<BTreeSet<_>>().len() > 1;
         let mut names = BTreeSet::new();
         for case in &cases {
-            let name = format!("{suite}: {}", case.name);
+            let name = match case.class() {
+                Some(class) if several => format!("{suite}: {class}.{}", case.name),
+                _ => format!("{suite}: {}", case.name),
+            };
             assert!(names.insert(name.clone()), "{name} is there twice");
             match (case.replay(), ledger.remove(&*name)) {
                 (Ok(()), None) => counts.passed += 1,

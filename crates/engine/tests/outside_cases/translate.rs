@@ -7,6 +7,14 @@ use serde_json::{Value as Json, json};
 /// # Errors
 /// What the language cannot say.
 pub(super) fn declaration(topology: &Json) -> Result<Json, String> {
+    match topology["operator"].as_str() {
+        Some("stream-table-join" | "table-table-join") => joins(topology),
+        Some("stream-stream-join") => streams(topology),
+        _ => windowed(topology),
+    }
+}
+
+fn windowed(topology: &Json) -> Result<Json, String> {
     let text = |field: &str| topology[field].as_str().unwrap_or_default();
     let aggregation = aggregation(topology)?;
     let windows = windows(&topology["window"])?;
@@ -77,4 +85,127 @@ fn windows(window: &Json) -> Result<Json, String> {
         Some("session") => Ok(json!({"session": {"gap": ms("gap_ms"), "grace": ms("grace_ms")}})),
         _ => Err(format!("no windows {window}")),
     }
+}
+
+/// Joins, and a second one on the result of the first.
+fn joins(topology: &Json) -> Result<Json, String> {
+    let text = |field: &str| topology[field].as_str().unwrap_or_default();
+    if let Some(store) = ["table_store", "left_store", "right_store"]
+        .map(text)
+        .iter()
+        .find(|s| s.contains("versioned"))
+    {
+        return Err(format!("no {store}"));
+    }
+    let of_streams = text("operator") == "stream-table-join";
+    let (left, right) = if of_streams {
+        ("stream", "table")
+    } else {
+        ("left", "right")
+    };
+    let source = |side: &str, topic: &str, ty: &str| {
+        let serde = |ty: &str| json!({"serde": if ty.starts_with("int") { "Long" } else { "String" }});
+        json!({"name": side, "topic": topic, "key": serde(text("key_type")), "value": serde(ty)})
+    };
+    let sources = json!([source("left", text(left), "string")]);
+    let others = json!([source("right", text(right), "string")]);
+    let mut steps = vec![join(topology)];
+    if let Some(then) = topology.get("then") {
+        // The second join looks up the results of the first.
+        steps[0]
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|step| step.values_mut())
+            .for_each(|join| join["name"] = json!("first"));
+        steps.push(join(then));
+    }
+    if !of_streams {
+        steps.push(json!({"toStream": {}}));
+    }
+    let to = json!({"topic": text("output"), "value": {"serde": "String"}});
+    let pipeline = json!({"name": "joined", "from": "left", "steps": steps, "to": to});
+    Ok(if of_streams {
+        json!({"language": "v1", "streams": sources, "tables": others, "pipelines": [pipeline]})
+    } else {
+        let tables = [sources, others]
+            .iter()
+            .flat_map(|list| list.as_array().cloned())
+            .flatten()
+            .collect::<Vec<_>>();
+        json!({"language": "v1", "tables": tables, "pipelines": [pipeline]})
+    })
+}
+
+/// Joins of two streams, of which one may be read twice.
+fn streams(topology: &Json) -> Result<Json, String> {
+    let text = |field: &str| topology[field].as_str().unwrap_or_default();
+    let source = |side: &str| {
+        let serde = |ty: &str| json!({"serde": if ty.starts_with("int") { "Long" } else { "String" }});
+        let value = serde(text(&format!("{side}_value_type")));
+        // An expression has no value for a null key.
+        let on_error = if topology.get("pre").is_some() {
+            "Skip"
+        } else {
+            "Fail"
+        };
+        let key = serde(text("key_type"));
+        json!({"name": side, "topic": text(side), "key": key, "value": value, "onError": on_error})
+    };
+    let is_of_itself = text("left") == text("right");
+    let sources = if is_of_itself {
+        json!([source("left")])
+    } else {
+        json!([source("left"), source("right")])
+    };
+    let with = if is_of_itself { "left" } else { "right" };
+    let windowed = |topology: &Json, name: &str, with: &str| {
+        let mut step = join(topology);
+        let window = |field: &str| format!("{}ms", topology["window"][field]);
+        for join in step
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|step| step.values_mut())
+        {
+            join["name"] = json!(name);
+            join["with"] = json!(with);
+            for (field, ms) in [
+                ("before", "before_ms"),
+                ("after", "after_ms"),
+                ("grace", "grace_ms"),
+            ] {
+                join[field] = json!(window(ms));
+            }
+        }
+        step
+    };
+    let (mut steps, mut pipelines, mut with) = (Vec::new(), Vec::new(), with);
+    if topology.get("pre").is_some() {
+        steps.push(json!({"map": {"key": "key", "expression": "value"}}));
+        with = "keyed";
+        pipelines.push(json!({"name": with, "from": "right", "steps": [{"selectKey": "key"}]}));
+    }
+    steps.push(windowed(topology, "first", with));
+    if let Some(then) = topology.get("then") {
+        steps.push(windowed(then, "second", with));
+    }
+    let to = json!({"topic": text("output"), "value": {"serde": "String"}});
+    pipelines.push(json!({"name": "joined", "from": "left", "steps": steps, "to": to}));
+    Ok(json!({"language": "v1", "streams": sources, "pipelines": pipelines}))
+}
+
+/// A join whose values are those of both sides with a sign between them; one that is missing prints as null.
+fn join(topology: &Json) -> Json {
+    let (step, optional) = match topology["kind"].as_str() {
+        Some("left") => ("leftJoin", [false, true]),
+        Some("outer") => ("outerJoin", [true, true]),
+        _ => ("join", [false, false]),
+    };
+    let joiner = topology["joiner"].as_str().unwrap_or_default();
+    let sign = joiner.split('\'').nth(1).unwrap_or_default();
+    let side = |name: &str, is_optional: bool| match is_optional {
+        true => format!("({name} == null ? 'null' : string({name}))"),
+        false => format!("string({name})"),
+    };
+    let (left, right) = (side("left", optional[0]), side("right", optional[1]));
+    json!({step: {"with": "right", "expression": format!("{left} + '{sign}' + {right}")}})
 }

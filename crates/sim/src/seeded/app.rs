@@ -1,8 +1,8 @@
 //! The applications that the simulation runs: orders → repartition by customer → sums → results. Two sub-topologies, one
 //! with a store. Either each sum is a result, and is deleted when it exceeds a limit; or sums are of windows, and results
-//! when these close.
+//! when these close; or orders are joined with each other, behind two repartition topics that one task reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::{ApplicationId, TaskId};
@@ -22,6 +22,11 @@ const LIMIT: i64 = 60;
 const SIZE: i64 = 5;
 const GRACE: i64 = 2;
 
+/// Of joins: how near two orders are. Others are never too late, since in which order a task meets those of two topics is open.
+const NEAR: i64 = 6;
+/// What the left side of a result is multiplied by.
+const SIDE: i64 = 1_000;
+
 /// Topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Topic {
@@ -29,6 +34,8 @@ pub(crate) enum Topic {
     Positions,
     Orders,
     Repartition,
+    /// Of the right side of a join.
+    RightRepartition,
     Changelog,
     Sums,
 }
@@ -40,6 +47,8 @@ pub enum Sums {
     All,
     /// Those of each window.
     Windows,
+    /// None: each order is joined with those of its customer that have an even number and are near in time.
+    Pairs,
 }
 
 /// The application.
@@ -59,6 +68,7 @@ impl App {
     /// # Errors
     /// When the language has changed under it.
     pub fn new(sums: Sums) -> anyhow::Result<Self> {
+        let mut pipelines = Vec::new();
         let add = format!("aggregate + value.amount > {LIMIT} ? null : aggregate + value.amount");
         let mut steps = vec![
             serde_json::json!({"selectKey": "value.customer"}),
@@ -79,7 +89,21 @@ impl App {
                     serde_json::json!({"selectKey": "key.key"}),
                 ]);
             }
+            Sums::Pairs => {
+                let keyed = serde_json::json!({"map": {"key": "value.customer", "expression": "int(ts)"}});
+                let even = serde_json::json!({"filter": "int(ts) % 2 == 0"});
+                pipelines.push(serde_json::json!({"name": "even", "from": "orders", "steps": [even, keyed]}));
+                let join = serde_json::json!({
+                    "with": "even", "name": "by-customer", "within": format!("{NEAR}ms"), "grace": "1h",
+                    "expression": format!("left * {SIDE} + right"),
+                });
+                steps = vec![keyed, serde_json::json!({"join": join})];
+            }
         }
+        pipelines.push(serde_json::json!({
+            "name": "by-order", "from": "orders", "to": {"topic": "sums", "value": {"serde": "Long"}},
+            "steps": steps,
+        }));
         let declaration = serde_json::json!({
             "language": "v1",
             "types": [{"name": "Order", "fields": {"customer": "string", "amount": "int"}}],
@@ -87,10 +111,7 @@ impl App {
                 "name": "orders", "topic": "orders", "key": {"serde": "String"},
                 "value": {"serde": "Json", "type": "Order"},
             }],
-            "pipelines": [{
-                "name": "by-order", "from": "orders", "to": {"topic": "sums", "value": {"serde": "Long"}},
-                "steps": steps,
-            }],
+            "pipelines": pipelines,
         });
         let plan = topology::plan(&serde_json::from_value(declaration)?)
             .map_err(|errors| anyhow::anyhow!("the simulated application: {errors:?}"))?;
@@ -105,9 +126,13 @@ impl App {
                 topics.insert(store.changelog.resolve(&id.0), Topic::Changelog);
             }
             for sink in &sub.sinks {
-                topics
-                    .entry(sink.topic.resolve(&id.0))
-                    .or_insert(Topic::Repartition);
+                let name = sink.topic.resolve(&id.0);
+                let topic = if name.ends_with("-right-repartition") {
+                    Topic::RightRepartition
+                } else {
+                    Topic::Repartition
+                };
+                topics.entry(name).or_insert(topic);
             }
             tasks.extend((0..PARTITIONS).map(|partition| TaskId {
                 sub_topology: sub.name.clone(),
@@ -171,6 +196,17 @@ pub(crate) fn amount(number: i64) -> i64 {
 pub(crate) fn added(sum: Option<i64>, number: i64) -> Option<i64> {
     let next = sum.unwrap_or(0) + amount(number);
     (next <= LIMIT).then_some(next)
+}
+
+/// The results of joins among the first orders: customer and value. The simulation's own idea of them.
+pub(crate) fn pairs(orders: i64) -> BTreeSet<(String, i64)> {
+    let even = |left: i64| (left - NEAR..=left + NEAR).filter(move |right| right % 2 == 0);
+    let pairs = (0..orders).flat_map(|left| even(left).map(move |right| (left, right)));
+    let pairs =
+        pairs.filter(|(left, right)| (0..orders).contains(right) && customer(*left) == customer(*right));
+    pairs
+        .map(|(left, right)| (customer(left), left * SIDE + right))
+        .collect()
 }
 
 /// The windows of a partition. The simulation's own idea of them.

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
 use engine::MemoryStore;
+use engine::partition::partition_for;
 use protocol::{Guarantee, InputPosition, Positions, TaskId, World};
 use topology::{Type, Value};
 
-use super::app::{PARTITIONS, Sums, Topic, Windows, added, customer};
+use super::app::{PARTITIONS, Sums, Topic, Windows, added, customer, pairs};
 use super::broker::{Broker, Isolation, Place, Record};
 use super::client::CONTROL;
 use super::volume::Image;
@@ -30,6 +31,9 @@ pub(crate) struct Judge {
     expected: BTreeMap<i32, Vec<Sum>>,
     sums: BTreeMap<String, i64>,
     windows: BTreeMap<i32, Windows>,
+    /// Of joins: results that were not seen yet, and those that were.
+    pairs: BTreeSet<(String, i64)>,
+    paired: BTreeSet<(String, i64)>,
     written: BTreeMap<i32, Vec<Sum>>,
     /// Last committed positions.
     positions: BTreeMap<TaskId, Positions>,
@@ -53,6 +57,11 @@ impl Judge {
             expected: BTreeMap::new(),
             sums: BTreeMap::new(),
             windows: BTreeMap::new(),
+            pairs: match kind {
+                Sums::Pairs => pairs(orders),
+                Sums::All | Sums::Windows => BTreeSet::new(),
+            },
+            paired: BTreeSet::new(),
             written: BTreeMap::new(),
             positions: BTreeMap::new(),
             world: World::default(),
@@ -157,6 +166,8 @@ impl Judge {
                 let closed = self.windows.entry(partition).or_default().add(number);
                 expected.extend(closed.into_iter().map(|(customer, sum)| (customer, Some(sum))));
             }
+            // In which order they come depends on which of two topics was read first.
+            Sums::Pairs => {}
         }
         Ok(())
     }
@@ -168,6 +179,9 @@ impl Judge {
             i64::from_be_bytes(bytes)
         });
         let found = (key, value);
+        if self.kind == Sums::Pairs {
+            return self.paired(found);
+        }
         let written = self.written.entry(partition).or_default();
         let expected = self.expected.entry(partition).or_default();
         let holds = match self.guarantee {
@@ -183,6 +197,19 @@ impl Judge {
             ));
         }
         written.push(found);
+        Ok(())
+    }
+
+    /// Each pair is joined once.
+    fn paired(&mut self, (customer, value): Sum) -> Result<(), String> {
+        let found = (customer, value.unwrap_or(-1));
+        let is_new = self.pairs.remove(&found);
+        let is_again = self.paired.contains(&found);
+        if !is_new && (!is_again || self.guarantee == Guarantee::ExactlyOnceV2) {
+            let what = if is_again { "came again" } else { "is no pair" };
+            return Err(format!("G1: the result {found:?} {what}"));
+        }
+        self.paired.insert(found);
         Ok(())
     }
 
@@ -204,6 +231,7 @@ impl Judge {
     pub(crate) fn is_complete(&self) -> bool {
         let orders = usize::try_from(self.orders).unwrap_or(0);
         self.repartitioned.len() == orders
+            && self.pairs.is_empty()
             && (0..PARTITIONS).all(|partition| {
                 let expected = self.expected.get(&partition).map_or(&[][..], Vec::as_slice);
                 let written = self.written.get(&partition).map_or(&[][..], Vec::as_slice);
@@ -221,11 +249,11 @@ impl Judge {
             .map_or(0, |positions| positions.transaction)
     }
 
-    /// Next offset of a task's input.
-    pub(crate) fn position(&self, task: &TaskId) -> Option<&InputPosition> {
+    /// Next offsets of a task's inputs.
+    pub(crate) fn inputs(&self, task: &TaskId) -> Option<&[InputPosition]> {
         self.positions
             .get(task)
-            .and_then(|positions| positions.inputs.first())
+            .map(|positions| positions.inputs.as_slice())
     }
 
     /// How far it has come, for people.
@@ -241,7 +269,7 @@ impl Judge {
     /// Results so far.
     pub(crate) fn results(&self) -> u64 {
         let written: usize = self.written.values().map(Vec::len).sum();
-        u64::try_from(written).unwrap_or(u64::MAX)
+        u64::try_from(written + self.paired.len()).unwrap_or(u64::MAX)
     }
 
     /// G1 and G2 for the state: the changelog holds the sums, and the owner's store holds the changelog.
@@ -256,6 +284,9 @@ impl Judge {
                 "the store of partition {partition} is {:?}, its changelog {changelog:?}",
                 store.content
             ));
+        }
+        if self.kind == Sums::Pairs {
+            return self.kept(partition, &changelog);
         }
         let arena = Bump::new();
         let mut found = BTreeMap::new();
@@ -287,12 +318,28 @@ impl Judge {
                 };
                 open.map(row).collect()
             }
+            Sums::Pairs => BTreeMap::new(),
         };
         if found == wanted {
             Ok(())
         } else {
             Err(format!(
                 "the changelog of partition {partition} holds {found:?}, wanted {wanted:?}"
+            ))
+        }
+    }
+
+    /// A join keeps each order of both sides, in two rows each, and stream time.
+    fn kept(&self, partition: i32, changelog: &MemoryStore) -> Result<(), String> {
+        let is_here = |order: &i64| partition_for(customer(*order).as_bytes(), PARTITIONS) == partition;
+        let here = (0..self.orders).filter(is_here);
+        let sides: usize = here.map(|order| if order % 2 == 0 { 2 } else { 1 }).sum();
+        let (found, wanted) = (changelog.values.len(), if sides > 0 { 1 + 2 * sides } else { 0 });
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!(
+                "the changelog of partition {partition} has {found} rows, wanted {wanted}"
             ))
         }
     }

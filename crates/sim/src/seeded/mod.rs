@@ -718,12 +718,14 @@ impl Simulation {
             && self.owned_stores().len() == usize::try_from(PARTITIONS).unwrap_or(0)
     }
 
-    /// Whether everything of a task's input is committed.
+    /// Whether everything of a task's inputs is committed.
     fn is_caught_up(&self, task: &TaskId) -> bool {
-        let input = self.judge.position(task);
-        input.is_some_and(|input| {
-            let place = (self.sim.app.topic(&input.topic), input.partition);
-            self.sim.broker.borrow().watermarks(place).1 == input.offset
+        let inputs = self.judge.inputs(task);
+        inputs.is_some_and(|inputs| {
+            inputs.iter().all(|input| {
+                let place = (self.sim.app.topic(&input.topic), input.partition);
+                self.sim.broker.borrow().watermarks(place).1 == input.offset
+            })
         })
     }
 

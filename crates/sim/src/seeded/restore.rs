@@ -8,7 +8,7 @@ use protocol::{CannotContinue, ChangelogPosition, InputPosition, Owner, Position
 
 use super::Mutant;
 use super::app::Topic;
-use super::broker::{Isolation, Place};
+use super::broker::{Broker, Isolation, Place};
 use super::client::{Sim, pause};
 use super::thread::Seed;
 use super::volume::{Db, Volume};
@@ -29,26 +29,38 @@ pub(crate) enum Outcome {
     NotReady,
 }
 
-/// The last positions and the group's offset of a task's input.
-pub(crate) type Found = (Option<Positions>, Option<i64>);
+/// The last positions and the group's offsets of a task's inputs.
+pub(crate) type Found = (Option<Positions>, Vec<Option<i64>>);
 
-/// A task's sub-topology in the plan, and its input.
-fn outline(sim: &Sim, task: &TaskId) -> (usize, String, Place) {
+/// A task's sub-topology in the plan, and its inputs.
+fn outline(sim: &Sim, task: &TaskId) -> (usize, Vec<(String, Place)>) {
     let subs = &sim.app.plan.sub_topologies;
     let sub = subs
         .iter()
         .position(|sub| sub.name == task.sub_topology)
         .unwrap_or(0);
-    let name = subs[sub].source.topic.resolve(&sim.app.id.0);
-    let topic = sim.app.topic(&name);
-    (sub, name, (topic, task.partition))
+    let inputs = subs[sub].sources.iter().map(|source| {
+        let name = source.topic.resolve(&sim.app.id.0);
+        let topic = sim.app.topic(&name);
+        (name, (topic, task.partition))
+    });
+    (sub, inputs.collect())
+}
+
+/// Names and places of what a task reads.
+pub(crate) fn inputs(sim: &Sim, task: &TaskId) -> Vec<(String, Place)> {
+    outline(sim, task).1
 }
 
 /// The mirror, when no transaction holds it; then the last record of the task's positions partition.
 pub(crate) async fn find(sim: &Sim, task: &TaskId, owner: Owner) -> Found {
-    let (_, _, input) = outline(sim, task);
+    let inputs = inputs(sim, task);
     let mirror = loop {
-        if let Some(stable) = sim.call(|broker| broker.group_offset(input)).await {
+        let offsets = |broker: &mut Broker| {
+            let offsets = inputs.iter().map(|(_, place)| broker.group_offset(*place));
+            offsets.collect::<Option<Vec<_>>>()
+        };
+        if let Some(stable) = sim.call(offsets).await {
             break stable;
         }
     };
@@ -70,22 +82,22 @@ pub(crate) async fn find(sim: &Sim, task: &TaskId, owner: Owner) -> Found {
 
 /// Where the task begins; `None`: a person has to decide.
 fn recovered(sim: &Sim, task: &TaskId, (last, mirror): Found) -> Option<Positions> {
-    let (_, topic, _) = outline(sim, task);
-    match (last, mirror) {
-        (Some(positions), mirror) => {
-            let mut inputs = positions.inputs.iter();
+    match last {
+        Some(positions) => {
+            let mut inputs = positions.inputs.iter().zip(mirror);
             inputs
-                .all(|input| check_mirror(input, mirror).is_ok())
+                .all(|(input, mirror)| check_mirror(input, mirror).is_ok())
                 .then_some(positions)
         }
-        (None, Some(_)) => None,
-        (None, None) => {
-            let start = vec![InputPosition {
+        None if mirror.iter().any(Option::is_some) => None,
+        None => {
+            let begin = |(topic, _)| InputPosition {
                 topic,
                 topic_id: String::new(),
                 partition: task.partition,
                 offset: 0,
-            }];
+            };
+            let start: Vec<_> = inputs(sim, task).into_iter().map(begin).collect();
             Some(Positions {
                 task: task.clone(),
                 transaction: 0,
@@ -116,7 +128,7 @@ pub(crate) async fn prepare(
             None
         }
         Some(positions) => {
-            let (sub_topology, ..) = outline(&sim, &task);
+            let (sub_topology, _) = outline(&sim, &task);
             let has_store = !sim.app.plan.sub_topologies[sub_topology].stores.is_empty();
             let restored = if has_store {
                 let copy = match copy {
@@ -156,7 +168,7 @@ pub(crate) struct Copy {
 impl Copy {
     /// Opens a store. One that cannot be continued is set aside, and an empty one begins.
     pub(crate) async fn open(sim: &Rc<Sim>, volume: &Rc<RefCell<Volume>>, task: &TaskId) -> Self {
-        let (sub, ..) = outline(sim, task);
+        let (sub, _) = outline(sim, task);
         let stores = &sim.app.plan.sub_topologies[sub].stores;
         let store = stores.first().map(|store| store.name.clone()).unwrap_or_default();
         let place = (Topic::Changelog, task.partition);

@@ -37,6 +37,19 @@ fn windows_close_once_and_in_order_under_any_schedule() {
 }
 
 #[test]
+fn each_pair_is_joined_once_under_any_schedule() {
+    let app = Arc::new(App::new(Sums::Pairs).unwrap());
+    let mut results = 0;
+    for seed in 0..150 {
+        match Simulation::new(&app, seed, Mutant::Faithful).run() {
+            Ok(figures) => results += figures.results,
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+    assert!(results > 1_500, "{results}");
+}
+
+#[test]
 fn a_run_is_reproduced_by_its_seed() {
     let app = app();
     let run = |seed| Simulation::new(&app, seed, Mutant::Faithful).run();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine::partition::partition_for;
-use engine::{Change, InputRecord, Outgoing, Output, OutputError, Task as Engine};
+use engine::{Change, Head, InputRecord, Outgoing, Output, OutputError, Task as Engine, earliest};
 use protocol::{Guarantee, Positions, TaskId};
 use topology::plan::TopicName;
 
@@ -60,14 +60,39 @@ pub(crate) struct Seed {
     pub(crate) db: Option<Db>,
 }
 
+/// A partition that a task reads.
+struct Input {
+    place: Place,
+    /// Next offset to process.
+    position: i64,
+    /// Fetched, not processed.
+    records: VecDeque<(i64, Record)>,
+    /// Behind what was fetched.
+    next: i64,
+    /// Nothing was behind that.
+    at_end: bool,
+}
+
+impl Input {
+    fn begin(place: Place, position: i64) -> Self {
+        Self {
+            place,
+            position,
+            records: VecDeque::new(),
+            next: position,
+            at_end: false,
+        }
+    }
+}
+
 struct Task {
     id: TaskId,
     engine: Engine<Reader>,
     db: Option<Db>,
     store: Option<String>,
-    input: Place,
+    /// By source of the plan.
+    inputs: Vec<Input>,
     sinks: Vec<(Topic, bool)>,
-    position: i64,
     committed: Positions,
     positions_partition: i32,
     dirty: bool,
@@ -129,11 +154,17 @@ impl Task {
             engine,
             db: seed.db,
             store: sub.stores.first().map(|store| store.name.clone()),
-            input: (topic(&sub.source.topic), seed.task.partition),
+            inputs: sub
+                .sources
+                .iter()
+                .zip(&seed.committed.inputs)
+                .map(|(source, input)| {
+                    Input::begin((topic(&source.topic), seed.task.partition), input.offset)
+                })
+                .collect(),
             sinks: sinks
                 .map(|sink| (topic(&sink.topic), external(&sink.topic)))
                 .collect(),
-            position: seed.committed.inputs.first().map_or(0, |input| input.offset),
             id: seed.task,
             committed: seed.committed,
             positions_partition: seed.positions_partition,
@@ -159,8 +190,8 @@ impl Task {
         let mut next = self.committed.clone();
         next.transaction += 1;
         next.stream_time = self.engine.stream_time();
-        for input in &mut next.inputs {
-            input.offset = self.position;
+        for (next, input) in next.inputs.iter_mut().zip(&self.inputs) {
+            next.offset = input.position;
         }
         let record = Record {
             key: Some(next.task.to_string().into_bytes()),
@@ -208,7 +239,33 @@ impl Task {
         self.engine.discard();
         self.next = None;
         self.dirty = false;
-        self.position = self.committed.inputs.first().map_or(0, |input| input.offset);
+        for (input, committed) in self.inputs.iter_mut().zip(&self.committed.inputs) {
+            *input = Input::begin(input.place, committed.offset);
+        }
+    }
+
+    /// Where the earliest record of all inputs is; nothing as long as one of them may have an earlier one.
+    fn next_input(&mut self) -> Option<usize> {
+        let head = |(at, input): (usize, &Input)| match input.records.front() {
+            Some((offset, record)) => {
+                let record = record_of(input.place, *offset, record);
+                Head::Record(self.engine.event_time(at, &record))
+            }
+            None if input.at_end => Head::AtEnd,
+            None => Head::Unknown,
+        };
+        earliest(self.inputs.iter().enumerate().map(head))
+    }
+}
+
+fn record_of(place: Place, offset: i64, record: &Record) -> InputRecord<'_> {
+    InputRecord {
+        topic: "input",
+        partition: place.1,
+        offset,
+        timestamp: record.timestamp,
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
     }
 }
 
@@ -298,27 +355,42 @@ impl StreamThread {
         if !self.close_windows(at).await? {
             return Ok(());
         }
-        let (input, from) = (self.tasks[at].input, self.tasks[at].position);
-        let max = 1 + self.sim.random.borrow_mut().below(3);
-        let fetch = |broker: &mut Broker| {
-            let is_there = from >= broker.watermarks(input).0;
-            is_there.then(|| broker.fetch(input, from, max, Isolation::Committed))
-        };
-        // Out of range: who stood still may be where the new owner has deleted what it consumed.
-        let fetched = self.sim.call(fetch).await.ok_or(End::Lost)?;
-        for (offset, record) in &fetched.records {
+        for input in 0..self.tasks[at].inputs.len() {
+            self.fetch(at, input).await?;
+        }
+        while let Some(input) = self.tasks[at].next_input() {
             if !self.began {
                 self.begin()?;
             }
-            let sent = self.process(at, *offset, record);
+            let sent = self.process(at, input);
             self.send(sent).await?;
             if !self.close_windows(at).await? {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Fetches some records of an input that has none left.
+    async fn fetch(&mut self, at: usize, input: usize) -> Result<(), End> {
+        let read = &self.tasks[at].inputs[input];
+        if !read.records.is_empty() {
+            return Ok(());
+        }
+        let (place, from) = (read.place, read.next);
+        let max = 1 + self.sim.random.borrow_mut().below(3);
+        let fetch = |broker: &mut Broker| {
+            let is_there = from >= broker.watermarks(place).0;
+            is_there.then(|| broker.fetch(place, from, max, Isolation::Committed))
+        };
+        // Out of range: who stood still may be where the new owner has deleted what it consumed.
+        let fetched = self.sim.call(fetch).await.ok_or(End::Lost)?;
         let task = &mut self.tasks[at];
-        if fetched.at_end && fetched.next > task.position {
-            task.position = fetched.next;
+        let read = &mut task.inputs[input];
+        read.records.extend(fetched.records);
+        (read.next, read.at_end) = (fetched.next, fetched.at_end);
+        if read.records.is_empty() && read.at_end && read.next > read.position {
+            read.position = read.next;
             task.moved_over_markers = true;
         }
         Ok(())
@@ -363,25 +435,23 @@ impl StreamThread {
         Ok(())
     }
 
-    fn process(&mut self, at: usize, offset: i64, record: &Record) -> Vec<Sent> {
+    /// Processes the next record of an input.
+    fn process(&mut self, at: usize, input: usize) -> Vec<Sent> {
         let task = &mut self.tasks[at];
-        let input = InputRecord {
-            topic: "input",
-            partition: task.input.1,
-            offset,
-            timestamp: record.timestamp,
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
+        let read = &mut task.inputs[input];
+        let Some((offset, record)) = read.records.pop_front() else {
+            return Vec::new();
         };
         let mut output = Collected {
             sinks: &task.sinks,
             sent: Vec::new(),
         };
-        if let Err(error) = task.engine.process(&input, &mut output) {
+        let record = record_of(read.place, offset, &record);
+        if let Err(error) = task.engine.process(input, &record, &mut output) {
             self.sim.break_promise(error.to_string());
         }
         let sent = output.sent;
-        task.position = offset + 1;
+        read.position = offset + 1;
         task.dirty = true;
         task.moved_over_markers = false;
         sent
@@ -422,7 +492,7 @@ impl StreamThread {
             let place = (Topic::Positions, task.positions_partition);
             let record = task.next_positions();
             self.producer.send(place, &[record]).await?;
-            offsets.insert(task.input, task.position);
+            offsets.extend(task.inputs.iter().map(|input| (input.place, input.position)));
             if self.sim.mutant == Mutant::AppliesBeforeCommit
                 && let Some(next) = &task.next
             {

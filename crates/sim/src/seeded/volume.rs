@@ -53,8 +53,12 @@ impl engine::Store for Reader {
         self.0.borrow().memory.content.get(key, into)
     }
 
-    fn scan(&self, from: &[u8], visit: &mut engine::Visit<'_>) -> Result<(), engine::StoreError> {
-        self.0.borrow().memory.content.scan(from, visit)
+    fn scan(
+        &self,
+        range: engine::KeyRange<'_>,
+        visit: &mut engine::Visit<'_>,
+    ) -> Result<(), engine::StoreError> {
+        self.0.borrow().memory.content.scan(range, visit)
     }
 }
 

@@ -9,10 +9,9 @@ use protocol::acquire::{Acquire, Action, Identity, Outcome as Done, Progress, To
 use protocol::handover::Duty;
 use protocol::{Guarantee, Ordinal, Owner, TaskId, Uid};
 
-use super::app::Topic;
 use super::client::{ControlLog, Producer, Sim, pause};
 use super::host::Spawner;
-use super::restore::{Copy, Found, Outcome, Preparation, find, prepare};
+use super::restore::{Copy, Found, Outcome, Preparation, find, inputs, prepare};
 use super::thread::{Command, Post, StreamThread, Wanted};
 use super::volume::Volume;
 use super::{Mutant, Reports};
@@ -347,10 +346,11 @@ impl Session<'_> {
         for post in &self.crew {
             let tasks: Vec<_> = post.tasks.borrow().iter().cloned().collect();
             for task in tasks.into_iter().filter(|task| sim.app.has_store(task)) {
-                let input = (Topic::Repartition, task.partition);
-                let committed = sim.call(|broker| broker.group_offset(input)).await;
-                if let Some(Some(offset)) = committed {
-                    sim.call(|broker| broker.delete_records(input, offset)).await;
+                for (_, input) in inputs(sim, &task) {
+                    let committed = sim.call(|broker| broker.group_offset(input)).await;
+                    if let Some(Some(offset)) = committed {
+                        sim.call(|broker| broker.delete_records(input, offset)).await;
+                    }
                 }
             }
         }

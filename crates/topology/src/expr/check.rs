@@ -51,8 +51,8 @@ pub(crate) fn reads(node: &Node, env: &Env) -> Reads {
     node.leaves(&mut |leaf| match leaf {
         Node::Place(place) => match place.root {
             Root::Key => reads.key = true,
-            Root::Aggregate => reads.aggregate = true,
-            Root::Value => reads.value.add(&read_of_value(&place.slots, &env.value)),
+            Root::Aggregate | Root::Right => reads.aggregate = true,
+            Root::Value | Root::Left => reads.value.add(&read_of_value(&place.slots, &env.value)),
         },
         Node::Coordinate(_) => reads.coordinates = true,
         _ => {}
@@ -163,7 +163,7 @@ impl Checker<'_> {
         let (text, default) = (self.text(ast), default_text(inner));
         let failure = self.absent(ast, inner);
         match path(ast) {
-            Some(_) => failure.suggest(format!("write `(has({text}) ? {text} : {default})`")),
+            Some(_) => failure.suggest(format!("write `({} ? {text} : {default})`", test(ast, text))),
             None => failure.suggest(format!("write `{text}.orValue({default})`")),
         }
     }
@@ -198,12 +198,23 @@ impl Checker<'_> {
         }
         let coordinate = |coordinate, ty| Ok(Typed::new(Node::Coordinate(coordinate), ty));
         let (root, ty) = match (name, &self.env.aggregate) {
+            ("left", _) if self.env.right.is_some() => (Root::Left, &self.env.value),
+            ("right", _) if let Some(ty) = &self.env.right => (Root::Right, ty),
+            ("value" | "aggregate", _) if self.env.right.is_some() => {
+                let message = format!("there is no `{name}` here: a join has a value on each side");
+                return Err(ExprError::new(message, &ast.span).suggest("write `left` or `right`"));
+            }
             ("ts", _) => return coordinate(Coordinate::Timestamp, Ty::Timestamp),
             ("topic" | "partition" | "offset", _) if !self.env.is_of_one_record => {
-                let message =
-                    format!("there is no `{name}` here: the result of a window comes from many records");
-                let error = ExprError::new(message, &ast.span);
-                return Err(error.suggest("identify it by its key and `key.windowStart`"));
+                let (why, instead) = match self.env.windows {
+                    Some(_) => (
+                        "the result of a window comes from many records",
+                        "identify it by its key and `key.windowStart`",
+                    ),
+                    None => ("it comes from several records", "identify it by its key"),
+                };
+                let message = format!("there is no `{name}` here: {why}");
+                return Err(ExprError::new(message, &ast.span).suggest(instead));
             }
             ("topic", _) => return coordinate(Coordinate::Topic, Ty::String),
             ("partition", _) => return coordinate(Coordinate::Partition, Ty::Int),
@@ -219,7 +230,10 @@ impl Checker<'_> {
             }
             _ => return named_type(name).ok_or_else(|| self.unknown_name(name, ast)),
         };
-        let ty = Ty::from(ty);
+        let ty = match Ty::from(ty) {
+            Ty::Optional(inner) if self.present.contains(&vec![name.to_owned()]) => *inner,
+            ty => ty,
+        };
         let place = Place {
             root,
             slots: Slots::None,
@@ -235,7 +249,10 @@ impl Checker<'_> {
         {
             return failure.suggest(format!("did you mean `value.{name}`?"));
         }
-        let mut names = vec!["key", "value", "ts", "topic", "partition", "offset"];
+        let mut names = match self.env.right {
+            None => vec!["key", "value", "ts", "topic", "partition", "offset"],
+            Some(_) => vec!["key", "left", "right", "ts", "topic", "partition", "offset"],
+        };
         if self.env.aggregate.is_some() {
             names.push("aggregate");
         }
@@ -254,7 +271,8 @@ impl Checker<'_> {
                 return self.optional_field(outer, operand, name);
             }
             let text = self.text(operand);
-            let instead = format!("test `has({text})` first, or write `{text}.?{}`", name.text);
+            let test = test(operand, text);
+            let instead = format!("test `{test}` first, or write `{text}.?{}`", name.text);
             return Err(self.absent(operand, &inner).suggest(instead));
         }
         let mut typed = self.field(outer, operand, name, Need::Value)?;
@@ -354,7 +372,7 @@ impl Checker<'_> {
         let known = self.bindings.known(&outer.ty);
         if let Ty::Optional(inner) = &known {
             if path(operand).is_some() {
-                let instead = format!("test `has({})` first", self.text(operand));
+                let instead = format!("test `{}` first", test(operand, self.text(operand)));
                 return Err(self.absent(operand, inner).suggest(instead));
             }
             let field = self.optional_field(outer, operand, name)?;
@@ -632,6 +650,14 @@ fn default_text(ty: &Ty) -> &'static str {
         Ty::List(_) => "[]",
         Ty::Map(_) => "{}",
         _ => "…",
+    }
+}
+
+/// What shows that a place is there: `has` is for fields.
+fn test(ast: &Ast, text: &str) -> String {
+    match ast.kind {
+        AstKind::Ident(_) => format!("{text} != null"),
+        _ => format!("has({text})"),
     }
 }
 

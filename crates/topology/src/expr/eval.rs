@@ -124,8 +124,8 @@ impl Place {
     fn eval<'a>(&self, scope: &Scope<'a>) -> Evaluated<'a> {
         let mut value = match self.root {
             Root::Key => scope.key,
-            Root::Value => scope.value,
-            Root::Aggregate => scope.aggregate,
+            Root::Value | Root::Left => scope.value,
+            Root::Aggregate | Root::Right => scope.aggregate,
         };
         match &self.slots {
             Slots::None => {}

@@ -56,6 +56,8 @@ pub struct Env {
     pub value: Type,
     /// Type of `aggregate`, where there is one.
     pub aggregate: Option<Type>,
+    /// In a join: type of `right`, which is evaluated in the place of an aggregate, and `value` is called `left`.
+    pub right: Option<Type>,
     /// Whether it is about one record, which has a `topic`, a `partition` and an `offset`: the result of a window that was closed
     /// comes from many.
     pub is_of_one_record: bool,
@@ -71,6 +73,7 @@ impl Env {
             key,
             value,
             aggregate: None,
+            right: None,
             is_of_one_record: true,
             windows: None,
         }

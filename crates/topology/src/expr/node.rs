@@ -95,6 +95,9 @@ pub(crate) enum Root {
     Key,
     Value,
     Aggregate,
+    /// The value, and the aggregate, as they are called in a join.
+    Left,
+    Right,
 }
 
 impl Root {
@@ -103,6 +106,8 @@ impl Root {
             Self::Key => "key",
             Self::Value => "value",
             Self::Aggregate => "aggregate",
+            Self::Left => "left",
+            Self::Right => "right",
         }
     }
 }

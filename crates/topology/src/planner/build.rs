@@ -7,97 +7,158 @@ use super::compile::{
     Folds, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key, compile_map,
     compile_map_values, compile_timestamp,
 };
+use super::join::{self, How, Joined};
 use super::live::{live, prune};
-use super::resolve::{Resolved, ResolvedStream, Step, StepOp, aggregated};
+use super::origin::{Origin, OriginId, ResolvedStream, SourceOrPipeline};
+use super::parts::{Parts, Place};
+use super::resolve::{Resolved, Step, StepOp, aggregated};
 use super::sink::key_format;
 use super::{PlanError, sink, windows};
-use crate::declaration::{Emit as DeclaredEmit, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad};
+use crate::declaration::{
+    Emit as DeclaredEmit, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad, SinkTopic, SourceKind,
+};
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
-    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Sink, Source, StoreSpec, SubTopology,
-    TopicName, Windows,
+    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Side, Sink, Source, StoreIndex, StoreSpec,
+    SubTopology, TopicName, Windows, joined_row,
 };
 use crate::{Env, Expr, Field, Path, StructType, Type, ValueReads};
 
-/// The sub-topologies of the pipelines that read one stream, in the order in which records flow.
+/// The sub-topologies of pipelines, of which each comes after those that it reads; in the order in which records flow.
 ///
 /// # Errors
 /// None for pipelines that [`super::resolve`] accepted, unless that and this module disagree.
-pub(crate) fn build(pipelines: &[&Resolved<'_>]) -> Result<Vec<SubTopology>, Vec<PlanError>> {
-    let Some(first) = pipelines.first() else {
-        return Ok(Vec::new());
-    };
-    let (live, mut reads) = live_of_all(pipelines);
-    reads.add(&first.stream.timestamp_reads);
-    let (source, env) = source(&first.stream, &reads)?;
-    let mut reading = begin(source, &first.stream.path);
-    if let Some(topic) = &first.stream.declared.dead_letter_topic {
-        reading.source.dead_letters = Some(reading.sinks.len());
-        reading.sinks.push(Sink {
-            topic: TopicName::External(topic.clone()),
-            key: Format::Bytes,
-            value: Format::Bytes,
-        });
-    }
-    let mut parts = vec![reading];
-    let begin = Place { at: 0, last: 0, env };
-    // Where pipelines end.
-    let mut ends = BTreeMap::new();
-    for (pipeline, live) in pipelines.iter().zip(&live) {
-        let place = pipeline
-            .parent
-            .and_then(|parent| ends.get(parent))
-            .unwrap_or(&begin);
-        let mut builder = Builder {
-            parts: &mut parts,
-            place: place.clone(),
-        };
-        for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
-            builder.step(step, later)?;
+pub(crate) fn build(pipelines: &[Resolved<'_>]) -> Result<Vec<SubTopology>, Vec<PlanError>> {
+    let (live, reads) = live_of_all(pipelines);
+    let mut builder = Builder::default();
+    let mut errors = Vec::new();
+    for source in sources(pipelines) {
+        let mut reads = reads.get(&source.id()).cloned().unwrap_or_default();
+        if let Origin::Source(source) = &source {
+            reads.add(&source.timestamp_reads);
+            let begun = builder.source(source, &reads);
+            errors.extend(begun.err().into_iter().flatten());
         }
-        ends.insert(pipeline.pipeline.name.as_str(), builder.place.clone());
-        builder.end(pipeline)?;
     }
-    Ok(parts)
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    for (pipeline, live) in pipelines.iter().zip(&live) {
+        builder.pipeline(pipeline, live)?;
+    }
+    Ok(builder.parts.in_order())
 }
 
-/// What is read later, by pipeline and step; and of the stream. A pipeline comes before those that read it.
-fn live_of_all(pipelines: &[&Resolved<'_>]) -> (Vec<Vec<ValueReads>>, ValueReads) {
-    let mut of_stream = ValueReads::Nothing;
-    let mut of_results = BTreeMap::<&str, ValueReads>::new();
+/// What the pipelines read that is no pipeline, in the order in which they do.
+fn sources<'d>(pipelines: &[Resolved<'d>]) -> Vec<Origin<'d>> {
+    let mut found = Vec::<Origin<'d>>::new();
+    for pipeline in pipelines {
+        let others = pipeline.steps.iter().flat_map(|step| step.others());
+        for origin in std::iter::once(&pipeline.from).chain(others) {
+            let is_new = found.iter().all(|other| other.id() != origin.id());
+            if matches!(origin, Origin::Source(_)) && is_new {
+                found.push(origin.clone());
+            }
+        }
+    }
+    found
+}
+
+/// What is read later: by pipeline and step, and of each origin. A pipeline comes before those that read it.
+fn live_of_all<'d>(pipelines: &[Resolved<'d>]) -> (Vec<Vec<ValueReads>>, BTreeMap<OriginId<'d>, ValueReads>) {
+    let mut of = BTreeMap::<OriginId<'d>, ValueReads>::new();
     let mut all = Vec::with_capacity(pipelines.len());
     for pipeline in pipelines.iter().rev() {
         let declared = pipeline.pipeline;
-        let mut end = of_results.remove(declared.name.as_str()).unwrap_or_default();
+        let own = (SourceOrPipeline::Pipeline, declared.name.as_str());
+        let mut end = of.remove(&own).unwrap_or_default();
         if declared.to.is_some() {
             end.add(&ValueReads::Whole);
         }
         let live = live(pipeline, end);
-        let first = live.first().unwrap_or(&ValueReads::Whole);
-        match pipeline.parent {
-            Some(parent) => of_results.entry(parent).or_default().add(first),
-            None => of_stream.add(first),
+        for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
+            // What is joined is kept as it is.
+            let is_merge = matches!(step.op, StepOp::Merge(_));
+            let reads = if is_merge { later } else { &ValueReads::Whole };
+            for other in step.others() {
+                of.entry(other.id()).or_default().add(reads);
+            }
         }
+        let first = live.first().unwrap_or(&ValueReads::Whole);
+        of.entry(pipeline.from.id()).or_default().add(first);
         all.push(live);
     }
     all.reverse();
-    (all, of_stream)
+    (all, of)
 }
 
-/// Where the next node goes.
-#[derive(Clone)]
-struct Place {
-    /// The part that is being built, and the node in it that the next one goes behind.
-    at: usize,
-    last: NodeIndex,
-    /// The types of what is forwarded there.
-    env: Env,
+/// Builds all parts.
+#[derive(Default)]
+struct Builder<'d> {
+    parts: Parts,
+    /// Where sources begin and pipelines end.
+    ends: BTreeMap<OriginId<'d>, Place>,
+}
+
+impl<'d> Builder<'d> {
+    /// Begins a part that reads a stream or a table.
+    fn source(&mut self, source: &ResolvedStream<'d>, reads: &ValueReads) -> Result<(), Vec<PlanError>> {
+        let declared = source.declared;
+        let whole = ValueReads::Whole;
+        let reads = match source.kind {
+            SourceKind::Stream => reads,
+            SourceKind::Table => &whole,
+        };
+        let (mut planned, env) = planned(source, reads)?;
+        let mut sinks = Vec::new();
+        if let Some(topic) = &declared.dead_letter_topic {
+            planned.dead_letters = Some(sinks.len());
+            sinks.push(Sink {
+                topic: TopicName::External(topic.clone()),
+                key: Format::Bytes,
+                value: Format::Bytes,
+            });
+        }
+        let place = Place {
+            at: self.parts.begin(planned, sinks, source.kind, &source.path),
+            last: 0,
+            store: None,
+            env,
+        };
+        let mut track = Track { builder: self, place };
+        if source.kind == SourceKind::Table {
+            track.table(&declared.name, &source.path)?;
+        }
+        let place = track.place;
+        let id = (SourceOrPipeline::Source, declared.name.as_str());
+        self.ends.insert(id, place);
+        Ok(())
+    }
+
+    fn pipeline(&mut self, pipeline: &Resolved<'d>, live: &[ValueReads]) -> Result<(), Vec<PlanError>> {
+        let place = self.end(&pipeline.from, &pipeline.path)?;
+        let mut track = Track { builder: self, place };
+        for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
+            track.step(step, later)?;
+        }
+        if let Some(to) = &pipeline.pipeline.to {
+            track.end(to, &pipeline.path.field("to"))?;
+        }
+        let place = track.place;
+        let id = (SourceOrPipeline::Pipeline, pipeline.pipeline.name.as_str());
+        self.ends.insert(id, place);
+        Ok(())
+    }
+
+    fn end(&self, origin: &Origin<'d>, path: &Path) -> Result<Place, PlanError> {
+        let end = self.ends.get(&origin.id());
+        end.cloned().ok_or_else(|| PlanError::new(path, "not valid"))
+    }
 }
 
 /// Goes along one pipeline.
-struct Builder<'p> {
-    /// The first reads the stream; each other one reads a repartition topic.
-    parts: &'p mut Vec<SubTopology>,
+struct Track<'b, 'd> {
+    builder: &'b mut Builder<'d>,
     place: Place,
 }
 
@@ -109,8 +170,8 @@ fn policy(declared: DeclaredBad) -> OnBadRecord {
     }
 }
 
-/// The stream as the pipelines read it, and what their first steps see.
-fn source(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
+/// A stream or a table as the pipelines read it, and what their first steps see.
+fn planned(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
     let declared = stream.declared;
     let env = Env::of_record(stream.key.clone(), prune(&stream.value, reads));
     let path = stream.path.field("timestamp");
@@ -128,6 +189,7 @@ fn source(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, En
     let source = Source {
         name: declared.name.clone(),
         topic: TopicName::External(declared.topic.clone()),
+        node: 0,
         key: key_format(&env.key, &stream.path)?,
         value,
         timestamp,
@@ -142,57 +204,88 @@ fn source(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, En
     Ok((source, env))
 }
 
-impl Builder<'_> {
-    fn part(&mut self) -> &mut SubTopology {
-        &mut self.parts[self.place.at]
+impl<'d> Track<'_, 'd> {
+    fn part(&mut self) -> Result<&mut SubTopology, PlanError> {
+        let part = self.builder.parts.get_mut(self.place.at);
+        part.ok_or_else(|| PlanError::new(&Path::topology(), "not valid"))
     }
 
     /// Adds a node behind the last one.
-    fn node(&mut self, path: &Path, op: Op) {
+    fn node(&mut self, path: &Path, op: Op) -> Result<(), PlanError> {
         let last = self.place.last;
-        let nodes = &mut self.part().nodes;
+        let index = self.meet(path, op, &[last])?;
+        self.place.last = index;
+        Ok(())
+    }
+
+    /// Adds a node behind several.
+    fn meet(&mut self, path: &Path, op: Op, behind: &[NodeIndex]) -> Result<NodeIndex, PlanError> {
+        let nodes = &mut self.part()?.nodes;
         let index = nodes.len();
-        nodes[last].children.push(index);
+        for before in behind {
+            nodes[*before].children.push(index);
+        }
         nodes.push(Node {
             path: path.to_string(),
             op,
             children: Vec::new(),
         });
-        self.place.last = index;
+        Ok(index)
+    }
+
+    /// Lets this part and that of another place be one; returns the other place as it is then.
+    fn unite(&mut self, mut other: Place) -> Place {
+        let (here, there) = (self.place.at, other.at);
+        let ends = self.builder.ends.values_mut();
+        let places = ends.chain([&mut self.place, &mut other]);
+        self.builder.parts.unite(here, there, places);
+        other
+    }
+
+    /// Goes on from another place, and comes back with where that leads.
+    fn aside(
+        &mut self,
+        from: Place,
+        walk: impl FnOnce(&mut Self) -> Result<(), PlanError>,
+    ) -> Result<Place, PlanError> {
+        let here = std::mem::replace(&mut self.place, from);
+        let result = walk(self);
+        let there = std::mem::replace(&mut self.place, here);
+        result.map(|()| there)
     }
 
     /// `later`: what the steps behind this one read of the value that leaves it.
-    fn step(&mut self, step: &Step<'_>, later: &ValueReads) -> Result<(), Vec<PlanError>> {
+    fn step(&mut self, step: &Step<'d>, later: &ValueReads) -> Result<(), Vec<PlanError>> {
         let path = &step.path;
         match &step.op {
             StepOp::SelectKey(source) => {
                 let expr = compile_key(source, &self.place.env, &path.field("selectKey"))?;
                 self.place.env.key = expr.ty().clone();
-                self.node(path, Op::SelectKey(expr));
+                self.node(path, Op::SelectKey(expr))?;
             }
             StepOp::Filter(source) => {
                 let expr = compile_as(source, &Type::Bool, &self.place.env, &path.field("filter"))?;
-                self.node(path, Op::Filter(expr));
+                self.node(path, Op::Filter(expr))?;
             }
             StepOp::FilterNot(source) => {
                 let expr = compile_as(source, &Type::Bool, &self.place.env, &path.field("filterNot"))?;
-                self.node(path, Op::FilterNot(expr));
+                self.node(path, Op::FilterNot(expr))?;
             }
             StepOp::MapValues(map) => {
                 let expr = compile_map_values(map, &self.place.env, &path.field("mapValues"))?;
                 self.place.env.value = expr.ty().clone();
-                self.node(path, Op::MapValues(expr));
+                self.node(path, Op::MapValues(expr))?;
             }
             StepOp::Map(map) => {
                 let (key, value) = compile_map(map, &self.place.env, &path.field("map"))?;
                 (self.place.env.key, self.place.env.value) = (key.ty().clone(), value.ty().clone());
-                self.node(path, Op::Map { key, value });
+                self.node(path, Op::Map { key, value })?;
             }
             StepOp::FlatMapValues(source) => {
                 let (list, item) =
                     compile_flat_map_values(source, &self.place.env, &path.field("flatMapValues"))?;
                 self.place.env.value = item;
-                self.node(path, Op::FlatMapValues(list));
+                self.node(path, Op::FlatMapValues(list))?;
             }
             StepOp::Deduplicate(declared, cut) => {
                 let mut kept = later.clone();
@@ -207,8 +300,16 @@ impl Builder<'_> {
                     Some(by) => Format::Row(key_and(key.ty(), by.ty().clone())),
                 };
                 let windows = windows::of_duplicates(declared.within);
-                let store = self.store(&declared.store, key, Type::Bool, Some(windows));
-                self.node(path, Op::Deduplicate { store, by });
+                let store = self.store(&declared.store, key, Type::Bool, Some(windows))?;
+                self.node(path, Op::Deduplicate { store, by })?;
+            }
+            StepOp::Merge(origins) => self.merge(origins, later, path)?,
+            StepOp::Join(joined) => self.join(joined, path)?,
+            StepOp::ToTable(declared, cut) => {
+                if let Some(name) = cut {
+                    self.cut(name, path, &ValueReads::Whole)?;
+                }
+                self.table(&declared.store, path)?;
             }
             StepOp::GroupByKey(None) | StepOp::WindowedBy => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
@@ -221,7 +322,8 @@ impl Builder<'_> {
                 )?;
                 let value = first.expr().ty().clone();
                 let key = key_format(&self.place.env.key, path)?;
-                let store = self.store(aggregation.store(), key, value.clone(), *windows);
+                let store = self.store(aggregation.store(), key, value.clone(), *windows)?;
+                self.place.store = Some(store);
                 aggregated(&mut self.place.env, aggregation.emit(), *windows, value);
                 let emit = match aggregation.emit() {
                     DeclaredEmit::OnUpdate => Emit::OnUpdate,
@@ -234,14 +336,132 @@ impl Builder<'_> {
                     add,
                     merge,
                 };
-                self.node(path, op);
+                self.node(path, op)?;
             }
-            StepOp::ToStream => self.node(path, Op::Forward),
+            StepOp::ToStream => self.node(path, Op::Forward)?,
         }
         Ok(())
     }
 
-    fn store(&mut self, name: &str, key: Format, value: Type, windows: Option<Windows>) -> usize {
+    /// Keeps what comes as a table.
+    fn table(&mut self, name: &str, path: &Path) -> Result<(), PlanError> {
+        let (key, value) = (
+            key_format(&self.place.env.key, path)?,
+            self.place.env.value.clone(),
+        );
+        let store = self.store(name, key, value, None)?;
+        self.place.store = Some(store);
+        self.place.env.is_of_one_record = false;
+        self.node(path, Op::Table { store })
+    }
+
+    fn merge(&mut self, origins: &[Origin<'d>], later: &ValueReads, path: &Path) -> Result<(), PlanError> {
+        let value = prune(&self.place.env.value, later);
+        self.project(&value, path)?;
+        let mut behind = vec![self.place.last];
+        for origin in origins {
+            let other = self.builder.end(origin, path)?;
+            let here = self.place.last;
+            let other = self.unite(other);
+            let moved = self.place.last - here;
+            behind.iter_mut().for_each(|node| *node += moved);
+            self.place.env.is_of_one_record &= other.env.is_of_one_record;
+            let other = self.aside(other, |track| track.project(&value, path))?;
+            behind.push(other.last);
+        }
+        self.place.env.value = value;
+        self.place.last = self.meet(path, Op::Forward, &behind)?;
+        Ok(())
+    }
+
+    /// Leaves out the fields that this type does not have.
+    fn project(&mut self, to: &Type, path: &Path) -> Result<(), PlanError> {
+        let from = &self.place.env.value;
+        if canonical_type(from) == canonical_type(to) {
+            return Ok(());
+        }
+        let projection = match (from, to) {
+            (Type::Struct(from), Type::Struct(to)) => Expr::project(from, to),
+            _ => Some(Expr::build_struct(NOTHING, Vec::new())),
+        };
+        let projection = projection.ok_or_else(|| PlanError::new(path, "not valid"))?;
+        self.node(path, Op::MapValues(projection))
+    }
+
+    fn join(&mut self, joined: &Joined<'d>, path: &Path) -> Result<(), Vec<PlanError>> {
+        let path = &path.field(joined.kind.name());
+        let (left_cut, right_cut) = &joined.cuts;
+        if let Some(name) = left_cut {
+            self.cut(name, path, &joined.reads)?;
+        }
+        let mut other = self.builder.end(&joined.with, path)?;
+        if let Some(name) = right_cut {
+            other = self.aside(other, |track| track.cut(name, path, &ValueReads::Whole))?;
+        }
+        let other = self.unite(other);
+        let env = join::env(joined.kind, joined.how, &self.place.env, &other.env.value);
+        let value = join::compile(joined.declared, joined.kind, &env, path)?;
+        let not_kept = || PlanError::new(path, "not valid");
+        let (left, right) = joined.unmatched();
+        match joined.how {
+            How::StreamTable => {
+                let op = Op::JoinTable {
+                    store: other.store.ok_or_else(not_kept)?,
+                    unmatched: left,
+                    value,
+                };
+                self.node(path, op)?;
+                joined.follow(&mut self.place.env);
+                self.place.store = None;
+            }
+            How::Tables => {
+                let left_store = self.place.store.ok_or_else(not_kept)?;
+                let right_store = other.store.ok_or_else(not_kept)?;
+                let op = |other, side| Op::JoinTables {
+                    other,
+                    side,
+                    left,
+                    right,
+                    value: value.clone(),
+                };
+                self.node(path, op(right_store, Side::Left))?;
+                let there = self.aside(other, |track| track.node(path, op(left_store, Side::Right)))?;
+                self.place.last = self.meet(path, Op::Forward, &[self.place.last, there.last])?;
+                joined.follow(&mut self.place.env);
+                self.place.store = None;
+                if let Some(name) = &joined.declared.name {
+                    self.table(name, path)?;
+                }
+            }
+            How::Streams(windows) => {
+                let name = joined.declared.name.as_deref().ok_or_else(not_kept)?;
+                let key = key_format(&self.place.env.key, path)?;
+                let kept = joined_row(&self.place.env.value, &other.env.value);
+                let store = self.store(name, key, kept, Some(Windows::Join(windows)))?;
+                let op = |side| Op::JoinStreams {
+                    store,
+                    side,
+                    left,
+                    right,
+                    value: value.clone(),
+                };
+                self.node(path, op(Side::Left))?;
+                let there = self.aside(other, |track| track.node(path, op(Side::Right)))?;
+                self.place.last = self.meet(path, Op::Forward, &[self.place.last, there.last])?;
+                joined.follow(&mut self.place.env);
+                self.place.store = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        name: &str,
+        key: Format,
+        value: Type,
+        windows: Option<Windows>,
+    ) -> Result<StoreIndex, PlanError> {
         let mut parts = vec![
             "store/1".to_owned(),
             name.to_owned(),
@@ -251,7 +471,7 @@ impl Builder<'_> {
         parts.extend(windows.map(windows::canonical));
         let fingerprint = digest(&parts.iter().map(String::as_str).collect::<Vec<_>>());
         let changelog = TopicName::Changelog(name.to_owned());
-        let stores = &mut self.part().stores;
+        let stores = &mut self.part()?.stores;
         stores.push(StoreSpec {
             name: name.to_owned(),
             key,
@@ -260,20 +480,13 @@ impl Builder<'_> {
             fingerprint,
             changelog,
         });
-        stores.len() - 1
+        Ok(stores.len() - 1)
     }
 
     /// Writes to a repartition topic what is read later, and goes on behind it.
     fn cut(&mut self, name: &str, path: &Path, later: &ValueReads) -> Result<(), PlanError> {
         let value = carried(&self.place.env.value, later);
-        if value != self.place.env.value {
-            let projection = match (&self.place.env.value, &value) {
-                (Type::Struct(from), Type::Struct(to)) => Expr::project(from, to),
-                _ => Some(Expr::build_struct(NOTHING, Vec::new())),
-            };
-            let projection = projection.ok_or_else(|| PlanError::new(path, "not valid"))?;
-            self.node(path, Op::MapValues(projection));
-        }
+        self.project(&value, path)?;
         let topic = TopicName::Repartition(name.to_owned());
         let (key, format) = (key_format(&self.place.env.key, path)?, Format::Row(value.clone()));
         self.sink(
@@ -283,10 +496,11 @@ impl Builder<'_> {
                 key: key.clone(),
                 value: format.clone(),
             },
-        );
+        )?;
         let source = Source {
             name: name.to_owned(),
             topic,
+            node: 0,
             key,
             value: format,
             timestamp: None,
@@ -295,36 +509,28 @@ impl Builder<'_> {
             dead_letters: None,
             offset_reset: OffsetReset::Earliest,
         };
-        self.parts.push(begin(source, path));
-        (self.place.at, self.place.last) = (self.parts.len() - 1, 0);
+        let parts = &mut self.builder.parts;
+        self.place.at = parts.begin(source, Vec::new(), SourceKind::Stream, path);
+        self.place.last = 0;
         self.place.env.value = value;
         self.place.env.is_of_one_record = true;
         Ok(())
     }
 
-    fn sink(&mut self, path: &Path, sink: Sink) {
-        let sinks = &mut self.part().sinks;
+    /// Writes what comes here to a topic, beside whatever else becomes of it.
+    fn sink(&mut self, path: &Path, sink: Sink) -> Result<(), PlanError> {
+        let sinks = &mut self.part()?.sinks;
         sinks.push(sink);
         let index = sinks.len() - 1;
-        self.node(path, Op::Sink(index));
+        let last = self.place.last;
+        self.meet(path, Op::Sink(index), &[last]).map(drop)
     }
 
-    fn end(mut self, pipeline: &Resolved<'_>) -> Result<(), PlanError> {
-        let Some(to) = &pipeline.pipeline.to else {
-            return Ok(());
-        };
-        let path = pipeline.path.field("to");
-        let key = sink::key(to, &self.place.env, &path)?;
-        let value = sink::value(to, &self.place.env.value, &path)?;
-        self.sink(
-            &path,
-            Sink {
-                topic: TopicName::External(to.topic.clone()),
-                key,
-                value,
-            },
-        );
-        Ok(())
+    fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), PlanError> {
+        let key = sink::key(to, &self.place.env, path)?;
+        let value = sink::value(to, &self.place.env.value, path)?;
+        let topic = TopicName::External(to.topic.clone());
+        self.sink(path, Sink { topic, key, value })
     }
 }
 
@@ -354,20 +560,4 @@ fn key_and(key: Type, by: Type) -> Type {
         name,
         fields: fields.into(),
     }))
-}
-
-/// A sub-topology with only its root, named after what it reads.
-fn begin(source: Source, path: &Path) -> SubTopology {
-    let root = Node {
-        path: path.to_string(),
-        op: Op::Forward,
-        children: Vec::new(),
-    };
-    SubTopology {
-        name: source.name.clone(),
-        source,
-        nodes: vec![root],
-        stores: Vec::new(),
-        sinks: Vec::new(),
-    }
 }

@@ -115,7 +115,7 @@ pub(crate) fn compile_flat_map_values(
 }
 
 /// A new value, from fields or from one expression.
-fn compile_value(
+pub(super) fn compile_value(
     operator: &str,
     fields: Option<&BTreeMap<String, String>>,
     expression: Option<&str>,

@@ -13,14 +13,18 @@ pub(crate) fn live(pipeline: &Resolved<'_>, end: ValueReads) -> Vec<ValueReads> 
     for step in pipeline.steps.iter().rev() {
         match &step.op {
             // These make a new value: nothing behind them reads the old one.
-            StepOp::MapValues(_) | StepOp::Map(_) | StepOp::FlatMapValues(_) | StepOp::Aggregate(..) => {
-                later = step.reads.clone()
-            }
+            StepOp::MapValues(_)
+            | StepOp::Map(_)
+            | StepOp::FlatMapValues(_)
+            | StepOp::Aggregate(..)
+            | StepOp::Join(_)
+            | StepOp::ToTable(..) => later = step.reads.clone(),
             StepOp::SelectKey(_)
             | StepOp::Filter(_)
             | StepOp::FilterNot(_)
             | StepOp::Deduplicate(..)
             | StepOp::GroupByKey(_)
+            | StepOp::Merge(_)
             | StepOp::WindowedBy
             | StepOp::ToStream => later.add(&step.reads),
         }

@@ -5,13 +5,17 @@
 //! again, against records that hold only those fields, and cuts sub-topologies at repartition topics.
 //!
 //! A topic is read once, since committed positions are per topic and partition: all pipelines that read a stream share
-//! one sub-topology up to their cuts, and pipelines that read another pipeline go on where that ends. A sub-topology is named after what it reads: the stream, or the repartition (named
-//! by the store, or by `groupByKey.name`).
+//! one sub-topology up to their cuts, and pipelines that read another pipeline go on where that ends. Where streams and tables are
+//! joined or merged, their sub-topologies become one. It is named after what it reads: the stream or repartition (named by the
+//! store, by `groupByKey.name` or by the join) that was met first, or else the table.
 
 mod build;
 mod compile;
+mod join;
 mod live;
 mod names;
+mod origin;
+mod parts;
 mod resolve;
 mod sink;
 #[cfg(test)]
@@ -21,7 +25,6 @@ mod windows;
 
 use std::fmt;
 use std::ops::Range;
-use std::rc::Rc;
 
 use crate::declaration::Topology;
 use crate::plan::Plan;
@@ -99,24 +102,6 @@ pub fn plan(declaration: &Topology) -> Result<Plan, Vec<PlanError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    let mut sub_topologies = Vec::new();
-    let mut streams: Vec<Vec<&resolve::Resolved<'_>>> = Vec::new();
-    for pipeline in &pipelines {
-        let of = |others: &&mut Vec<&resolve::Resolved<'_>>| Rc::ptr_eq(&others[0].stream, &pipeline.stream);
-        match streams.iter_mut().find(of) {
-            Some(others) => others.push(pipeline),
-            None => streams.push(vec![pipeline]),
-        }
-    }
-    for pipelines in &streams {
-        match build::build(pipelines) {
-            Ok(parts) => sub_topologies.extend(parts),
-            Err(wrong) => errors.extend(wrong),
-        }
-    }
-    if errors.is_empty() {
-        Ok(Plan { sub_topologies })
-    } else {
-        Err(errors)
-    }
+    let sub_topologies = build::build(&pipelines)?;
+    Ok(Plan { sub_topologies })
 }

@@ -1,10 +1,11 @@
 //! Names: their characters, and that none is there twice.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::PlanError;
 use crate::Path;
-use crate::declaration::{OnBadRecord, Operator, Stream, Topology};
+use crate::declaration::{OnBadRecord, Operator, SourceKind, Stream, Topology};
 
 /// Longest declared name; internal topic names add the application id and a suffix to it.
 const MAX_NAME_BYTES: usize = 63;
@@ -12,7 +13,7 @@ const MAX_NAME_BYTES: usize = 63;
 const MAX_TOPIC_BYTES: usize = 249;
 
 /// Names that were seen, with what has them.
-type Seen<'a> = BTreeMap<&'a str, &'static str>;
+type Seen<'a> = BTreeMap<Cow<'a, str>, &'static str>;
 
 pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
     let root = Path::topology();
@@ -23,19 +24,18 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
     }
     // Streams, stores and repartitions give their names to tasks and topics.
     let (mut seen, mut topics) = (Seen::new(), Seen::new());
-    for (index, stream) in declaration.streams.iter().enumerate() {
-        let path = root.field("streams").index(index);
+    for (stream, kind, path) in declaration.sources() {
         name(&stream.name, &path.field("name"), errors);
-        unique(&mut seen, &stream.name, "stream", &path.field("name"), errors);
+        unique(&mut seen, &stream.name, kind.name(), &path.field("name"), errors);
         topic(&stream.topic, &path.field("topic"), errors);
-        if topics.insert(&stream.topic, "stream").is_some() {
-            let message = format!("topic `{}` is already read by another stream", stream.topic);
-            errors
-                .push(PlanError::new(&path.field("topic"), message).suggest("declare one stream per topic"));
+        if let Some(other) = topics.insert(Cow::Borrowed(&stream.topic), kind.name()) {
+            let message = format!("topic `{}` is already read by another {other}", stream.topic);
+            let error = PlanError::new(&path.field("topic"), message);
+            errors.push(error.suggest("declare one stream or table per topic"));
         }
     }
-    for (index, stream) in declaration.streams.iter().enumerate() {
-        dead_letters(stream, &root.field("streams").index(index), &topics, errors);
+    for (stream, kind, path) in declaration.sources() {
+        dead_letters(stream, kind, &path, &topics, errors);
     }
     let mut pipelines = Seen::new();
     for (index, pipeline) in declaration.pipelines.iter().enumerate() {
@@ -53,7 +53,7 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
         topic(&to.topic, &path, errors);
         if topics.contains_key(to.topic.as_str()) {
             let message = format!(
-                "topic `{}` is also read by a stream: records would go round",
+                "topic `{}` is also read by a stream or table: records would go round",
                 to.topic
             );
             errors.push(PlanError::new(&path, message));
@@ -73,6 +73,21 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     name(&declared.store, &path, errors);
                     unique(&mut seen, &declared.store, "store", &path, errors);
                 }
+                Ok(Operator::ToTable(declared)) => {
+                    let path = path.field("toTable").field("store");
+                    name(&declared.store, &path, errors);
+                    unique(&mut seen, &declared.store, "store", &path, errors);
+                }
+                Ok(Operator::Join(kind, join)) => {
+                    if let Some(given) = &join.name {
+                        let path = path.field(kind.name()).field("name");
+                        name(given, &path, errors);
+                        unique(&mut seen, given, "join", &path, errors);
+                        for side in ["left", "right"] {
+                            seen.insert(format!("{given}-{side}").into(), "join");
+                        }
+                    }
+                }
                 Ok(Operator::GroupByKey(group)) => {
                     if let Some(given) = &group.name {
                         let path = path.field("groupByKey").field("name");
@@ -87,6 +102,7 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     | Operator::MapValues(_)
                     | Operator::Map(_)
                     | Operator::FlatMapValues(_)
+                    | Operator::Merge(_)
                     | Operator::WindowedBy(_)
                     | Operator::ToStream,
                 )
@@ -103,7 +119,7 @@ fn unique<'a>(
     path: &Path,
     errors: &mut Vec<PlanError>,
 ) {
-    if let Some(other) = seen.insert(name, what) {
+    if let Some(other) = seen.insert(Cow::Borrowed(name), what) {
         errors.push(PlanError::new(
             path,
             format!("the name `{name}` is already taken by a {other}"),
@@ -123,19 +139,26 @@ fn name(name: &str, path: &Path, errors: &mut Vec<PlanError>) {
 }
 
 /// A dead-letter topic and who sends records there belong together.
-fn dead_letters(stream: &Stream, path: &Path, read: &Seen<'_>, errors: &mut Vec<PlanError>) {
+fn dead_letters(
+    stream: &Stream,
+    kind: SourceKind,
+    path: &Path,
+    read: &Seen<'_>,
+    errors: &mut Vec<PlanError>,
+) {
+    let kind = kind.name();
     let wanted = [stream.on_bad_record, stream.on_error].contains(&OnBadRecord::DeadLetter);
     let path = path.field("deadLetterTopic");
     match &stream.dead_letter_topic {
         None if wanted => {
             let message = format!(
-                "stream `{}` sends records to a topic that is not named",
+                "{kind} `{}` sends records to a topic that is not named",
                 stream.name
             );
             errors.push(PlanError::new(&path, message).suggest("name one in `deadLetterTopic`"));
         }
         Some(name) if !wanted => {
-            let message = format!("nothing of stream `{}` goes to topic `{name}`", stream.name);
+            let message = format!("nothing of {kind} `{}` goes to topic `{name}`", stream.name);
             errors.push(
                 PlanError::new(&path, message).suggest("set `onBadRecord` or `onError` to `DeadLetter`"),
             );
@@ -143,7 +166,8 @@ fn dead_letters(stream: &Stream, path: &Path, read: &Seen<'_>, errors: &mut Vec<
         Some(name) => {
             topic(name, &path, errors);
             if read.contains_key(name.as_str()) {
-                let message = format!("topic `{name}` is also read by a stream: records would go round");
+                let message =
+                    format!("topic `{name}` is also read by a stream or table: records would go round");
                 errors.push(PlanError::new(&path, message));
             }
         }

@@ -8,12 +8,14 @@ use super::compile::{
     Folds, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_initial,
     compile_key, compile_map, compile_map_values, compile_timestamp,
 };
+use super::join::{self, Joined};
+use super::origin::{Origin, ResolvedStream, is_read, places_read_by, read_by, unknown_origin};
 use super::sink;
 use super::types::Types;
 use super::windows;
 use crate::declaration::{
-    self, Aggregation, Deduplicate, Emit, KeySerde, Map, MapValues, Operator, Pipeline, SinkTopic, Stream,
-    Topology, ValueSerde,
+    self, Aggregation, Deduplicate, Emit, KeySerde, Map, MapValues, OffsetReset, Operator, Pipeline,
+    SourceKind, Stream, ToTable, Topology, ValueSerde,
 };
 use crate::plan::{Windows, windowed_key};
 use crate::suggest::did_you_mean;
@@ -23,22 +25,8 @@ use crate::{Env, Path, Type, ValueReads};
 pub(crate) struct Resolved<'d> {
     pub(crate) pipeline: &'d Pipeline,
     pub(crate) path: Path,
-    /// The stream that its records come from in the end.
-    pub(crate) stream: Rc<ResolvedStream<'d>>,
-    /// The pipeline that it reads, unless that is the stream.
-    pub(crate) parent: Option<&'d str>,
+    pub(crate) from: Origin<'d>,
     pub(crate) steps: Vec<Step<'d>>,
-}
-
-/// A stream without errors.
-pub(crate) struct ResolvedStream<'d> {
-    pub(crate) declared: &'d Stream,
-    pub(crate) path: Path,
-    /// Types of its records, with all fields.
-    pub(crate) key: Type,
-    pub(crate) value: Type,
-    /// What its `timestamp` reads.
-    pub(crate) timestamp_reads: ValueReads,
 }
 
 /// One step, with what it reads of a record's value.
@@ -61,7 +49,24 @@ pub(crate) enum StepOp<'d> {
     GroupByKey(Option<&'d str>),
     WindowedBy,
     Aggregate(Aggregation<'d>, Option<Windows>),
+    Merge(Vec<Origin<'d>>),
+    Join(Joined<'d>),
+    /// With the name of the repartition topic, where the key was changed before.
+    ToTable(&'d ToTable, Option<&'d str>),
     ToStream,
+}
+
+impl<'d> Step<'d> {
+    /// What it brings in beside its own pipeline.
+    pub(crate) fn others(&self) -> &[Origin<'d>] {
+        if let StepOp::Merge(origins) = &self.op {
+            origins
+        } else if let StepOp::Join(joined) = &self.op {
+            std::slice::from_ref(&joined.with)
+        } else {
+            &[]
+        }
+    }
 }
 
 pub(crate) fn resolve<'d>(
@@ -71,20 +76,20 @@ pub(crate) fn resolve<'d>(
 ) -> Vec<Resolved<'d>> {
     let root = Path::topology();
     let mut ends = Ends::new();
-    for (index, stream) in declaration.streams.iter().enumerate() {
-        let path = root.field("streams").index(index);
-        let resolved = resolve_stream(stream, &path, types, errors);
-        ends.insert(&stream.name, resolved.map(End::of));
-        if !is_read(declaration, &stream.name) {
-            let message = format!("no pipeline reads stream `{}`", stream.name);
+    for (source, kind, path) in declaration.sources() {
+        let resolved = resolve_stream(source, kind, &path, types, errors);
+        ends.insert(&source.name, resolved.map(End::of));
+        if !is_read(declaration, &source.name) {
+            let message = format!("no pipeline reads {} `{}`", kind.name(), source.name);
             errors.push(PlanError::new(&path.field("name"), message));
         }
     }
     let mut pipelines = Vec::new();
     let mut waiting: Vec<_> = declaration.pipelines.iter().enumerate().collect();
-    // Each pipeline after the one that it reads.
+    // Each pipeline after those that it reads.
     loop {
-        let known = |(_, pipeline): &(usize, &Pipeline)| ends.contains_key(pipeline.from.as_str());
+        let known =
+            |(_, pipeline): &(usize, &Pipeline)| read_by(pipeline).all(|name| ends.contains_key(name));
         let (ready, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(known);
         waiting = others;
         if ready.is_empty() {
@@ -96,10 +101,13 @@ pub(crate) fn resolve<'d>(
                 let message = format!("the results of pipeline `{}` go nowhere", pipeline.name);
                 errors.push(PlanError::new(&path, message).suggest("add `to`, or a pipeline that reads it"));
             }
+            let is_good = |name| matches!(ends.get(name), Some(Some(_)));
             let end = match ends.get(pipeline.from.as_str()) {
-                Some(Some(from)) => resolve_pipeline(pipeline, &path, from, errors),
+                Some(Some(from)) if read_by(pipeline).all(is_good) => {
+                    resolve_pipeline(pipeline, &path, from, &ends, errors)
+                }
                 // What it reads has errors of its own.
-                Some(None) | None => None,
+                _ => None,
             };
             let end = end.map(|(resolved, end)| {
                 pipelines.push(resolved);
@@ -110,7 +118,8 @@ pub(crate) fn resolve<'d>(
     }
     for (index, pipeline) in waiting {
         let path = root.field("pipelines").index(index);
-        errors.push(unknown_from(declaration, pipeline, &path));
+        let unknown = places_read_by(pipeline, &path).filter(|(name, _)| !ends.contains_key(*name));
+        errors.extend(unknown.map(|(name, path)| unknown_origin(declaration, pipeline, name, &path)));
     }
     pipelines
 }
@@ -118,91 +127,81 @@ pub(crate) fn resolve<'d>(
 /// What can be read, by name; nothing of what has errors.
 type Ends<'d> = BTreeMap<&'d str, Option<End<'d>>>;
 
-/// The records that a stream or a pipeline ends with.
-struct End<'d> {
-    stream: Rc<ResolvedStream<'d>>,
-    pipeline: Option<&'d str>,
-    env: Env,
-    key_changed: bool,
+/// The records that a stream, a table or a pipeline ends with.
+pub(super) struct End<'d> {
+    pub(super) origin: Origin<'d>,
+    pub(super) env: Env,
+    pub(super) kind: Kind,
+    pub(super) key_changed: bool,
 }
 
 impl<'d> End<'d> {
-    fn of(stream: ResolvedStream<'d>) -> Self {
+    fn of(source: ResolvedStream<'d>) -> Self {
+        let mut env = Env::of_record(source.key.clone(), source.value.clone());
+        let kind = match source.kind {
+            SourceKind::Stream => Kind::Stream,
+            SourceKind::Table => {
+                env.is_of_one_record = false;
+                Kind::Table(Lookup::Kept)
+            }
+        };
         Self {
-            env: Env::of_record(stream.key.clone(), stream.value.clone()),
-            stream: Rc::new(stream),
-            pipeline: None,
+            env,
+            kind,
+            origin: Origin::Source(Rc::new(source)),
             key_changed: false,
         }
     }
-}
-
-fn is_read(declaration: &Topology, name: &str) -> bool {
-    declaration.pipelines.iter().any(|pipeline| pipeline.from == name)
 }
 
 fn resolve_pipeline<'d>(
     pipeline: &'d Pipeline,
     path: &Path,
     from: &End<'d>,
+    ends: &Ends<'d>,
     errors: &mut Vec<PlanError>,
 ) -> Option<(Resolved<'d>, End<'d>)> {
     let before = errors.len();
     let mut walk = Walk {
         env: from.env.clone(),
-        kind: Kind::Stream,
+        kind: from.kind,
         key_changed: from.key_changed,
         path,
+        ends,
         errors,
     };
     let steps = walk.pipeline(pipeline);
-    let (env, key_changed) = (walk.env, walk.key_changed);
+    let (env, kind, key_changed) = (walk.env, walk.kind, walk.key_changed);
     if errors.len() > before {
         return None;
     }
     let resolved = Resolved {
         pipeline,
         path: path.clone(),
-        stream: Rc::clone(&from.stream),
-        parent: from.pipeline,
+        from: from.origin.clone(),
         steps,
     };
     let end = End {
-        stream: Rc::clone(&from.stream),
-        pipeline: Some(&pipeline.name),
+        origin: Origin::Pipeline(&pipeline.name),
         env,
+        kind,
         key_changed,
     };
     Some((resolved, end))
 }
 
-/// Why a pipeline reads nothing that is there.
-fn unknown_from(declaration: &Topology, pipeline: &Pipeline, path: &Path) -> PlanError {
-    let path = path.field("from");
-    let from = &pipeline.from;
-    let pipelines = declaration.pipelines.iter().map(|other| other.name.as_str());
-    if pipelines.clone().any(|name| name == from) {
-        let message = format!(
-            "pipeline `{from}` reads no stream in the end: it is read in a circle, or reads what is not there"
-        );
-        return PlanError::new(&path, message);
-    }
-    let streams = declaration.streams.iter().map(|stream| stream.name.as_str());
-    let names: Vec<_> = streams
-        .chain(pipelines.filter(|name| *name != pipeline.name))
-        .collect();
-    PlanError {
-        suggestion: did_you_mean(from, "streams and pipelines", &names),
-        ..PlanError::new(&path, format!("unknown stream or pipeline `{from}`"))
-    }
-}
-
 fn resolve_stream<'d>(
     stream: &'d Stream,
+    kind: SourceKind,
     path: &Path,
     types: &Types,
     errors: &mut Vec<PlanError>,
 ) -> Option<ResolvedStream<'d>> {
+    if (kind, stream.offset_reset) == (SourceKind::Table, OffsetReset::Latest) {
+        let message = "a table is read from its first record on: otherwise it lacks what was written before";
+        let error = PlanError::new(&path.field("offsetReset"), message);
+        errors.push(error.suggest("leave it out"));
+    }
     let key = key_type(stream.key.serde);
     let value = value_type(stream, path, types, errors)?;
     let mut timestamp_reads = ValueReads::Nothing;
@@ -216,6 +215,7 @@ fn resolve_stream<'d>(
     }
     Some(ResolvedStream {
         declared: stream,
+        kind,
         path: path.clone(),
         key,
         value,
@@ -289,24 +289,34 @@ fn aggregation_of(behind: &[declaration::Step]) -> Option<Aggregation<'_>> {
 
 /// What the previous step allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Stream,
     Grouped,
     Windowed(Windows),
-    Table,
+    Table(Lookup),
+}
+
+/// Whether the values of a table can be looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// They are in a store.
+    Kept,
+    /// They pass by.
+    NotKept,
 }
 
 /// Goes through one pipeline.
-struct Walk<'e> {
+struct Walk<'e, 'd> {
     env: Env,
     kind: Kind,
     key_changed: bool,
     path: &'e Path,
+    ends: &'e Ends<'d>,
     errors: &'e mut Vec<PlanError>,
 }
 
-impl Walk<'_> {
-    fn pipeline<'d>(&mut self, pipeline: &'d Pipeline) -> Vec<Step<'d>> {
+impl<'d> Walk<'_, 'd> {
+    fn pipeline(&mut self, pipeline: &'d Pipeline) -> Vec<Step<'d>> {
         let mut steps: Vec<Step<'d>> = Vec::new();
         for (index, declared) in pipeline.steps.iter().enumerate() {
             let path = self.path.field("steps").index(index);
@@ -324,7 +334,7 @@ impl Walk<'_> {
                 }
             }
         }
-        self.end(pipeline.to.as_ref());
+        self.end(pipeline);
         steps
     }
 
@@ -333,7 +343,7 @@ impl Walk<'_> {
         match operator {
             Some(Operator::Filter(_) | Operator::FilterNot(_)) => {
                 // A forgotten `toStream` is told once.
-                if self.kind == Kind::Table {
+                if matches!(self.kind, Kind::Table(_)) {
                     self.kind = Kind::Stream;
                 }
                 true
@@ -343,7 +353,7 @@ impl Walk<'_> {
                 let windows = match self.kind {
                     Kind::Grouped => None,
                     Kind::Windowed(windows) => Some(windows),
-                    Kind::Stream | Kind::Table => return false,
+                    Kind::Stream | Kind::Table(_) => return false,
                 };
                 let Ok(initial) = compile_initial(aggregate, &self.env, self.path) else {
                     return false;
@@ -356,10 +366,13 @@ impl Walk<'_> {
                 | Operator::MapValues(_)
                 | Operator::Map(_)
                 | Operator::FlatMapValues(_)
+                | Operator::Merge(_)
+                | Operator::Join(..)
                 | Operator::Deduplicate(_)
                 | Operator::GroupByKey(_)
                 | Operator::WindowedBy(_)
                 | Operator::Aggregate(_)
+                | Operator::ToTable(_)
                 | Operator::ToStream,
             )
             | None => false,
@@ -369,13 +382,19 @@ impl Walk<'_> {
     /// Behind an aggregation whose values have this type.
     fn aggregated(&mut self, aggregation: Aggregation<'_>, windows: Option<Windows>, value: Type) {
         aggregated(&mut self.env, aggregation.emit(), windows, value);
-        self.kind = Kind::Table;
+        // What a window has when it closes is not there any more.
+        let lookup = match windows {
+            None => Lookup::Kept,
+            Some(_) => Lookup::NotKept,
+        };
+        self.kind = Kind::Table(lookup);
     }
 
-    fn end(&mut self, to: Option<&SinkTopic>) {
+    fn end(&mut self, pipeline: &Pipeline) {
+        let to = pipeline.to.as_ref();
         let path = to.map_or_else(|| self.path.field("steps"), |_| self.path.field("to"));
         match (self.kind, to) {
-            (Kind::Stream, None) => {}
+            (Kind::Stream | Kind::Table(_), None) => {}
             (Kind::Stream, Some(to)) => {
                 self.errors.extend(sink::key(to, &self.env, &path).err());
                 self.errors.extend(sink::value(to, &self.env.value, &path).err());
@@ -384,15 +403,14 @@ impl Walk<'_> {
                 let error = PlanError::new(&self.path.field("steps"), NO_AGGREGATION);
                 self.errors.push(error);
             }
-            (Kind::Table, _) => {
-                let message = "the result of an aggregation is a table, a stream is needed here";
-                let error = PlanError::new(&path, message);
+            (Kind::Table(_), Some(_)) => {
+                let error = PlanError::new(&path, "this is a table, a stream is needed here");
                 self.errors.push(error.suggest("add the step `toStream: {}`"));
             }
         }
     }
 
-    fn operator<'d>(
+    fn operator(
         &mut self,
         operator: Operator<'d>,
         behind: &'d [declaration::Step],
@@ -440,6 +458,42 @@ impl Walk<'_> {
                 let cut = self.cut().then_some(declared.store.as_str());
                 (StepOp::Deduplicate(declared, cut), reads)
             }
+            Operator::Merge(merge) => {
+                let path = path.field("with");
+                let others = merge.with.iter().enumerate().map(|(index, name)| {
+                    let path = path.index(index);
+                    Ok((self.end_of(name, &path)?, path))
+                });
+                let others = others.collect::<Result<Vec<_>, PlanError>>()?;
+                join::check_merge(&self.env, &others, &path)?;
+                let all = || others.iter().map(|(other, _)| other);
+                let is_of_one_record = all().all(|other| other.env.is_of_one_record);
+                let key_changed = all().any(|other| other.key_changed);
+                let origins = all().map(|other| other.origin.clone()).collect();
+                self.env.is_of_one_record &= is_of_one_record;
+                self.key_changed |= key_changed;
+                (StepOp::Merge(origins), ValueReads::Nothing)
+            }
+            Operator::Join(kind, declared) => {
+                let with = self.end_of(&declared.with, &path.field("with"))?;
+                let here = join::Here {
+                    env: &self.env,
+                    kind: self.kind,
+                    key_changed: self.key_changed,
+                };
+                let (joined, reads) = join::resolve(kind, declared, &here, with, &path)?;
+                joined.follow(&mut self.env);
+                self.kind = joined.result();
+                self.key_changed = false;
+                (StepOp::Join(joined), reads)
+            }
+            Operator::ToTable(declared) => {
+                sink::key_format(&self.env.key, &path)?;
+                let cut = self.cut().then_some(declared.store.as_str());
+                self.kind = Kind::Table(Lookup::Kept);
+                self.env.is_of_one_record = false;
+                (StepOp::ToTable(declared, cut), ValueReads::Whole)
+            }
             Operator::GroupByKey(group) => {
                 let Some(aggregation) = aggregation_of(behind) else {
                     return Err(PlanError::new(&path, NO_AGGREGATION).into());
@@ -458,7 +512,7 @@ impl Walk<'_> {
             Operator::Aggregate(aggregation) => {
                 let windows = match self.kind {
                     Kind::Windowed(windows) => Some(windows),
-                    Kind::Stream | Kind::Grouped | Kind::Table => None,
+                    Kind::Stream | Kind::Grouped | Kind::Table(_) => None,
                 };
                 if windows.is_none() && aggregation.emit() != Emit::OnUpdate {
                     let message = "only a window closes, and the aggregation has none";
@@ -481,6 +535,12 @@ impl Walk<'_> {
         })
     }
 
+    /// What has this name.
+    fn end_of(&self, name: &str, path: &Path) -> Result<&End<'d>, PlanError> {
+        let end = self.ends.get(name).and_then(Option::as_ref);
+        end.ok_or_else(|| PlanError::new(path, format!("unknown stream, table or pipeline `{name}`")))
+    }
+
     /// Whether records must go through a repartition topic here; behind it they have coordinates again.
     fn cut(&mut self) -> bool {
         let cut = std::mem::take(&mut self.key_changed);
@@ -494,16 +554,15 @@ impl Walk<'_> {
         match (operator, self.kind) {
             (Operator::Aggregate(_), Kind::Grouped | Kind::Windowed(_))
             | (Operator::WindowedBy(_), Kind::Grouped)
-            | (Operator::ToStream, Kind::Table) => Ok(()),
-            (Operator::Aggregate(_) | Operator::WindowedBy(_), Kind::Stream | Kind::Table) => {
+            | (Operator::ToStream, Kind::Table(_))
+            | (Operator::Join(..), Kind::Table(_)) => Ok(()),
+            (Operator::Aggregate(_) | Operator::WindowedBy(_), Kind::Stream | Kind::Table(_)) => {
                 let error = PlanError::new(&path, format!("`{name}` needs a grouping before it"));
                 Err(error.suggest("add the step `groupByKey: {}`"))
             }
-            (Operator::ToStream, Kind::Stream | Kind::Grouped | Kind::Windowed(_)) => Err(PlanError::new(
-                &path,
-                "`toStream` goes only behind an aggregation",
-            )
-            .suggest("leave it out")),
+            (Operator::ToStream, Kind::Stream | Kind::Grouped | Kind::Windowed(_)) => {
+                Err(PlanError::new(&path, "`toStream` goes only behind a table").suggest("leave it out"))
+            }
             (_, Kind::Stream) => Ok(()),
             (_, Kind::Grouped) => Err(PlanError::new(
                 &path,
@@ -513,8 +572,8 @@ impl Walk<'_> {
                 &path,
                 format!("`{name}` cannot follow `windowedBy`"),
             )),
-            (_, Kind::Table) => {
-                let message = format!("`{name}` needs a stream, the result of an aggregation is a table");
+            (_, Kind::Table(_)) => {
+                let message = format!("`{name}` needs a stream, this is a table");
                 Err(PlanError::new(&path, message).suggest("add the step `toStream: {}` before it"))
             }
         }

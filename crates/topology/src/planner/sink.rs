@@ -41,7 +41,8 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
                     key,
                     size_ms: windows.size_ms,
                 },
-                Windows::Session(_) => Format::SessionWindowed { key },
+                // Records that are joined have no windowed keys.
+                Windows::Session(_) | Windows::Join(_) => Format::SessionWindowed { key },
             }
         }
         _ => key_format(&env.key, path)?,

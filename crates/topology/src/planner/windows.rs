@@ -2,7 +2,7 @@
 
 use super::PlanError;
 use crate::declaration::{Hopping, WindowedBy};
-use crate::plan::{SessionWindows, TimeWindows, Windows};
+use crate::plan::{JoinWindows, SessionWindows, TimeWindows, Windows};
 use crate::{Duration, Path};
 
 /// Most windows that a record may be in: each is a read and a write.
@@ -72,10 +72,15 @@ pub(super) fn canonical(windows: Windows) -> String {
         Windows::Session(SessionWindows { gap_ms, grace_ms }) => {
             format!("sessions, gap {gap_ms}, grace {grace_ms}")
         }
+        Windows::Join(JoinWindows {
+            before_ms,
+            after_ms,
+            grace_ms,
+        }) => format!("joined from {before_ms} before to {after_ms} after, grace {grace_ms}"),
     }
 }
 
 /// A duration has a bound that is far below.
-fn millis<const LEAST: u64>(duration: Duration<LEAST>) -> i64 {
+pub(super) fn millis<const LEAST: u64>(duration: Duration<LEAST>) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

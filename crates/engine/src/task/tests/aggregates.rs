@@ -14,6 +14,7 @@ fn a_result_has_the_later_timestamp_of_record_and_aggregate() {
         };
         let value = order(1);
         task.process(
+            0,
             &InputRecord {
                 value: Some(value.as_bytes()),
                 ..record
@@ -42,12 +43,12 @@ fn a_null_aggregate_deletes_the_key_and_goes_on_as_a_tombstone() {
     let mut task = task(&plan, 0);
     let mut output = Collected::default();
     for offset in 0..2 {
-        task.process(&record(offset, Some("k"), Some(&order(2))), &mut output)
+        task.process(0, &record(offset, Some("k"), Some(&order(2))), &mut output)
             .unwrap();
         task.commit_in_memory();
     }
     assert_eq!(task.stores()[0].values.len(), 0, "deleted");
-    task.process(&record(2, Some("k"), Some(&order(1))), &mut output)
+    task.process(0, &record(2, Some("k"), Some(&order(1))), &mut output)
         .unwrap();
     let key = || Some(b"k".to_vec());
     let expected = [
@@ -70,7 +71,7 @@ fn text_in_an_aggregate_survives_being_overwritten_in_place() {
     let mut output = Collected::default();
     for customer in ["ann", "bob"] {
         let value = format!(r#"{{"customer":"{customer}","amount":1}}"#);
-        task.process(&record(0, Some("k"), Some(&value)), &mut output)
+        task.process(0, &record(0, Some("k"), Some(&value)), &mut output)
             .unwrap();
     }
     let values: Vec<_> = output
@@ -129,6 +130,7 @@ fn each_aggregation_keeps_what_its_name_says() {
         let mut output = Collected::default();
         for (offset, amount) in [3, 1, 2].into_iter().enumerate() {
             task.process(
+                0,
                 &record(offset as i64, Some("k"), Some(&order(amount))),
                 &mut output,
             )
@@ -161,6 +163,7 @@ fn a_reduction_begins_with_the_first_record_and_again_after_it_was_deleted() {
     let mut output = Collected::default();
     for (offset, amount) in [8, 1, 5, 4].into_iter().enumerate() {
         task.process(
+            0,
             &record(offset as i64, Some("k"), Some(&order(amount))),
             &mut output,
         )
@@ -188,7 +191,7 @@ fn lists(aggregation: serde_json::Value, behind: &str, orders: &[(i64, i64)]) ->
             timestamp: *timestamp,
             ..record(0, Some("k"), Some(&value))
         };
-        task.process(&record, &mut output).unwrap();
+        task.process(0, &record, &mut output).unwrap();
         task.commit_in_memory();
     }
     let values = output.sent.into_iter().map(|sent| sent.2.unwrap());

@@ -1,20 +1,21 @@
 //! Records, results and stores that stop a task, or are passed over.
 
 use super::*;
+use crate::KeyRange;
 use crate::Visit;
 
 #[test]
 fn a_failing_record_leaves_everything_as_it_was() {
     let mut task = task(&sums(), 0);
     let mut output = Collected::default();
-    task.process(&record(0, Some("k"), Some(&order(i64::MAX))), &mut output)
+    task.process(0, &record(0, Some("k"), Some(&order(i64::MAX))), &mut output)
         .unwrap();
     let before: Vec<_> = task
         .changes(0)
         .map(|change| change.value.map(<[u8]>::to_vec))
         .collect();
     let error = task
-        .process(&record(1, Some("k"), Some(&order(1))), &mut output)
+        .process(0, &record(1, Some("k"), Some(&order(1))), &mut output)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -41,7 +42,7 @@ fn a_result_that_is_too_large_stops_the_task_before_anything_is_sent() {
         ..Collected::default()
     };
     let error = task
-        .process(&record(0, Some("k"), Some(&order(1))), &mut output)
+        .process(0, &record(0, Some("k"), Some(&order(1))), &mut output)
         .unwrap_err();
     assert_eq!(
         (error.category(), error.recovery()),
@@ -58,8 +59,8 @@ fn a_state_that_its_changelog_does_not_take_stops_the_task_before_anything_is_st
         fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
             self.0.get(key, into)
         }
-        fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-            self.0.scan(from, visit)
+        fn scan(&self, range: KeyRange<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+            self.0.scan(range, visit)
         }
         fn max_record_bytes(&self) -> usize {
             20
@@ -68,11 +69,11 @@ fn a_state_that_its_changelog_does_not_take_stops_the_task_before_anything_is_st
     let mut output = Collected::default();
     let mut task = Task::new(sums(), 0, vec![Small(MemoryStore::default())]);
     let value = order(1);
-    task.process(&record(0, Some("k"), Some(&value)), &mut output)
+    task.process(0, &record(0, Some("k"), Some(&value)), &mut output)
         .unwrap();
     let long_key = "k".repeat(20);
     let error = task
-        .process(&record(1, Some(&long_key), Some(&value)), &mut output)
+        .process(0, &record(1, Some(&long_key), Some(&value)), &mut output)
         .unwrap_err();
     assert_eq!(
         (error.category(), error.recovery(), error.step.as_str()),
@@ -98,10 +99,10 @@ fn a_send_that_fails_asks_for_an_abort() {
         fails_at: Some(1),
         ..Collected::default()
     };
-    task.process(&record(0, Some("k"), Some(&order(1))), &mut output)
+    task.process(0, &record(0, Some("k"), Some(&order(1))), &mut output)
         .unwrap();
     let error = task
-        .process(&record(1, Some("l"), Some(&order(1))), &mut output)
+        .process(0, &record(1, Some("l"), Some(&order(1))), &mut output)
         .unwrap_err();
     assert_eq!(
         (error.category(), error.recovery()),
@@ -117,7 +118,7 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
     let steps = json!([{"filter": "value.amount > 0"}]);
     let timestamped = |on_bad| {
         let mut plan = planned(json!({"onBadRecord": on_bad}), steps.clone(), "Json");
-        let source = &mut Arc::get_mut(&mut plan).unwrap().sub_topologies[0].source;
+        let source = &mut Arc::get_mut(&mut plan).unwrap().sub_topologies[0].sources[0];
         let Format::Json(ty) = source.value.clone() else {
             panic!("not JSON")
         };
@@ -146,14 +147,14 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
         ),
     ] {
         let record = record(9, Some("k"), Some(value));
-        let Ok(Processed::Skipped(skipped)) = skips.process(&record, &mut output) else {
+        let Ok(Processed::Skipped(skipped)) = skips.process(0, &record, &mut output) else {
             panic!("not skipped")
         };
         assert_eq!(
             skipped.to_string(),
             format!("record in/3@9: stream `orders`, {reason}")
         );
-        let error = fails.process(&record, &mut output).unwrap_err();
+        let error = fails.process(0, &record, &mut output).unwrap_err();
         assert_eq!(
             (error.category(), error.recovery()),
             (category, Recovery::StopTask)
@@ -173,7 +174,7 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
         ..record(0, Some("k"), None)
     };
     assert!(matches!(
-        skips.process(&negative, &mut output),
+        skips.process(0, &negative, &mut output),
         Ok(Processed::Skipped(_))
     ));
     assert!(output.sent.is_empty());
@@ -184,7 +185,7 @@ fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
     let stream = json!({"onBadRecord": "DeadLetter", "onError": "DeadLetter", "deadLetterTopic": "dead"});
     let plan = planned(stream, json!([{"filter": "1 / value.amount > 0"}]), "Json");
     let (mut task, mut output) = (task(&plan, 0), Collected::default());
-    let sink = plan.sub_topologies[0].source.dead_letters.unwrap();
+    let sink = plan.sub_topologies[0].sources[0].dead_letters.unwrap();
     assert_eq!(
         plan.sub_topologies[0].sinks[sink].topic,
         TopicName::External("dead".into())
@@ -203,7 +204,7 @@ fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
             "division by zero in `/`",
         ),
     ] {
-        let processed = task.process(&record(9, Some("k"), Some(value)), &mut output);
+        let processed = task.process(0, &record(9, Some("k"), Some(value)), &mut output);
         assert!(
             matches!(processed, Ok(Processed::DeadLettered(_))),
             "{processed:?}"
@@ -229,7 +230,7 @@ fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
     );
     output.max_value_bytes = Some(0);
     let error = task
-        .process(&record(9, Some("k"), Some("{")), &mut output)
+        .process(0, &record(9, Some("k"), Some("{")), &mut output)
         .unwrap_err();
     assert_eq!(
         (error.category(), error.recovery()),
@@ -248,7 +249,7 @@ fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
         ..Collected::default()
     };
     let error = task
-        .process(&record(9, Some("k"), Some("{")), &mut output)
+        .process(0, &record(9, Some("k"), Some("{")), &mut output)
         .unwrap_err();
     assert_eq!(error.recovery(), Recovery::AbortTransaction);
 }
@@ -261,9 +262,9 @@ fn errors_of_steps_are_skipped_where_the_stream_says_so() {
         "Json",
     );
     let mut task = task(&plan, 0);
-    let processed = task.process(&record(0, None, Some(&order(0))), &mut Collected::default());
+    let processed = task.process(0, &record(0, None, Some(&order(0))), &mut Collected::default());
     assert!(matches!(processed, Ok(Processed::Skipped(_))), "{processed:?}");
-    let unreadable = task.process(&record(1, None, Some("{")), &mut Collected::default());
+    let unreadable = task.process(0, &record(1, None, Some("{")), &mut Collected::default());
     assert!(unreadable.is_err());
 }
 
@@ -275,7 +276,7 @@ fn expressions_behind_the_source_stop_the_task_even_where_bad_records_are_skippe
         "Json",
     );
     let error = task(&plan, 0)
-        .process(&record(0, None, Some(&order(0))), &mut Collected::default())
+        .process(0, &record(0, None, Some(&order(0))), &mut Collected::default())
         .unwrap_err();
     assert_eq!(error.category(), ErrorCategory::Expression);
     assert_eq!(error.step, "spec.topology.pipelines[0].steps[0]");
@@ -287,7 +288,7 @@ fn a_result_that_its_format_cannot_hold_stops_the_task() {
     let mut task = task(&planned(json!({}), steps, "Json"), 0);
     let value = r#"{"customer":"c","amount":1,"rate":0}"#;
     let error = task
-        .process(&record(0, Some("k"), Some(value)), &mut Collected::default())
+        .process(0, &record(0, Some("k"), Some(value)), &mut Collected::default())
         .unwrap_err();
     assert_eq!(error.category(), ErrorCategory::Serialization);
     assert_eq!(
@@ -303,7 +304,7 @@ fn a_damaged_or_unreadable_store_stops_the_task_with_its_name() {
         fn get(&self, _: &[u8], _: &mut Vec<u8>) -> Result<bool, StoreError> {
             Err(StoreError::new("disk".into()))
         }
-        fn scan(&self, _: &[u8], _: &mut Visit<'_>) -> Result<(), StoreError> {
+        fn scan(&self, _: KeyRange<'_>, _: &mut Visit<'_>) -> Result<(), StoreError> {
             Err(StoreError::new("disk".into()))
         }
     }
@@ -315,14 +316,14 @@ fn a_damaged_or_unreadable_store_stops_the_task_with_its_name() {
         assert_eq!(error.category(), ErrorCategory::StoreRead);
         error.record.reason
     };
-    let broken = Task::new(Arc::clone(&plan), 0, vec![Broken]).process(&input, &mut output);
+    let broken = Task::new(Arc::clone(&plan), 0, vec![Broken]).process(0, &input, &mut output);
     assert_eq!(reason(broken), "store `sums`: disk");
     let mut damaged = task(&plan, 0);
     damaged.stores_mut()[0].values.insert(b"k".to_vec(), vec![1, 0]);
     assert_eq!(
-        reason(damaged.process(&input, &mut output)),
+        reason(damaged.process(0, &input, &mut output)),
         "store `sums`: the row has 2 bytes and ends within a value"
     );
-    let missing = Task::new(plan, 0, Vec::<MemoryStore>::new()).process(&input, &mut output);
+    let missing = Task::new(plan, 0, Vec::<MemoryStore>::new()).process(0, &input, &mut output);
     assert_eq!(reason(missing), "store `sums`: not open");
 }

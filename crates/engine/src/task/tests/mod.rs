@@ -1,7 +1,9 @@
 //! Tasks in memory: their way of a record, branches, transactions; and what the other tests are made of.
 
 mod aggregates;
+mod breaks;
 mod failures;
+mod joins;
 mod windows;
 
 use proptest::prelude::*;
@@ -121,7 +123,7 @@ fn two_stages_sum_orders_and_write_decisions() {
     let mut first = task(&plan, 0);
     for (offset, (customer, amount)) in [("ann", 60), ("bob", 10), ("ann", 70)].into_iter().enumerate() {
         let value = format!(r#"{{"note":"not read","customer":"{customer}","amount":{amount}}}"#);
-        let done = first.process(&record(offset as i64, None, Some(&value)), &mut output);
+        let done = first.process(0, &record(offset as i64, None, Some(&value)), &mut output);
         assert_eq!(done, Ok(Processed::Done));
     }
     let mut second = task(&plan, 1);
@@ -134,7 +136,7 @@ fn two_stages_sum_orders_and_write_decisions() {
             timestamp: *timestamp,
             ..record(offset as i64, None, None)
         };
-        assert_eq!(second.process(&record, &mut decisions), Ok(Processed::Done));
+        assert_eq!(second.process(0, &record, &mut decisions), Ok(Processed::Done));
     }
     let decision = br#"{"id":"ann:130","sum":130}"#.to_vec();
     assert_eq!(decisions.sent, [(0, Some(b"ann".to_vec()), Some(decision), 1002)]);
@@ -164,15 +166,15 @@ fn null_keys_and_values_are_dropped_where_there_is_nothing_to_work_on() {
     let mut sums = task(&sums(), 0);
     let drop = |reason| Ok(Processed::Dropped(reason));
     assert_eq!(
-        sums.process(&record(0, None, Some(&order(1))), &mut output),
+        sums.process(0, &record(0, None, Some(&order(1))), &mut output),
         drop(DropReason::NullKey)
     );
     assert_eq!(
-        sums.process(&record(1, None, None), &mut output),
+        sums.process(0, &record(1, None, None), &mut output),
         drop(DropReason::NullKey)
     );
     assert_eq!(
-        sums.process(&record(2, Some("k"), None), &mut output),
+        sums.process(0, &record(2, Some("k"), None), &mut output),
         drop(DropReason::NullValue)
     );
     assert_eq!((sums.staged_entries(), sums.stream_time()), (0, 1002));
@@ -184,7 +186,7 @@ fn null_keys_and_values_are_dropped_where_there_is_nothing_to_work_on() {
     ] {
         let mut task = task(&planned(json!({}), steps, "Json"), 0);
         assert_eq!(
-            task.process(&record(0, Some("k"), None), &mut output),
+            task.process(0, &record(0, Some("k"), None), &mut output),
             drop(DropReason::NullValue)
         );
     }
@@ -192,7 +194,7 @@ fn null_keys_and_values_are_dropped_where_there_is_nothing_to_work_on() {
     // Without a step in between, a tombstone stays a tombstone.
     let mut through = task(&planned(json!({}), json!([]), "Json"), 0);
     assert_eq!(
-        through.process(&record(0, Some("k"), None), &mut output),
+        through.process(0, &record(0, Some("k"), None), &mut output),
         Ok(Processed::Done)
     );
     assert_eq!(output.sent, [(0, Some(b"k".to_vec()), None, 1000)]);
@@ -204,13 +206,13 @@ fn stream_time_is_staged_and_committed_with_the_writes() {
     let mut output = Collected::default();
     task.restore_stream_time(1001);
     for offset in [0, 5, 4] {
-        task.process(&record(offset, Some("k"), Some(&order(1))), &mut output)
+        task.process(0, &record(offset, Some("k"), Some(&order(1))), &mut output)
             .unwrap();
     }
     assert_eq!((task.stream_time(), task.committed_stream_time()), (1005, 1001));
     task.discard();
     assert_eq!((task.stream_time(), task.committed_stream_time()), (1001, 1001));
-    task.process(&record(9, Some("k"), Some(&order(1))), &mut output)
+    task.process(0, &record(9, Some("k"), Some(&order(1))), &mut output)
         .unwrap();
     task.commit_in_memory();
     assert_eq!((task.stream_time(), task.committed_stream_time()), (1009, 1009));
@@ -242,6 +244,7 @@ fn branches() -> Arc<Plan> {
     };
     let source = Source {
         name: "s".into(),
+        node: 0,
         topic: TopicName::External("in".into()),
         key: Format::String,
         value: Format::String,
@@ -269,7 +272,7 @@ fn branches() -> Arc<Plan> {
     let sinks = vec![sink(Format::String), sink(Format::Long), sink(Format::String)];
     let sub = SubTopology {
         name: "b".into(),
-        source,
+        sources: vec![source],
         nodes,
         stores: vec![store],
         sinks,
@@ -284,7 +287,7 @@ fn branches_run_in_declared_order_and_one_that_drops_stops_no_other() {
     let mut task = task(&branches(), 0);
     let mut output = Collected::default();
     assert_eq!(
-        task.process(&record(0, Some("k"), Some("5")), &mut output),
+        task.process(0, &record(0, Some("k"), Some("5")), &mut output),
         Ok(Processed::Done)
     );
     let key = || Some(b"k".to_vec());
@@ -298,7 +301,7 @@ fn branches_run_in_declared_order_and_one_that_drops_stops_no_other() {
         ]
     );
     output.sent.clear();
-    let dropped = task.process(&record(1, None, Some("6")), &mut output);
+    let dropped = task.process(0, &record(1, None, Some("6")), &mut output);
     assert_eq!(dropped, Ok(Processed::Dropped(DropReason::NullKey)));
     assert_eq!(
         output.sent,
@@ -306,7 +309,7 @@ fn branches_run_in_declared_order_and_one_that_drops_stops_no_other() {
     );
     output.sent.clear();
     assert!(
-        task.process(&record(2, Some("k"), Some("no number")), &mut output)
+        task.process(0, &record(2, Some("k"), Some("no number")), &mut output)
             .is_err()
     );
     assert!(
@@ -339,7 +342,7 @@ fn run(
         let mut output = Collected::default();
         for (offset, (key, amount)) in orders.iter().enumerate().take(until).skip(at) {
             let (key, value) = (key.to_string(), order((*amount).into()));
-            task.process(&record(offset as i64, Some(&key), Some(&value)), &mut output)
+            task.process(0, &record(offset as i64, Some(&key), Some(&value)), &mut output)
                 .unwrap();
         }
         match end {
@@ -387,7 +390,7 @@ fn each_item_of_a_list_becomes_a_record_and_none_is_sent_when_one_fails() {
     let plan = planned(json!({}), steps, "Long");
     let mut task = task(&plan, 0);
     let mut output = Collected::default();
-    let mut process = |amount| task.process(&record(0, Some("k"), Some(&order(amount))), &mut output);
+    let mut process = |amount| task.process(0, &record(0, Some("k"), Some(&order(amount))), &mut output);
     assert_eq!(process(3), Ok(Processed::Done));
     // The third item cannot be divided by.
     assert!(process(2).unwrap_err().to_string().contains("division by zero"));

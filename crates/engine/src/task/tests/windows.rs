@@ -1,5 +1,6 @@
 //! Windows: which records they take, when they close, and that nothing of it depends on where transactions end.
 
+use super::breaks::{Break, Given, breaks};
 use super::*;
 
 fn windowed(windowed_by: serde_json::Value, emit: &str, stream: serde_json::Value) -> Arc<Plan> {
@@ -29,7 +30,7 @@ fn pipe(task: &mut Task<MemoryStore>, key: &str, amount: i64, timestamp: i64) ->
         timestamp,
         ..record(0, Some(key), Some(&value))
     };
-    let processed = task.process(&record, &mut output).unwrap();
+    let processed = task.process(0, &record, &mut output).unwrap();
     while let Some(closed) = task.close_next(&mut output).unwrap() {
         assert_eq!(closed, Processed::Done);
     }
@@ -147,7 +148,7 @@ fn a_window_whose_result_fails_is_passed_over_where_the_stream_says_so() {
             timestamp: 20,
             ..record(0, Some("d"), Some(&value))
         };
-        task.process(&next, &mut output).unwrap();
+        task.process(0, &next, &mut output).unwrap();
         assert_eq!(task.close_next(&mut output), Ok(Some(Processed::Done)));
         let second = task.close_next(&mut output);
         let place = "window from 0 of key \"b\" in store `sums`: division by zero in `/`";
@@ -172,7 +173,7 @@ fn a_window_whose_result_fails_is_passed_over_where_the_stream_says_so() {
                 };
                 assert_eq!(bad.to_string(), place);
                 let (sink, key, _, timestamp) = output.sent.pop().unwrap();
-                let dead = plan.sub_topologies[0].source.dead_letters.unwrap();
+                let dead = plan.sub_topologies[0].sources[0].dead_letters.unwrap();
                 assert_eq!((sink, key, timestamp), (dead, Some(b"b".to_vec()), 7));
                 let headers: Vec<_> = output
                     .headers
@@ -219,7 +220,7 @@ fn a_damaged_row_stops_the_task_with_the_stores_name() {
         timestamp: 50,
         ..record(0, Some("d"), Some(&value))
     };
-    task.process(&next, &mut output).unwrap();
+    task.process(0, &next, &mut output).unwrap();
     let error = task.close_next(&mut output).unwrap_err();
     assert_eq!(error.category(), ErrorCategory::StoreRead);
     assert!(
@@ -228,7 +229,7 @@ fn a_damaged_row_stops_the_task_with_the_stores_name() {
     );
     task.discard();
     task.stores_mut()[0].values.values_mut().for_each(damage);
-    let error = task.process(&next, &mut output).unwrap_err();
+    let error = task.process(0, &next, &mut output).unwrap_err();
     assert!(
         error.to_string().contains("store `sums`: stream time: the row"),
         "{error}"
@@ -280,7 +281,7 @@ fn a_session_that_cannot_be_closed_is_passed_over_with_both_of_its_rows() {
         timestamp: 100,
         ..record(0, Some("z"), Some(&value))
     };
-    task.process(&next, &mut output).unwrap();
+    task.process(0, &next, &mut output).unwrap();
     let closed = task.close_next(&mut output);
     assert!(
         matches!(closed, Ok(Some(Processed::DeadLettered(_)))),
@@ -345,18 +346,6 @@ fn without_an_expression_the_key_says_what_is_the_same() {
     assert_eq!(pipe(&mut task, "l", 2, 20).0, Processed::Done);
 }
 
-/// What may end a transaction.
-#[derive(Clone, Copy, Debug)]
-enum Break {
-    Commit,
-    /// Committed, and a new task on the same stores.
-    Restart,
-    /// Not committed, and a new task on the same stores: back to the last commit.
-    Crash,
-    /// Not committed, and the same task goes on.
-    Abort,
-}
-
 /// Kinds of windows; records with key, amount and time.
 fn input() -> impl Strategy<Value = (serde_json::Value, Vec<(u8, i8, i64)>)> {
     let windows = (1..12i64, 1..12i64, 0..12i64).prop_map(|(size, advance, grace)| {
@@ -402,57 +391,20 @@ fn sessions_by_the_rules(windows: topology::plan::SessionWindows, records: &[(u8
     results
 }
 
-/// The committed results and the store. After each of its steps (a record, or a closed window) the task may be broken.
+/// The committed results and the store.
 fn drive(
     plan: &Arc<Plan>,
     records: &[(u8, i8, i64)],
     breaks: &[Option<Break>],
 ) -> (Vec<String>, MemoryStore) {
-    let mut breaks = breaks.iter().copied();
-    let mut task = task(plan, 0);
-    let mut committed = Vec::new();
-    // Of the open transaction: results, and the next record.
-    let (mut open, mut at, mut committed_at) = (Collected::default(), 0, 0);
-    loop {
-        let closed = task.close_next(&mut open).unwrap();
-        if closed.is_none() {
-            let Some((key, amount, timestamp)) = records.get(at) else {
-                break;
-            };
-            let (key, value) = (key.to_string(), order((*amount).into()));
-            let record = InputRecord {
-                timestamp: *timestamp,
-                ..record(0, Some(&key), Some(&value))
-            };
-            task.process(&record, &mut open).unwrap();
-            at += 1;
-        }
-        let restarted = |task: &Task<MemoryStore>| Task::new(Arc::clone(plan), 0, task.stores().to_vec());
-        match breaks.next().flatten() {
-            Some(how @ (Break::Commit | Break::Restart)) => {
-                task.commit_in_memory();
-                committed.append(&mut open.sent);
-                committed_at = at;
-                if let Break::Restart = how {
-                    task = restarted(&task);
-                }
-            }
-            Some(how @ (Break::Crash | Break::Abort)) => {
-                if let Break::Crash = how {
-                    task = restarted(&task);
-                } else {
-                    task.discard();
-                }
-                open.sent.clear();
-                at = committed_at;
-            }
-            None => {}
-        }
-    }
-    task.commit_in_memory();
-    committed.append(&mut open.sent);
-    let rows = std::mem::take(&mut task.stores_mut()[0]);
-    (lines(committed), rows)
+    let records = records.iter().map(|(key, amount, timestamp)| Given {
+        source: 0,
+        key: key.to_string(),
+        value: Some(order((*amount).into())),
+        timestamp: *timestamp,
+    });
+    let (sent, mut stores) = breaks::drive(plan, &records.collect::<Vec<_>>(), breaks);
+    (lines(sent), stores.remove(0))
 }
 
 /// The same by the rules, over all records so far.
@@ -476,16 +428,6 @@ fn by_the_rules(windows: topology::plan::TimeWindows, records: &[(u8, i8, i64)])
         }
     }
     results
-}
-
-fn breaks() -> impl Strategy<Value = Vec<Option<Break>>> {
-    let how = prop_oneof![
-        Just(Break::Commit),
-        Just(Break::Restart),
-        Just(Break::Crash),
-        Just(Break::Abort),
-    ];
-    proptest::collection::vec(proptest::option::of(how), 0..60)
 }
 
 proptest! {

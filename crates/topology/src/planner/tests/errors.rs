@@ -36,7 +36,7 @@ fn a_dead_letter_topic_and_who_sends_records_there_belong_together() {
         with(json!({"onBadRecord": "DeadLetter", "deadLetterTopic": "orders.submitted.v1"})),
         [error(
             path,
-            "topic `orders.submitted.v1` is also read by a stream: records would go round",
+            "topic `orders.submitted.v1` is also read by a stream or table: records would go round",
             ""
         )]
     );
@@ -124,13 +124,13 @@ fn each_rule_of_a_pipeline_has_its_error() {
         (
             step(json!([{"toStream": {}}])),
             "pipelines[0].steps[0].toStream",
-            "`toStream` goes only behind an aggregation",
+            "`toStream` goes only behind a table",
             "leave it out",
         ),
         (
             step(json!([{"groupByKey": {}}, aggregate])),
             "pipelines[0].to",
-            "the result of an aggregation is a table, a stream is needed here",
+            "this is a table, a stream is needed here",
             "add the step `toStream: {}`",
         ),
         (
@@ -193,7 +193,7 @@ fn each_rule_of_a_pipeline_has_its_error() {
         (
             with("/pipelines/0/to/topic", json!("orders.submitted.v1")),
             "pipelines[0].to.topic",
-            "topic `orders.submitted.v1` is also read by a stream: records would go round",
+            "topic `orders.submitted.v1` is also read by a stream or table: records would go round",
             "",
         ),
         (
@@ -448,7 +448,7 @@ fn records_that_are_the_same_meet_in_one_task() {
         json!([{"selectKey": "value.customerId"}, deduplicate("value.orderId"), fields]),
     ));
     assert_eq!(plan.sub_topologies[1].name, "seen");
-    let Format::Row(Type::Struct(carried)) = &plan.sub_topologies[1].source.value else {
+    let Format::Row(Type::Struct(carried)) = &plan.sub_topologies[1].sources[0].value else {
         panic!("no record")
     };
     assert_eq!(carried.fields.len(), 1, "only what is read behind it");
@@ -577,13 +577,13 @@ fn pipelines_that_lead_nowhere_or_in_a_circle_are_refused() {
 
     let mut json = branched();
     json["pipelines"][1]["steps"] = json!([{"groupByKey": {}}, {"count": {"store": "s"}}]);
-    let message = "the result of an aggregation is a table, a stream is needed here";
+    let message = "`groupByKey` needs a stream, this is a table";
     assert_eq!(
         errors(json),
         [error(
-            "pipelines[1].steps",
+            "pipelines[0].steps[0].groupByKey",
             message,
-            "add the step `toStream: {}`"
+            "add the step `toStream: {}` before it"
         )]
     );
 }
@@ -619,7 +619,7 @@ fn a_forgotten_to_stream_is_told_once() {
         json!([{"groupByKey": {}}, aggregate, {"filter": "true"}]),
     );
     json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
-    let message = "`filter` needs a stream, the result of an aggregation is a table";
+    let message = "`filter` needs a stream, this is a table";
     let help = "add the step `toStream: {}` before it";
     assert_eq!(
         errors(json),
@@ -633,7 +633,7 @@ fn an_unknown_stream_is_told_where_it_is_read() {
         error("streams[0].name", "no pipeline reads stream `orders`", ""),
         error(
             "pipelines[0].from",
-            "unknown stream or pipeline `order`",
+            "unknown stream, table or pipeline `order`",
             "did you mean `orders`?",
         ),
     ];

@@ -1,6 +1,7 @@
 //! Plans of declarations; and what the other tests are made of.
 
 mod errors;
+mod joins;
 mod types;
 
 use serde_json::{Value as Json, json};
@@ -95,6 +96,10 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::FlatMapValues(_) => "flatMapValues",
         Op::Aggregate { .. } => "aggregate",
         Op::Deduplicate { .. } => "deduplicate",
+        Op::Table { .. } => "table",
+        Op::JoinTable { .. } => "join with table",
+        Op::JoinTables { .. } => "join of tables",
+        Op::JoinStreams { .. } => "join of streams",
         Op::Sink(_) => "sink",
     };
     sub.nodes
@@ -115,17 +120,17 @@ fn a_changed_key_cuts_the_topology_and_only_read_fields_travel() {
         ("orders", "by-customer")
     );
     assert_eq!(
-        before.source.topic,
+        before.sources[0].topic,
         TopicName::External("orders.submitted.v1".into())
     );
-    assert_eq!(before.source.key, Format::String);
-    let Format::Json(read) = &before.source.value else {
-        panic!("{:?}", before.source.value)
+    assert_eq!(before.sources[0].key, Format::String);
+    let Format::Json(read) = &before.sources[0].value else {
+        panic!("{:?}", before.sources[0].value)
     };
     assert_eq!(field_names(read), ["amountInCents", "customerId", "submittedAt"]);
-    assert!(before.source.timestamp.is_some());
+    assert!(before.sources[0].timestamp.is_some());
     assert_eq!(
-        (before.source.on_bad_record, before.source.offset_reset),
+        (before.sources[0].on_bad_record, before.sources[0].offset_reset),
         (OnBadRecord::Fail, OffsetReset::Earliest)
     );
     assert_eq!(
@@ -151,11 +156,11 @@ fn a_changed_key_cuts_the_topology_and_only_read_fields_travel() {
     assert_eq!(*projection.ty(), Type::Struct(row.clone()));
 
     assert_eq!(
-        (&after.source.topic, &after.source.key),
+        (&after.sources[0].topic, &after.sources[0].key),
         (&repartition.topic, &repartition.key)
     );
-    assert_eq!(after.source.value, repartition.value);
-    assert!(after.source.timestamp.is_none());
+    assert_eq!(after.sources[0].value, repartition.value);
+    assert!(after.sources[0].timestamp.is_none());
     let kinds = shape(after);
     assert_eq!(
         kinds,
@@ -205,7 +210,7 @@ fn the_projection_and_the_aggregate_agree_on_slots() {
     };
     let before = &plan.sub_topologies[0];
     assert_eq!(
-        before.source.timestamp.as_ref().unwrap().eval(&scope),
+        before.sources[0].timestamp.as_ref().unwrap().eval(&scope),
         Ok(Value::Timestamp(9))
     );
     let Op::SelectKey(key) = &before.nodes[1].op else {
@@ -251,7 +256,7 @@ fn a_map_changes_the_key_and_only_what_it_and_the_key_read_is_parsed() {
         "key": "value.customerId", "fields": {"amountInCents": "value.amountInCents", "unused": "1"}
     }});
     let plan = planned(json);
-    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+    let Format::Json(read) = &plan.sub_topologies[0].sources[0].value else {
         panic!("{}", plan.describe())
     };
     assert_eq!(field_names(read), ["amountInCents", "customerId"]);
@@ -260,7 +265,7 @@ fn a_map_changes_the_key_and_only_what_it_and_the_key_read_is_parsed() {
         .map(|(word, _)| word)
         .collect();
     assert_eq!(words, ["forward", "map", "mapValues", "sink"]);
-    let Format::Row(Type::Struct(row)) = &plan.sub_topologies[1].source.value else {
+    let Format::Row(Type::Struct(row)) = &plan.sub_topologies[1].sources[0].value else {
         panic!("{}", plan.describe())
     };
     assert_eq!(field_names(row), ["amountInCents"]);
@@ -288,8 +293,8 @@ fn pipelines_of_one_stream_share_a_sub_topology_up_to_their_cuts() {
     let names: Vec<_> = plan.sub_topologies.iter().map(|sub| sub.name.as_str()).collect();
     assert_eq!(names, ["orders", "by-customer", "by-count"]);
     let shared = &plan.sub_topologies[0];
-    let Format::Json(read) = &shared.source.value else {
-        panic!("{:?}", shared.source.value)
+    let Format::Json(read) = &shared.sources[0].value else {
+        panic!("{:?}", shared.sources[0].value)
     };
     assert_eq!(
         field_names(read),
@@ -346,7 +351,7 @@ fn a_value_that_passes_through_is_read_whole() {
         json!([{"filterNot": "value.amountInCents < 5"}]),
     );
     let plan = planned(json);
-    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+    let Format::Json(read) = &plan.sub_topologies[0].sources[0].value else {
         panic!()
     };
     assert_eq!(
@@ -408,7 +413,7 @@ fn a_value_that_nothing_reads_does_not_travel() {
         {"toStream": {}},
     ]);
     json["pipelines"][0]["to"] = json!({"topic": "t", "value": {"serde": "Long"}});
-    let carried = |json: &Json| planned(json.clone()).sub_topologies[1].source.value.ty();
+    let carried = |json: &Json| planned(json.clone()).sub_topologies[1].sources[0].value.ty();
     let Type::Struct(nothing) = carried(&json) else {
         panic!("something travels")
     };
@@ -443,7 +448,7 @@ fn a_pipeline_goes_on_where_the_one_that_it_reads_ends() {
     assert_eq!(plan.sub_topologies.len(), 2);
     for (branched, whole) in plan.sub_topologies.iter().zip(&whole.sub_topologies) {
         assert_eq!(shape(branched), shape(whole));
-        assert_eq!(branched.source.value, whole.source.value);
+        assert_eq!(branched.sources[0].value, whole.sources[0].value);
         let fingerprints = |sub: &SubTopology| -> Vec<_> {
             sub.stores.iter().map(|store| store.fingerprint.clone()).collect()
         };
@@ -473,7 +478,7 @@ fn results_go_to_a_topic_and_to_every_pipeline_that_reads_them() {
     ];
     assert_eq!(shape(&plan.sub_topologies[0]), wanted);
     // What only one of the readers writes is parsed, too.
-    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+    let Format::Json(read) = &plan.sub_topologies[0].sources[0].value else {
         panic!("{}", plan.describe())
     };
     assert!(read.field("note").is_some());

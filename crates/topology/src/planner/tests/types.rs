@@ -13,7 +13,7 @@ fn record_types_nest_but_never_contain_themselves() {
     let mut json = with("/types", types);
     json["pipelines"][0]["steps"][0]["selectKey"] = json!("has(value.to) ? value.to.city : ''");
     let plan = planned(json.clone());
-    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+    let Format::Json(read) = &plan.sub_topologies[0].sources[0].value else {
         panic!()
     };
     assert_eq!(field_names(read), ["amountInCents", "submittedAt", "to"]);
@@ -40,7 +40,7 @@ fn fields_can_be_lists_and_maps() {
     steps[2]["aggregate"]["add"] =
         json!("value.lines.exists(line, line.amountInCents < 0) ? 0 : aggregate + 1");
     let plan = planned(json.clone());
-    let Format::Json(read) = &plan.sub_topologies[0].source.value else {
+    let Format::Json(read) = &plan.sub_topologies[0].sources[0].value else {
         panic!()
     };
     assert_eq!(field_names(read), ["labels", "lines", "submittedAt"]);

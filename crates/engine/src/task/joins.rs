@@ -1,0 +1,376 @@
+//! Tables, and joins of tables and streams.
+
+use std::ops::ControlFlow;
+
+use bumpalo::collections::Vec as ArenaVec;
+use topology::plan::{JoinWindows, Node, NodeIndex, Op, Side, StoreIndex, Unmatched, Windows};
+use topology::{Expr, Type, Value};
+
+use super::aggregate::Kept;
+use super::walk::{Forward, Moving, Walk};
+use super::windows::{PRESENT, scan};
+use crate::error::Failure;
+use crate::window_rows::{self, encode_time};
+use crate::{ErrorCategory, KeyRange, Store, StoreError, row};
+
+/// An [`Op::JoinStreams`](topology::plan::Op::JoinStreams) at its node.
+pub(super) struct Streams<'a> {
+    pub(super) node: (NodeIndex, &'a Node),
+    pub(super) side: Side,
+    /// What becomes of a record of the left stream, and of the right one, that nothing was joined with.
+    pub(super) alone: (Unmatched, Unmatched),
+    pub(super) value: &'a Expr,
+}
+
+impl Streams<'_> {
+    fn alone(&self, side: Side) -> Unmatched {
+        match side {
+            Side::Left => self.alone.0,
+            Side::Right => self.alone.1,
+        }
+    }
+}
+
+/// A record of the other stream that one is joined with.
+struct Partner<'a> {
+    row: &'a [u8],
+    kept: window_rows::Kept<'a>,
+    value: Value<'a>,
+    is_joined: bool,
+}
+
+/// An [`Op::JoinTables`](topology::plan::Op::JoinTables) at its node.
+pub(super) struct Tables<'a> {
+    pub(super) node: NodeIndex,
+    pub(super) side: Side,
+    /// What becomes of a value of the left table, and of the right one, alone.
+    pub(super) alone: (Unmatched, Unmatched),
+    pub(super) value: &'a Expr,
+}
+
+impl Tables<'_> {
+    /// Whether there is a result of what is there on this side and on the other one.
+    fn has_result(&self, here: bool, there: bool) -> bool {
+        let (left, right) = match self.side {
+            Side::Left => (here, there),
+            Side::Right => (there, here),
+        };
+        match (left, right) {
+            (true, true) => true,
+            (true, false) => self.alone.0 == Unmatched::Forwarded,
+            (false, true) => self.alone.1 == Unmatched::Forwarded,
+            (false, false) => false,
+        }
+    }
+}
+
+impl<'a, S: Store> Walk<'_, 'a, S> {
+    /// Stages the value in the place of the key's last one, whichever is older (`KTableSource`).
+    pub(super) fn keep(&mut self, kept: &Kept<'a>, moving: Moving<'a>) -> Result<Moving<'a>, Failure> {
+        self.state.key.clear();
+        self.encode_key(kept, moving.key)?;
+        let (location, stored) = self.stored(kept, &kept.spec.value)?;
+        self.stage(kept, location, &kept.spec.value, moving.value, moving.timestamp)?;
+        let had_value = stored.is_some();
+        Ok(Moving { had_value, ..moving })
+    }
+
+    /// What a table has under a key.
+    fn found(&mut self, kept: &Kept<'a>, key: Value<'a>) -> Result<Option<(i64, Value<'a>)>, Failure> {
+        self.state.key.clear();
+        self.encode_key(kept, key)?;
+        self.stored(kept, &kept.spec.value).map(|(_, stored)| stored)
+    }
+
+    pub(super) fn join_table(
+        &mut self,
+        node: NodeIndex,
+        kept: &Kept<'a>,
+        unmatched: Unmatched,
+        value: &'a Expr,
+        moving: Moving<'a>,
+    ) -> Result<Forward<'a>, Failure> {
+        let right = match (self.found(kept, moving.key)?, unmatched) {
+            (Some((_, right)), _) => right,
+            (None, Unmatched::Forwarded) => Value::Null,
+            (None, Unmatched::Dropped) => return Ok(Forward::Nothing),
+        };
+        let joined = self.joined(node, value, moving, (moving.value, right))?;
+        Ok(Forward::One(joined))
+    }
+
+    /// An update goes on where there is a result now, or was one before.
+    pub(super) fn join_tables(
+        &mut self,
+        kept: &Kept<'a>,
+        join: &Tables<'a>,
+        moving: Moving<'a>,
+    ) -> Result<Forward<'a>, Failure> {
+        let found = self.found(kept, moving.key)?;
+        let had_value = join.has_result(moving.had_value, found.is_some());
+        let has_value = join.has_result(!matches!(moving.value, Value::Null), found.is_some());
+        let (time, there) = found.unwrap_or((i64::MIN, Value::Null));
+        let moving = Moving {
+            timestamp: moving.timestamp.max(time),
+            had_value,
+            ..moving
+        };
+        Ok(match (had_value, has_value) {
+            (false, false) => Forward::Nothing,
+            (true, false) => Forward::One(Moving {
+                value: Value::Null,
+                ..moving
+            }),
+            (_, true) => {
+                let sides = match join.side {
+                    Side::Left => (moving.value, there),
+                    Side::Right => (there, moving.value),
+                };
+                Forward::One(self.joined(join.node, join.value, moving, sides)?)
+            }
+        })
+    }
+
+    /// The record with the joined value of a left and a right one.
+    pub(super) fn joined(
+        &self,
+        node: NodeIndex,
+        value: &'a Expr,
+        moving: Moving<'a>,
+        (left, right): (Value<'a>, Value<'a>),
+    ) -> Result<Moving<'a>, Failure> {
+        let mut scope = self.scope(&moving);
+        (scope.value, scope.aggregate) = (left, right);
+        let value = value.eval(&scope);
+        let value = value.map_err(|error| Failure::new(ErrorCategory::Expression, node, error))?;
+        Ok(Moving { value, ..moving })
+    }
+
+    pub(super) fn join_streams(
+        &mut self,
+        kept: &Kept<'a>,
+        join: &Streams<'a>,
+        moving: Moving<'a>,
+    ) -> Result<Forward<'a>, Failure> {
+        let Some(Windows::Join(windows)) = kept.spec.windows else {
+            return Err(kept.unread(&"no windows"));
+        };
+        let closed = windows.last_closed(self.observe(kept, &moving)?);
+        self.state.key.clear();
+        self.encode_key(kept, moving.key)?;
+        let key = self.arena.alloc_slice_copy(&self.state.key);
+        let partners = self.partners(kept, windows, join.side, key, moving.timestamp)?;
+        for partner in &partners {
+            if !partner.is_joined && join.alone(join.side.other()) == Unmatched::Forwarded {
+                self.mark_joined(kept, partner)?;
+            }
+            let sides = match join.side {
+                Side::Left => (moving.value, partner.value),
+                Side::Right => (partner.value, moving.value),
+            };
+            let timestamp = moving.timestamp.max(partner.kept.time);
+            let moving = Moving { timestamp, ..moving };
+            let joined = self.joined(join.node.0, join.value, moving, sides)?;
+            self.run_children(join.node.1, joined)?;
+        }
+        let is_joined = !partners.is_empty();
+        let last = moving.timestamp.saturating_add(windows.reach(join.side));
+        if last > closed {
+            self.remember(kept, join.side, key, (moving, is_joined), last)?;
+            return Ok(Forward::Nothing);
+        }
+        // Too late for others to come.
+        if is_joined || join.alone(join.side) == Unmatched::Dropped {
+            return Ok(Forward::Nothing);
+        }
+        let sides = alone(join.side, moving.value);
+        Ok(Forward::One(self.joined(
+            join.node.0,
+            join.value,
+            moving,
+            sides,
+        )?))
+    }
+
+    /// A record's time is over: it has a result of its own where nothing was joined with it and that is wanted.
+    pub(super) fn forget(&mut self, store: StoreIndex, closed: Moving<'a>) -> Result<(), Failure> {
+        let Value::Struct([Value::Bool(is_joined), left, right]) = closed.value else {
+            let reason = "no record that is joined";
+            return Err(Failure::new(ErrorCategory::StoreRead, 0, reason));
+        };
+        let side_of_it = if matches!(left, Value::Null) {
+            Side::Right
+        } else {
+            Side::Left
+        };
+        let mut nodes = self.sub.nodes.iter().enumerate();
+        let join = nodes.find_map(|(index, node)| {
+            if let Op::JoinStreams {
+                store: of,
+                side,
+                left,
+                right,
+                value,
+            } = &node.op
+                && (*of, *side) == (store, side_of_it)
+            {
+                Some(Streams {
+                    node: (index, node),
+                    side: *side,
+                    alone: (*left, *right),
+                    value,
+                })
+            } else {
+                None
+            }
+        });
+        match join {
+            Some(join) if !is_joined && join.alone(join.side) == Unmatched::Forwarded => {
+                let joined = self.joined(join.node.0, join.value, closed, (*left, *right))?;
+                self.run_children(join.node.1, joined)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The records of the other stream with this key that are near to this time, the earliest first.
+    fn partners(
+        &mut self,
+        kept: &Kept<'a>,
+        windows: JoinWindows,
+        side: Side,
+        key: &[u8],
+        timestamp: i64,
+    ) -> Result<ArenaVec<'a, Partner<'a>>, Failure> {
+        let (first, last) = windows.around(side, timestamp);
+        window_rows::Kept::begin(side.other(), key, &mut self.state.key);
+        let arena = self.arena;
+        // Behind all numbers of the last time.
+        let mut until = ArenaVec::from_iter_in(self.state.key.iter().copied(), arena);
+        until.extend_from_slice(&encode_time(last));
+        until.extend_from_slice(&[0xff; 5]);
+        self.state.key.extend_from_slice(&encode_time(first));
+        let mut rows = ArenaVec::<(&'a [u8], &'a [u8])>::new_in(arena);
+        let range = KeyRange {
+            from: &self.state.key,
+            until: Some(&until),
+        };
+        let (Some(committed), Some(staging)) = (
+            self.state.stores.get(kept.store),
+            self.state.staging.get(kept.store),
+        ) else {
+            return Err(kept.unread(&"not open"));
+        };
+        let scanned = scan(committed, staging, range, &mut |row, value| {
+            rows.push((arena.alloc_slice_copy(row), arena.alloc_slice_copy(value)));
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(|error| kept.unread(&error))?;
+        let mut partners = ArenaVec::with_capacity_in(rows.len(), arena);
+        for (row, value) in rows {
+            let found = window_rows::Kept::of_row(row);
+            let found = found.ok_or_else(|| kept.unread(&"a row that no record has"))?;
+            let (is_joined, value) =
+                decode(&kept.spec.value, value, found.side, arena).map_err(|error| kept.unread(&error))?;
+            partners.push(Partner {
+                row,
+                kept: found,
+                value,
+                is_joined,
+            });
+        }
+        Ok(partners)
+    }
+
+    /// Something was joined with a record that is kept.
+    fn mark_joined(&mut self, kept: &Kept<'a>, partner: &Partner<'a>) -> Result<(), Failure> {
+        self.state.key.clear();
+        self.state.key.extend_from_slice(partner.row);
+        let location = self.state.staging[kept.store].locate(&self.state.key);
+        let value = encoded(partner.kept.side, true, partner.value, self.arena);
+        self.stage(kept, location, &kept.spec.value, value, partner.kept.time)
+    }
+
+    /// Keeps a record for those of the other stream that come later, up to this time.
+    fn remember(
+        &mut self,
+        kept: &Kept<'a>,
+        side: Side,
+        key: &'a [u8],
+        (moving, is_joined): (Moving<'a>, bool),
+        last: i64,
+    ) -> Result<(), Failure> {
+        let time = moving.timestamp;
+        let record = |number| window_rows::Kept {
+            side,
+            key,
+            time,
+            number,
+        };
+        // Those of one side, key and time are numbered without gaps, and forgotten together.
+        let mut is_taken = |number: u32| -> Result<bool, Failure> {
+            record(number).row(&mut self.state.key);
+            let found = self.state.look_up(kept.store);
+            found
+                .map(|(_, found)| found.is_some())
+                .map_err(|error| kept.unread(&error))
+        };
+        let (mut free, mut step) = (0, 1);
+        while is_taken(free)? {
+            (free, step) = (free + step, step * 2);
+        }
+        let mut taken = free.saturating_sub(step / 2);
+        while free > 0 && free - taken > 1 {
+            let middle = taken + (free - taken) / 2;
+            if is_taken(middle)? {
+                taken = middle
+            } else {
+                free = middle
+            }
+        }
+        let record = record(free);
+        record.row(&mut self.state.key);
+        let location = self.state.staging[kept.store].locate(&self.state.key);
+        let value = encoded(side, is_joined, moving.value, self.arena);
+        self.stage(kept, location, &kept.spec.value, value, time)?;
+        record.closing_row(last, &mut self.state.key);
+        let state = &mut *self.state;
+        let staging = &mut state.staging[kept.store];
+        staging.put(staging.locate(&state.key), &state.key, Some(PRESENT), time);
+        state.opened(kept.store);
+        Ok(())
+    }
+}
+
+/// What a join sees of a value that is alone.
+pub(super) fn alone<'a>(side: Side, value: Value<'a>) -> (Value<'a>, Value<'a>) {
+    match side {
+        Side::Left => (value, Value::Null),
+        Side::Right => (Value::Null, value),
+    }
+}
+
+/// What is kept of a record: see [`topology::plan::joined_row`].
+fn encoded<'a>(side: Side, is_joined: bool, value: Value<'a>, arena: &'a bumpalo::Bump) -> Value<'a> {
+    let (left, right) = alone(side, value);
+    Value::Struct(arena.alloc([Value::Bool(is_joined), left, right]))
+}
+
+/// Whether something was joined with a record that is kept, and its value.
+pub(super) fn decode<'a>(
+    ty: &Type,
+    bytes: &'a [u8],
+    side: Side,
+    arena: &'a bumpalo::Bump,
+) -> Result<(bool, Value<'a>), StoreError> {
+    let decoded = row::decode_timestamped(ty, bytes, arena);
+    let (_, value) = decoded.map_err(|error| StoreError::new(error.to_string()))?;
+    let Value::Struct([Value::Bool(is_joined), left, right]) = value else {
+        return Err(StoreError::new("no record that is joined".to_owned()));
+    };
+    let value = match side {
+        Side::Left => *left,
+        Side::Right => *right,
+    };
+    Ok((*is_joined, value))
+}

@@ -1,0 +1,257 @@
+//! Joins and merges: which kinds there are, and what each side must be.
+
+use super::compile::compile_value;
+use super::origin::Origin;
+use super::resolve::{End, Kind, Lookup};
+use super::{PlanError, sink, windows};
+use crate::declaration::{Join, JoinKind};
+use crate::fingerprint::canonical_type;
+use crate::plan::{JoinWindows, Unmatched};
+use crate::{Duration, Env, Expr, Path, Type, ValueReads};
+
+/// A join without errors.
+pub(crate) struct Joined<'d> {
+    pub(crate) declared: &'d Join,
+    pub(crate) kind: JoinKind,
+    pub(crate) with: Origin<'d>,
+    pub(crate) how: How,
+    /// Names of the repartition topics that this side and the other one need.
+    pub(crate) cuts: (Option<String>, Option<String>),
+    /// What it reads of the values on this side.
+    pub(crate) reads: ValueReads,
+    value: Type,
+}
+
+/// What is joined.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// A stream with a table.
+    StreamTable,
+    /// Two tables.
+    Tables,
+    /// Two streams.
+    Streams(JoinWindows),
+}
+
+/// The side that has the join as a step.
+pub(super) struct Here<'e> {
+    pub(super) env: &'e Env,
+    pub(super) kind: Kind,
+    pub(super) key_changed: bool,
+}
+
+impl Joined<'_> {
+    /// What becomes of a value that is alone, of the left and of the right side.
+    pub(crate) fn unmatched(&self) -> (Unmatched, Unmatched) {
+        match self.kind {
+            JoinKind::Inner => (Unmatched::Dropped, Unmatched::Dropped),
+            JoinKind::Left => (Unmatched::Forwarded, Unmatched::Dropped),
+            JoinKind::Outer => (Unmatched::Forwarded, Unmatched::Forwarded),
+        }
+    }
+
+    /// What the result is.
+    pub(super) fn result(&self) -> Kind {
+        match (self.how, &self.declared.name) {
+            (How::StreamTable | How::Streams(_), _) => Kind::Stream,
+            (How::Tables, Some(_)) => Kind::Table(Lookup::Kept),
+            (How::Tables, None) => Kind::Table(Lookup::NotKept),
+        }
+    }
+
+    /// The types behind it.
+    pub(super) fn follow(&self, env: &mut Env) {
+        env.value = self.value.clone();
+        env.is_of_one_record &= self.how == How::StreamTable;
+        env.right = None;
+    }
+}
+
+/// Checks a join; also tells what it reads of the values on its own side.
+///
+/// # Errors
+/// Sides that cannot be joined; an expression that is not valid.
+pub(super) fn resolve<'d>(
+    kind: JoinKind,
+    declared: &'d Join,
+    here: &Here<'_>,
+    with: &End<'d>,
+    path: &Path,
+) -> Result<(Joined<'d>, ValueReads), Vec<PlanError>> {
+    let how = sides(kind, declared, here, with, path)?;
+    if here.env.key != with.env.key {
+        let message = format!(
+            "keys of `{}` have type {}, those here {}: only equal keys are joined",
+            declared.with, with.env.key, here.env.key
+        );
+        let error = PlanError::new(&path.field("with"), message);
+        return Err(error.suggest("give both the same key with `selectKey`").into());
+    }
+    sink::key_format(&here.env.key, path)?;
+    let cut = |is_changed: bool, side: &str| -> Result<Option<String>, PlanError> {
+        match (&declared.name, is_changed) {
+            (_, false) => Ok(None),
+            (Some(name), true) => Ok(Some(format!("{name}-{side}"))),
+            (None, true) => {
+                let message =
+                    "a key was changed before: records go through a repartition topic, which needs a name";
+                Err(PlanError::new(path, message).suggest("add `name`"))
+            }
+        }
+    };
+    let cuts = (cut(here.key_changed, "left")?, cut(with.key_changed, "right")?);
+    let env = env(kind, how, here.env, &with.env.value);
+    let value = compile(declared, kind, &env, path)?;
+    let reads = match how {
+        How::StreamTable => value.reads().value.clone(),
+        // They are kept as they are.
+        How::Tables | How::Streams(_) => ValueReads::Whole,
+    };
+    let joined = Joined {
+        declared,
+        kind,
+        with: with.origin.clone(),
+        how,
+        cuts,
+        reads: reads.clone(),
+        value: value.ty().clone(),
+    };
+    Ok((joined, reads))
+}
+
+/// The new value.
+pub(crate) fn compile(
+    declared: &Join,
+    kind: JoinKind,
+    env: &Env,
+    path: &Path,
+) -> Result<Expr, Vec<PlanError>> {
+    let (fields, expression) = (declared.fields.as_ref(), declared.expression.as_deref());
+    compile_value(kind.name(), fields, expression, env, path)
+}
+
+/// What its expressions see.
+pub(crate) fn env(kind: JoinKind, how: How, left: &Env, right: &Type) -> Env {
+    let optional = |ty: &Type| Type::Optional(Box::new(ty.clone()));
+    let (value, right) = match kind {
+        JoinKind::Inner => (left.value.clone(), right.clone()),
+        JoinKind::Left => (left.value.clone(), optional(right)),
+        JoinKind::Outer => (optional(&left.value), optional(right)),
+    };
+    Env {
+        value,
+        right: Some(right),
+        is_of_one_record: left.is_of_one_record && how == How::StreamTable,
+        ..left.clone()
+    }
+}
+
+/// Two streams.
+fn streams(declared: &Join, path: &Path) -> Result<How, PlanError> {
+    let needed = |field: &str, what: &str| {
+        let message = format!("two streams are joined, and that needs `{field}`: {what}");
+        PlanError::new(&path.field(field), message)
+    };
+    let time = |own: Option<Duration<0>>| {
+        let time = own.or(declared.within).map(windows::millis);
+        time.ok_or_else(|| needed("within", "how far apart records may be that are joined"))
+    };
+    if let (Some(_), Some(_), Some(_)) = (declared.within, declared.before, declared.after) {
+        let message = "`within` is the default of `before` and `after`, and both are given";
+        return Err(PlanError::new(&path.field("within"), message).suggest("leave it out"));
+    }
+    let (before_ms, after_ms) = (time(declared.before)?, time(declared.after)?);
+    let grace = declared
+        .grace
+        .ok_or_else(|| needed("grace", "how much later than others a record may come"))?;
+    if declared.name.is_none() {
+        return Err(needed(
+            "name",
+            "the name of the store that keeps the records of both",
+        ));
+    }
+    Ok(How::Streams(JoinWindows {
+        before_ms,
+        after_ms,
+        grace_ms: windows::millis(grace),
+    }))
+}
+
+fn sides(
+    kind: JoinKind,
+    declared: &Join,
+    here: &Here<'_>,
+    with: &End<'_>,
+    path: &Path,
+) -> Result<How, PlanError> {
+    let name = &declared.with;
+    let at = path.field("with");
+    let how = match (here.kind, with.kind) {
+        (Kind::Stream, Kind::Table(Lookup::Kept)) if kind == JoinKind::Outer => {
+            let message = format!("`{name}` is a table: a stream and a table have no outer join");
+            let instead = "write `leftJoin`; an update of the table alone is no record of the stream";
+            return Err(PlanError::new(path, message).suggest(instead));
+        }
+        (Kind::Stream, Kind::Table(Lookup::Kept)) => How::StreamTable,
+        (Kind::Table(Lookup::Kept), Kind::Table(Lookup::Kept)) => How::Tables,
+        (Kind::Table(Lookup::NotKept), Kind::Table(_)) => {
+            let message = "the values on this side are not kept, and the other side looks them up";
+            return Err(PlanError::new(path, message).suggest("give the join before this one a `name`"));
+        }
+        (_, Kind::Table(Lookup::NotKept)) => {
+            let message = format!("the values of `{name}` are not kept: they cannot be looked up");
+            return Err(PlanError::new(&at, message).suggest("give its last join a `name`"));
+        }
+        (Kind::Table(_), _) => {
+            let message = format!("`{name}` is a stream: a table is joined with tables");
+            let instead = "make it a table with `toTable`, or this one a stream with `toStream: {}`";
+            return Err(PlanError::new(&at, message).suggest(instead));
+        }
+        (Kind::Stream | Kind::Grouped | Kind::Windowed(_), _) => return streams(declared, path),
+    };
+    let times = [
+        ("within", declared.within),
+        ("before", declared.before),
+        ("after", declared.after),
+        ("grace", declared.grace),
+    ];
+    match times.iter().find(|(_, time)| time.is_some()) {
+        Some((field, _)) => {
+            let message = format!("`{field}` is for two streams, `{name}` is a table");
+            Err(PlanError::new(&path.field(field), message).suggest("leave it out"))
+        }
+        None => Ok(how),
+    }
+}
+
+/// Checks that other streams can be merged with one that has these types.
+///
+/// # Errors
+/// All that differ.
+pub(super) fn check_merge(
+    here: &Env,
+    others: &[(&End<'_>, Path)],
+    path: &Path,
+) -> Result<(), Vec<PlanError>> {
+    if others.is_empty() {
+        return Err(PlanError::new(path, "nothing to merge with").into());
+    }
+    let is_like = |here: &Type, other: &Type| canonical_type(here) == canonical_type(other);
+    let errors = others.iter().filter_map(|(other, path)| {
+        let (_, name) = other.origin.id();
+        let message = if other.kind != Kind::Stream {
+            format!("`{name}` is a table, only streams are merged")
+        } else if !is_like(&here.key, &other.env.key) || here.windows != other.env.windows {
+            let (other, here) = (&other.env.key, &here.key);
+            format!("keys of `{name}` have type {other}, those here {here}")
+        } else if !is_like(&here.value, &other.env.value) {
+            let (other, here) = (&other.env.value, &here.value);
+            format!("values of `{name}` have type {other}, those here {here}, which has other fields")
+        } else {
+            return None;
+        };
+        Some(PlanError::new(path, message))
+    });
+    let errors: Vec<_> = errors.collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}

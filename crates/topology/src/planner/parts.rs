@@ -1,0 +1,150 @@
+//! The parts of a topology while it is built: each becomes a sub-topology, unless it becomes part of another one.
+
+use crate::declaration::SourceKind;
+use crate::plan::{Node, NodeIndex, Op, Sink, Source, StoreIndex, SubTopology};
+use crate::{Env, Path};
+
+/// Where the next node goes.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// The part that is being built, and the node in it that the next one goes behind.
+    pub(super) at: usize,
+    pub(super) last: NodeIndex,
+    /// Of a table that is kept.
+    pub(super) store: Option<StoreIndex>,
+    /// The types of what is forwarded there.
+    pub(super) env: Env,
+}
+
+/// All parts, in the order in which they were begun.
+#[derive(Default)]
+pub(super) struct Parts(Vec<Option<Part>>);
+
+/// Reads at least one topic.
+struct Part {
+    sub: SubTopology,
+    reads_only_tables: bool,
+}
+
+impl Parts {
+    /// Begins a part with only its root, named after what it reads.
+    pub(super) fn begin(&mut self, source: Source, sinks: Vec<Sink>, kind: SourceKind, path: &Path) -> usize {
+        let root = Node {
+            path: path.to_string(),
+            op: Op::Forward,
+            children: Vec::new(),
+        };
+        let sub = SubTopology {
+            name: source.name.clone(),
+            sources: vec![source],
+            nodes: vec![root],
+            stores: Vec::new(),
+            sinks,
+        };
+        let reads_only_tables = kind == SourceKind::Table;
+        self.0.push(Some(Part {
+            sub,
+            reads_only_tables,
+        }));
+        self.0.len() - 1
+    }
+
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut SubTopology> {
+        let part = self.0.get_mut(at)?.as_mut();
+        part.map(|part| &mut part.sub)
+    }
+
+    /// Lets two parts be one, and corrects places in them. The one that was begun first stays; one that reads more than tables,
+    /// before one that does not: a table that is joined in renames no task.
+    pub(super) fn unite<'p>(
+        &mut self,
+        one: usize,
+        other: usize,
+        places: impl Iterator<Item = &'p mut Place>,
+    ) {
+        let rank = |at: usize| {
+            let part = self.0.get(at).and_then(Option::as_ref);
+            (part.is_some_and(|part| part.reads_only_tables), at)
+        };
+        let (into, from) = if rank(one) <= rank(other) {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        if into == from {
+            return;
+        }
+        let part = self.0.get_mut(from).and_then(Option::take);
+        let (Some(part), Some(whole)) = (part, self.get_mut(into)) else {
+            return;
+        };
+        let (nodes, stores) = (whole.nodes.len(), whole.stores.len());
+        whole.append(part.sub);
+        for place in places.filter(|place| place.at == from) {
+            place.at = into;
+            place.last += nodes;
+            place.store = place.store.map(|store| store + stores);
+        }
+    }
+
+    /// Each sub-topology behind those that feed it; where they feed each other, in the order in which they were begun.
+    pub(super) fn in_order(self) -> Vec<SubTopology> {
+        let mut parts: Vec<_> = self.0.into_iter().flatten().map(|part| part.sub).collect();
+        let mut ordered = Vec::<SubTopology>::with_capacity(parts.len());
+        while !parts.is_empty() {
+            let feeds = |from: &SubTopology, to: &SubTopology| {
+                let mut sinks = from.sinks.iter();
+                sinks.any(|sink| to.sources.iter().any(|source| source.topic == sink.topic))
+            };
+            let is_ready = |part: &SubTopology| {
+                let mut others = parts.iter().filter(|other| other.name != part.name);
+                !others.any(|other| feeds(other, part))
+            };
+            let next = parts.iter().position(is_ready).unwrap_or(0);
+            ordered.push(parts.remove(next));
+        }
+        ordered
+    }
+}
+
+impl SubTopology {
+    /// Takes over another one.
+    fn append(&mut self, other: Self) {
+        let Self {
+            sources,
+            nodes,
+            stores,
+            sinks,
+            ..
+        } = other;
+        let (node_offset, store_offset) = (self.nodes.len(), self.stores.len());
+        let sink_offset = self.sinks.len();
+        self.sources.extend(sources.into_iter().map(|source| Source {
+            node: source.node + node_offset,
+            dead_letters: source.dead_letters.map(|sink| sink + sink_offset),
+            ..source
+        }));
+        self.nodes.extend(nodes.into_iter().map(|mut node| {
+            node.children.iter_mut().for_each(|child| *child += node_offset);
+            match &mut node.op {
+                Op::Aggregate { store, .. }
+                | Op::Deduplicate { store, .. }
+                | Op::Table { store }
+                | Op::JoinTable { store, .. }
+                | Op::JoinTables { other: store, .. }
+                | Op::JoinStreams { store, .. } => *store += store_offset,
+                Op::Sink(sink) => *sink += sink_offset,
+                Op::Forward
+                | Op::Filter(_)
+                | Op::FilterNot(_)
+                | Op::SelectKey(_)
+                | Op::MapValues(_)
+                | Op::Map { .. }
+                | Op::FlatMapValues(_) => {}
+            }
+            node
+        }));
+        self.stores.extend(stores);
+        self.sinks.extend(sinks);
+    }
+}
