@@ -11,6 +11,7 @@ mod expiry;
 mod faults;
 mod gap;
 mod handover;
+mod joins;
 mod offsets;
 mod proxy;
 mod recovery;
@@ -149,6 +150,7 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     let mut beside = faults::longest(args);
     beside.extend(system::tests(args));
     beside.extend(windows::tests(args));
+    beside.extend(joins::tests(args));
     beside.extend(proxy::tests(args));
     beside.extend(standby::tests(args));
     beside.extend(handover::tests(args));

@@ -1,6 +1,6 @@
 //! `integration --soak MINUTES`: three workers with copies of each other's stores, and faults of every kind at random, all
-//! the time; the checker judges at the end. Worker 0 is never killed, so that it would show what it loses. Afterwards the
-//! same for the application with windows, for a third of the time.
+//! the time; the checker judges at the end. Worker 0 is never killed, so that it would show what it loses. Before, the same for
+//! the applications with windows and with joins, for a third of the time each.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::handover::scale;
 use super::proxy::{Api, Fault, Proxy};
 use super::scene::Scene;
-use super::{Counted, Integration, windows};
+use super::{Counted, Integration, joins, windows};
 use crate::app::{App, signal};
 use crate::bench::process::memory_bytes;
 use crate::check::{Example, Guarantee};
@@ -94,29 +94,29 @@ impl Size {
     }
 }
 
-/// Of both storms.
+/// Of all storms.
 #[derive(Debug, Serialize)]
-struct Both {
+struct Storms {
     #[serde(flatten)]
     orders: Figures,
     windows: Figures,
+    joins: Figures,
 }
 
 pub(super) fn run(args: &Integration, minutes: u64, seed: u64) -> Result<bool> {
     let report = Report::begin("soak", seed);
-    let both = Both {
-        orders: orders(args, minutes, seed)?,
+    let storms = Storms {
         windows: windowed(args, minutes.div_ceil(3), seed)?,
+        joins: joined(args, minutes.div_ceil(3), seed)?,
+        orders: orders(args, minutes, seed)?,
     };
-    let passed = [&both.orders, &both.windows]
+    let all = [&storms.orders, &storms.windows, &storms.joins];
+    let passed = all
         .iter()
         .all(|figures| figures.store_wipes == 0 && !figures.grows());
-    report.end(passed, &both)?;
-    println!(
-        "soak: faults={} {}",
-        both.orders.faults() + both.windows.faults(),
-        serde_json::to_string(&both)?
-    );
+    report.end(passed, &storms)?;
+    let faults: u64 = all.iter().map(|figures| figures.faults()).sum();
+    println!("soak: faults={faults} {}", serde_json::to_string(&storms)?);
     println!(
         "{} passed, {} failed, 0 skipped",
         u8::from(passed),
@@ -148,10 +148,22 @@ fn windowed(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
     })?;
     windows::wait_drained(&scene)?;
     figures.end(app)?;
-    figures.judged = windows::judge(&scene, 0)?;
-    figures.records = figures.judged.records;
-    scene.clean()?;
-    Ok(figures)
+    figures.judge(&scene, windows::judge)
+}
+
+fn joined(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
+    let scene = joins::scene(args, "soak-joins")?;
+    let (mut app, proxy) = start(&scene)?;
+    joins::tables(&scene, 0)?;
+    let mut figures = Figures::default();
+    joins::written_while(&scene, || {
+        figures = storm(&scene, &mut app, &proxy, minutes, seed)?;
+        Ok(())
+    })?;
+    joins::tables(&scene, 1)?;
+    joins::complete(&scene)?;
+    figures.end(app)?;
+    figures.judge(&scene, joins::judge)
 }
 
 /// Three workers with copies, and faults between them and the broker.
@@ -271,6 +283,14 @@ impl Figures {
         self.store_wipes = status["totals"]["storeWipes"].as_u64().unwrap_or(0);
         self.producer_rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
         app.drain().map(|_| ())
+    }
+
+    /// Adds what the results are.
+    fn judge(mut self, scene: &Scene<'_>, judge: fn(&Scene<'_>, u64) -> Result<Counted>) -> Result<Self> {
+        self.judged = judge(scene, 0)?;
+        self.records = self.judged.records;
+        scene.clean()?;
+        Ok(self)
     }
 
     /// Notes what worker 0 takes.

@@ -145,21 +145,24 @@ pub(super) fn written_beside(
 /// Key, value and, where it is not the time of writing, timestamp of the record of a number.
 pub(super) type Numbered = fn(u64) -> (String, i64, Option<i64>);
 
-/// Writes records with consecutive numbers, a thousand a second, as long as that goes on, by the number of those written.
+/// Writes records with consecutive numbers to several topics in turn, a thousand a second, as long as that goes on, by the number
+/// of those written.
 pub(super) fn write_numbered(
     scene: &Scene<'_>,
-    topic: &str,
+    topics: &[&str],
     numbered: Numbered,
     goes_on: impl Fn(u64) -> bool,
 ) -> Result<()> {
     const RATE: f64 = 1_000.0;
     let producer = scene.producer(&[])?;
     let (start, mut written) = (Instant::now(), 0);
+    let mut topic = topics.iter().cycle();
     while goes_on(written) {
         let due = (start.elapsed().as_secs_f64() * RATE) as u64;
         while written < due {
             let (key, value, timestamp) = numbered(written);
             let value = value.to_be_bytes();
+            let topic = topic.next().context("no topic")?;
             let record = BaseRecord::to(topic).key(&key).payload(&value[..]);
             let record = match timestamp {
                 Some(timestamp) => record.timestamp(timestamp),
@@ -174,11 +177,14 @@ pub(super) fn write_numbered(
     producer.flush(REQUEST).context("flush the input")
 }
 
-pub(super) fn drained(scene: &Scene<'_>, input: &str, repartitions: &[&str]) -> Result<()> {
+pub(super) fn drained(scene: &Scene<'_>, inputs: &[&str], repartitions: &[&str]) -> Result<()> {
     wait_drained(&WaitDrained {
         broker: scene.broker.clone(),
         application_id: scene.id.clone(),
-        topics: vec![format!("{}-{input}", scene.id)],
+        topics: inputs
+            .iter()
+            .map(|input| format!("{}-{input}", scene.id))
+            .collect(),
         repartitions: repartitions.iter().map(|&name| name.to_owned()).collect(),
         deadline: 90,
     })
@@ -211,7 +217,7 @@ fn eos_test(args: &Integration) -> Result<Counted> {
     let mut kills = 0;
     let mut app = scene.launch().start()?;
     let write =
-        |done: &AtomicBool| write_numbered(&scene, &data, eos_data, |_| !done.load(Ordering::Acquire));
+        |done: &AtomicBool| write_numbered(&scene, &[&data], eos_data, |_| !done.load(Ordering::Acquire));
     written_beside(write, || {
         app.wait_running(1, SECONDS(60))?;
         // Rebalances: each worker is added, stopped and added again.
@@ -235,7 +241,7 @@ fn eos_test(args: &Integration) -> Result<Counted> {
         scale(&scene, &app, 1)?;
         wait_spread(&app, &[15])
     })?;
-    drained(&scene, "data", &["max", "cnt"])?;
+    drained(&scene, &["data"], &["max", "cnt"])?;
     app.drain()?;
     let mut records = 0;
     for (name, wanted) in results(&read(&scene, &data)?) {
@@ -287,7 +293,7 @@ fn transactions_test(args: &Integration) -> Result<Counted> {
         let seen = seen.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
         written.and(plot).and(seen)
     })?;
-    drained(&scene, "in", &[])?;
+    drained(&scene, &["in"], &[])?;
     app.drain()?;
     let (wanted, found) = (read(&scene, &input)?, read(&scene, &output)?);
     let count: usize = wanted.values().map(Vec::len).sum();

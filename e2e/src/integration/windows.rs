@@ -101,11 +101,11 @@ pub(super) fn written_while(scene: &Scene<'_>, happens: impl FnOnce() -> Result<
 }
 
 fn write(scene: &Scene<'_>, goes_on: impl Fn(u64) -> bool) -> Result<()> {
-    write_numbered(scene, &format!("{}-data", scene.id), numbered, goes_on)
+    write_numbered(scene, &[&format!("{}-data", scene.id)], numbered, goes_on)
 }
 
 pub(super) fn wait_drained(scene: &Scene<'_>) -> Result<()> {
-    drained(scene, "data", &["sessions"])
+    drained(scene, &["data"], &["sessions"])
 }
 
 /// Values below 1,000 under twenty keys; their times go on a millisecond each, and some are late, a few too late.

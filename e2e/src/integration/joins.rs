@@ -1,0 +1,413 @@
+//! Joins and merges on a real broker: each result is computed again from the inputs, while workers are killed at every step of
+//! a transaction, while records are forgotten, and while they read their stores back. In which order a task meets records of
+//! several topics is nobody's promise, so what is compared does not depend on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::producer::{BaseRecord, Producer as _};
+
+use super::crash::{RUNNING, drain_crashed, environment, eventually};
+use super::handover::{scale, wait_spread};
+use super::scene::Scene;
+use super::system::{Numbered, Timed, bounce, drained, read_timed, write_numbered, written_beside};
+use super::{Counted, Integration, Test};
+use crate::broker::{Isolation, REQUEST};
+use crate::orders::{BASE_MS, SplitMix};
+use crate::reader::read_all;
+
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+const NAMES: [&str; 9] = [
+    "left", "right", "rates", "limits", "paired", "moved", "enriched", "merged", "totals",
+];
+const PARTITIONS: i32 = 3;
+/// Tasks of both sub-topologies.
+const TASKS: usize = 6;
+const KEYS: u64 = 40;
+/// As in the file, in milliseconds.
+const WITHIN: i64 = 50;
+const BEFORE: i64 = 20;
+const AFTER: i64 = 40;
+const GRACE: i64 = 5_000;
+/// Records of a run with crashes: at least so many, and more, up to a bound, until it has crashed.
+const RECORDS: u64 = 4_000;
+const MOST: u64 = 40_000;
+/// When the last records of the streams come, in milliseconds.
+const END: i64 = 100_000_000;
+/// What the left side of a result is multiplied by.
+const SIDE: i64 = 1_000_000;
+
+pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
+    let mut tests: Vec<Test<'_>> = vec![
+        ("joins-under-faults".to_owned(), Box::new(|| under_faults(args))),
+        (
+            "joins-in-the-order-of-time".to_owned(),
+            Box::new(|| in_order(args)),
+        ),
+    ];
+    for (point, pass) in RUNNING {
+        let name = format!("crash-joins-{point}");
+        tests.push((
+            name.clone(),
+            Box::new(move || crashed(args, &name, &[format!("{point}:{pass}")])),
+        ));
+    }
+    let name = "crash-joins-during-close";
+    let point = ["during-close:300".to_owned()];
+    tests.push((name.to_owned(), Box::new(move || crashed(args, name, &point))));
+    let name = "crash-joins-restore";
+    let twice = ["after-commit:16".to_owned(), "during-restore:1".to_owned()];
+    tests.push((name.to_owned(), Box::new(move || crashed(args, name, &twice))));
+    tests
+}
+
+/// The worker crashes while records come in, and is started again.
+fn crashed(args: &Integration, name: &str, crash_at: &[String]) -> Result<Counted> {
+    let scene = scene(args, name)?;
+    let mut launch = scene.launch();
+    launch.environment = environment(&scene, crash_at);
+    let mut app = launch.start()?;
+    app.wait_running(1, SECONDS(60))?;
+    // Tombstones of `limits`, and what is known of `rates` before the first record of a stream.
+    tables(&scene, 0)?;
+    write(&scene, |written| {
+        written < RECORDS || (written < MOST && app.events("died") < crash_at.len())
+    })?;
+    tables(&scene, 1)?;
+    complete(&scene)?;
+    let kills = drain_crashed(app, crash_at)?;
+    let counted = judge(&scene, kills)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Three workers come, are killed and stopped in turn, and go, while records come in all the time.
+fn under_faults(args: &Integration) -> Result<Counted> {
+    let scene = scene(args, "joins-under-faults")?;
+    let (left, merged) = (format!("{}-left", scene.id), format!("{}-merged", scene.id));
+    let target = scene.target(&left, &merged);
+    let mut kills = 0;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    tables(&scene, 0)?;
+    written_while(&scene, || {
+        scale(&scene, &app, 3)?;
+        wait_spread(&app, &[TASKS / 3; 3])?;
+        for worker in [0, 2, 1, 0] {
+            bounce(&mut app, worker, Some(&target), 3)?;
+            kills += 1;
+        }
+        bounce(&mut app, 1, None, 3)?;
+        scale(&scene, &app, 1)?;
+        wait_spread(&app, &[TASKS])
+    })?;
+    tables(&scene, 1)?;
+    complete(&scene)?;
+    app.drain()?;
+    let counted = judge(&scene, kills)?;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// What waits in several topics is read in the order of time.
+fn in_order(args: &Integration) -> Result<Counted> {
+    let scene = scene(args, "joins-in-order")?;
+    let numbered: Numbered = |number| {
+        let (key, value, _) = numbered(number);
+        (key, value, Some(BASE_MS + number as i64))
+    };
+    write_to_both(&scene, numbered, |written| written < RECORDS)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    drained(&scene, &["left", "right"], &[])?;
+    app.drain()?;
+    let merged = read_timed(&scene, &format!("{}-merged", scene.id))?;
+    let records: usize = merged.values().map(Vec::len).sum();
+    for (partition, records) in &merged {
+        let early = records.windows(2).find(|pair| pair[0].2 > pair[1].2);
+        ensure!(early.is_none(), "partition {partition}: {early:?}");
+    }
+    ensure!(records as u64 >= RECORDS, "{records} of {RECORDS} records");
+    scene.clean()?;
+    Ok(Counted {
+        records: u64::try_from(records)?,
+        ..Counted::default()
+    })
+}
+
+/// The application, its topics empty.
+pub(super) fn scene<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
+    Scene::of_file(args, name, include_str!("joins.yaml"), &NAMES, PARTITIONS)
+}
+
+/// Writes records of both streams for as long as something happens.
+pub(super) fn written_while(scene: &Scene<'_>, happens: impl FnOnce() -> Result<()>) -> Result<()> {
+    let write = |done: &AtomicBool| write(scene, |_| !done.load(Ordering::Acquire));
+    written_beside(write, happens)
+}
+
+fn write(scene: &Scene<'_>, goes_on: impl Fn(u64) -> bool) -> Result<()> {
+    write_to_both(scene, numbered, goes_on)
+}
+
+fn write_to_both(scene: &Scene<'_>, numbered: Numbered, goes_on: impl Fn(u64) -> bool) -> Result<()> {
+    let topics = ["left", "right"].map(|name| format!("{}-{name}", scene.id));
+    write_numbered(scene, &topics.each_ref().map(String::as_str), numbered, goes_on)
+}
+
+/// Values below 1,000 under few keys; their times go on a millisecond each, and some are late.
+fn numbered(number: u64) -> (String, i64, Option<i64>) {
+    let mut random = SplitMix::of(13, number);
+    let (key, value) = (format!("k{}", random.below(KEYS)), 1 + random.below(999) as i64);
+    let late = if random.below(5) == 0 {
+        random.below(100)
+    } else {
+        0
+    };
+    let timestamp = BASE_MS + (number as i64 - late as i64).max(0);
+    (key, value, Some(timestamp))
+}
+
+/// Writes rows of both tables and waits until they are there: first before all records of the streams, then behind them.
+pub(super) fn tables(scene: &Scene<'_>, round: u64) -> Result<()> {
+    let producer = scene.producer(&[])?;
+    let timestamp = match round {
+        0 => BASE_MS - 1,
+        _ => BASE_MS + 2 * END,
+    };
+    if round > 0 {
+        drained(scene, &["left", "right"], &[])?;
+    }
+    for number in 0..4 * KEYS {
+        let mut random = SplitMix::of(17 + round, number);
+        let key = format!("k{}", random.below(KEYS));
+        let value = (1 + random.below(999)).to_be_bytes();
+        // Streams find a rate for each key; afterwards rates go, too.
+        let (name, value) = match random.below(4) {
+            0 if round > 0 => ("rates", None),
+            0 | 1 => ("rates", Some(value)),
+            2 => ("limits", None),
+            _ => ("limits", Some(value)),
+        };
+        let topic = format!("{}-{name}", scene.id);
+        let record = BaseRecord::to(&topic).key(&key).timestamp(timestamp);
+        let record = match &value {
+            Some(value) => record.payload(&value[..]),
+            None => record,
+        };
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    producer.flush(REQUEST).context("flush the tables")?;
+    drained(scene, &["rates", "limits"], &[])
+}
+
+/// Ends all waiting of records for others, and waits for what comes of it.
+pub(super) fn complete(scene: &Scene<'_>) -> Result<()> {
+    let producer = scene.producer(&[])?;
+    // Behind all others, on both sides.
+    for name in ["left", "right"] {
+        let topic = format!("{}-{name}", scene.id);
+        for partition in 0..PARTITIONS {
+            let (key, value) = (format!("end-{name}-{partition}"), 1i64.to_be_bytes());
+            let record = BaseRecord::to(&topic).partition(partition);
+            let record = record.key(&key).payload(&value[..]).timestamp(BASE_MS + END);
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+    }
+    producer.flush(REQUEST).context("flush the ends")?;
+    drained(scene, &["left", "right"], &["moved-left", "moved-right"])?;
+    eventually("every record to be forgotten", || {
+        let (found, wanted) = paired(scene)?;
+        ensure!(
+            found.len() >= wanted.len(),
+            "{} of {} results",
+            found.len(),
+            wanted.len()
+        );
+        Ok(true)
+    })
+}
+
+/// Results of all partitions, in an order of their own.
+type Results = Vec<(Box<[u8]>, i64, i64)>;
+
+/// Records of the left and of the right stream.
+type Sides = (Vec<Timed>, Vec<Timed>);
+
+fn inputs(scene: &Scene<'_>) -> Result<BTreeMap<i32, Sides>> {
+    let mut right = read_timed(scene, &format!("{}-right", scene.id))?;
+    let left = read_timed(scene, &format!("{}-left", scene.id))?;
+    let both = left.into_iter().map(|(partition, left)| {
+        let right = right.remove(&partition).unwrap_or_default();
+        (partition, (left, right))
+    });
+    Ok(both.collect())
+}
+
+fn found(scene: &Scene<'_>, name: &str) -> Result<Results> {
+    let partitions = read_timed(scene, &format!("{}-{name}", scene.id))?;
+    let mut found: Results = partitions.into_values().flatten().collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// All pairs of one partition: left and right record whose times are near.
+fn pairs<'r>(
+    left: &'r [Timed],
+    right: &'r [Timed],
+    (before, after): (i64, i64),
+) -> Vec<(&'r Timed, &'r Timed)> {
+    let mut by_key = BTreeMap::<&[u8], Vec<&Timed>>::new();
+    for record in right {
+        by_key.entry(&record.0).or_default().push(record);
+    }
+    let near = |left: &'r Timed| {
+        let others = by_key.get(&*left.0).into_iter().flatten();
+        let is_near = move |right: &&&'r Timed| (left.2 - before..=left.2 + after).contains(&right.2);
+        others
+            .filter(is_near)
+            .map(move |right| (left, *right))
+            .collect::<Vec<_>>()
+    };
+    left.iter().flat_map(near).collect()
+}
+
+fn joined((left, right): (&Timed, &Timed)) -> (Box<[u8]>, i64, i64) {
+    (left.0.clone(), left.1 * SIDE + right.1, left.2.max(right.2))
+}
+
+/// Results of the outer join, found and wanted.
+fn paired(scene: &Scene<'_>) -> Result<(Results, Results)> {
+    let mut wanted = Results::new();
+    for (left, right) in inputs(scene)?.values() {
+        let met = pairs(left, right, (WITHIN, WITHIN));
+        let latest = left.iter().chain(right).map(|record| record.2).max().unwrap_or(0);
+        let alone = |side: &[Timed], is_met: &dyn Fn(&Timed) -> bool, factor: i64| -> Results {
+            let is_over = |record: &&Timed| record.2 + WITHIN + GRACE < latest && !is_met(record);
+            let alone = side.iter().filter(is_over);
+            alone
+                .map(|(key, value, at)| (key.clone(), value * factor, *at))
+                .collect()
+        };
+        let is_met = |record: &Timed, of: &dyn Fn(&(&Timed, &Timed)) -> *const Timed| {
+            met.iter().any(|pair| std::ptr::eq(of(pair), record))
+        };
+        wanted.extend(alone(left, &|record| is_met(record, &|pair| pair.0), SIDE));
+        wanted.extend(alone(right, &|record| is_met(record, &|pair| pair.1), 1));
+        wanted.extend(met.iter().copied().map(joined));
+    }
+    wanted.sort_unstable();
+    Ok((found(scene, "paired")?, wanted))
+}
+
+/// Computes every result again.
+pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
+    let inputs = inputs(scene)?;
+    let rates = last(scene, "rates", BASE_MS)?;
+    let mut moved: Results = inputs
+        .values()
+        .flat_map(|(left, right)| pairs(left, right, (BEFORE, AFTER)))
+        .map(joined)
+        .collect();
+    let mut merged: Results = inputs
+        .values()
+        .flat_map(|(left, right)| left.iter().chain(right).cloned())
+        .collect();
+    let enriched = inputs
+        .values()
+        .flat_map(|(left, _)| left)
+        .filter_map(|(key, value, at)| {
+            let rate = rates.get(key)?.as_ref()?;
+            Some((key.clone(), value * SIDE + rate, *at))
+        });
+    let mut enriched: Results = enriched.collect();
+    for results in [&mut moved, &mut merged, &mut enriched] {
+        results.sort_unstable();
+    }
+    let (pairs, wanted) = paired(scene)?;
+    let mut records = 0;
+    for (name, found, wanted) in [
+        ("paired", pairs, wanted),
+        ("moved", found(scene, "moved")?, moved),
+        ("merged", found(scene, "merged")?, merged),
+        ("enriched", found(scene, "enriched")?, enriched),
+    ] {
+        same(name, &found, &wanted)?;
+        ensure!(
+            wanted.len() > 500,
+            "only {} results of {name}: the rules were not tried",
+            wanted.len()
+        );
+        records += wanted.len();
+    }
+    records += totals(scene)?;
+    Ok(Counted {
+        kills,
+        records: u64::try_from(records)?,
+        ..Counted::default()
+    })
+}
+
+fn same(name: &str, found: &Results, wanted: &Results) -> Result<()> {
+    let same = found
+        .iter()
+        .zip(wanted)
+        .take_while(|(found, wanted)| found == wanted)
+        .count();
+    let tell = |result: Option<&(Box<[u8]>, i64, i64)>| {
+        result.map_or("nothing".to_owned(), |(key, value, at)| {
+            format!("{} = {value} at {at}", String::from_utf8_lossy(key))
+        })
+    };
+    ensure!(
+        found == wanted,
+        "{name}: {} results, wanted {}; the first that differs is {}, wanted {}",
+        found.len(),
+        wanted.len(),
+        tell(found.get(same)),
+        tell(wanted.get(same))
+    );
+    Ok(())
+}
+
+/// The last value of each key, a null one too, of the records up to a time.
+fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>, Option<i64>>> {
+    let (mut last, topic) = (BTreeMap::new(), format!("{}-{name}", scene.id));
+    read_all(
+        &scene.broker,
+        &topic,
+        Isolation::Committed,
+        SECONDS(60),
+        |record| {
+            let value = record.value.map(|value| value.try_into().map(i64::from_be_bytes));
+            if record.timestamp <= until {
+                last.insert(record.key.unwrap_or_default().into(), value.transpose()?);
+            }
+            Ok(())
+        },
+    )?;
+    Ok(last)
+}
+
+/// What is known in the end is the join of both tables; returns of how many keys.
+fn totals(scene: &Scene<'_>) -> Result<usize> {
+    let (rates, limits) = (last(scene, "rates", i64::MAX)?, last(scene, "limits", i64::MAX)?);
+    let of = |table: &BTreeMap<Box<[u8]>, Option<i64>>, key: &[u8]| table.get(key).copied().flatten();
+    let keys: BTreeSet<_> = rates.keys().chain(limits.keys()).collect();
+    let wanted = keys
+        .into_iter()
+        .filter_map(|key| match (of(&rates, key), of(&limits, key)) {
+            (None, None) => None,
+            (left, right) => Some((key.clone(), left.unwrap_or(0) * SIDE + right.unwrap_or(0))),
+        });
+    let wanted: BTreeMap<_, _> = wanted.collect();
+    let found = last(scene, "totals", i64::MAX)?;
+    let found: BTreeMap<_, _> = found
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    ensure!(found == wanted, "totals: {found:?}, wanted {wanted:?}");
+    Ok(wanted.len())
+}
