@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::ToBytes;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use serde::Serialize;
 
@@ -147,7 +148,11 @@ fn produce(args: &Generate, producer: &BaseProducer<Deliveries>, start: Instant)
 }
 
 /// Hands one record over, waiting while librdkafka's queue is full.
-fn send(producer: &BaseProducer<Deliveries>, mut record: BaseRecord<'_, String, String>) -> Result<()> {
+/// Sends a record, when the producer's queue has room for it.
+pub(crate) fn send<K: ToBytes + ?Sized, P: ToBytes + ?Sized, C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &BaseProducer<C>,
+    mut record: BaseRecord<'_, K, P>,
+) -> Result<()> {
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

@@ -12,6 +12,7 @@ use super::{Counted, Integration};
 use crate::app::App;
 use crate::bench::process::memory_bytes;
 use crate::broker::{Isolation, REQUEST};
+use crate::generate::send;
 use crate::generate::{Generate, run as generate};
 use crate::reader::read_all;
 use crate::wait;
@@ -92,7 +93,7 @@ pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
             .partition(partition)
             .key("k")
             .payload(&value);
-        producer.send(record).map_err(|(error, _)| error)?;
+        send(&producer, record)?;
         Ok(producer.flush(REQUEST)?)
     };
     send("documents", 0, 3_000_000)?;
@@ -158,7 +159,7 @@ pub(super) fn times_and_keys(args: &Integration, name: &str) -> Result<Counted> 
             Some(key) => record.key(key),
             None => record.timestamp(soon - 2 * 3_600_000),
         };
-        producer.send(record).map_err(|(error, _)| error)?;
+        send(&producer, record)?;
         Ok(producer.flush(REQUEST)?)
     };
     send("documents", 0, Some("k"))?;

@@ -13,6 +13,7 @@ use super::scene::{PARTITIONS, Scene, with_stream_fields};
 use super::{Counted, Integration, Test};
 use crate::broker::Isolation;
 use crate::check::{Example, Guarantee};
+use crate::generate::send;
 use crate::orders::BASE_MS;
 use crate::reader::{read_all, settle};
 
@@ -77,7 +78,7 @@ fn unreadable(scene: &Scene<'_>, producer: &BaseProducer, first: u64) -> Result<
             .key(&key)
             .payload(&value)
             .timestamp(timestamp);
-        producer.send(record).map_err(|(error, _)| error)?;
+        send(producer, record)?;
     }
     Ok(producer.flush(SECONDS(30))?)
 }

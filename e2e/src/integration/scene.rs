@@ -13,7 +13,7 @@ use crate::bench::subjects::set;
 use crate::broker::{Broker, REQUEST};
 use crate::check::{Check, Example, Formats, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
-use crate::generate::{Generate, run as generate};
+use crate::generate::{Generate, run as generate, send};
 use crate::hit::Target;
 use crate::orders::{ABORTED, BASE_MS, Orders};
 
@@ -214,7 +214,7 @@ impl<'a> Scene<'a> {
                 .key(&key)
                 .payload(&value)
                 .timestamp(timestamp);
-            producer.send(record).map_err(|(error, _)| error)?;
+            send(&producer, record)?;
         }
         producer.flush(REQUEST)?;
         Ok(producer.abort_transaction(REQUEST)?)

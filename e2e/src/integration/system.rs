@@ -18,6 +18,7 @@ use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
 use crate::broker::{Isolation, REQUEST};
 use crate::drained::{WaitDrained, run as wait_drained};
+use crate::generate::send;
 use crate::hit::Target;
 use crate::orders::SplitMix;
 use crate::reader::{assign, read_all, settle};
@@ -168,7 +169,7 @@ pub(super) fn write_numbered(
                 Some(timestamp) => record.timestamp(timestamp),
                 None => record,
             };
-            producer.send(record).map_err(|(error, _)| error)?;
+            send(&producer, record)?;
             written += 1;
         }
         producer.poll(Duration::ZERO);
@@ -328,7 +329,7 @@ fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize, bounced: 
         for number in first..messages.min(first + SIZE) {
             let (key, value) = (number.to_string(), i64::try_from(number)?.to_be_bytes());
             let record = BaseRecord::to(topic).key(&key).payload(&value[..]);
-            producer.send(record).map_err(|(error, _)| error)?;
+            send(&producer, record)?;
         }
         // Deliveries are told to whoever polls, and the end of a transaction waits for them.
         Ok(producer.flush(REQUEST)?)
