@@ -10,7 +10,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use kafka::{Admin, Consumer, Isolation, Settings, Wakeup};
-use protocol::{Fetched, MemoryBudget, Owner, Phase, Positions, TaskId, TaskState};
+use protocol::{Fetched, MemoryBudget, Owner, Phase, TaskId, TaskState};
 
 use crate::follower::Follower;
 use crate::recovery::{Recovered, recover};
@@ -115,10 +115,7 @@ impl Preparer<'_> {
         let (stateful, stateless): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|(id, _)| self.has_stores(id));
         let one = |reader: &mut Option<ChangelogReader>, (id, order): (TaskId, Order)| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let positions = recovered.get(&id).map(Recovered::positions);
-                self.seed(order, positions, reader)
-            }));
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.seed(order, recovered.get(&id), reader)));
             report(&id, outcome.unwrap_or_else(|_| Err(panicked())));
         };
         stateless.into_iter().for_each(|task| one(&mut None, task));
@@ -142,13 +139,13 @@ impl Preparer<'_> {
     fn seed(
         &self,
         order: Order,
-        positions: Option<&Positions>,
+        recovered: Option<&Recovered>,
         reader: &mut Option<ChangelogReader>,
     ) -> Result<Seed, SessionEnd> {
         let Order { task, owner, copy } = order;
         let (_, sub) = self.outline.sub_topology(&task.id)?;
         // What is recovered is what was asked for.
-        let positions = positions.ok_or_else(panicked)?;
+        let recovered = recovered.ok_or_else(panicked)?;
         let db = if sub.stores.is_empty() {
             None
         } else {
@@ -159,11 +156,11 @@ impl Preparer<'_> {
                 Some(reader) => reader,
                 None => restorer.reader()?,
             };
-            let db = restorer.restore(sub, positions, &task, copy, &used)?;
+            let db = restorer.restore(sub, &recovered.positions, &task, copy, &used)?;
             *reader = Some(used);
             Some(db)
         };
-        self.outline.seed(&task, positions, owner, db)
+        self.outline.seed(&task, recovered, owner, db)
     }
 
     fn recover(&self, batch: &BTreeMap<TaskId, Order>) -> Result<BTreeMap<TaskId, Recovered>, SessionEnd> {

@@ -103,19 +103,10 @@ impl RecoveryError {
 
 /// Where a task begins in this session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Recovered {
-    /// It goes on from its last committed transaction.
-    Continue(Positions),
-    /// It has never committed; its first transaction commits this start vector alone.
-    Begin(Positions),
-}
-
-impl Recovered {
-    pub(crate) fn positions(&self) -> &Positions {
-        match self {
-            Self::Continue(positions) | Self::Begin(positions) => positions,
-        }
-    }
+pub(crate) struct Recovered {
+    pub(crate) positions: Positions,
+    /// It has never committed, or never read one of its inputs: its first transaction commits where it begins, alone.
+    pub(crate) begins: bool,
 }
 
 /// Reads positions and mirror of the tasks. `committed` reads committed records, `all` sees high watermarks.
@@ -191,21 +182,22 @@ pub(crate) fn recover(
                 }
             }
         }
+        let begins = !start.is_empty();
         let positions = match last {
-            Some(positions) => Recovered::Continue(Positions {
+            Some(positions) => Positions {
                 inputs: found,
                 start: positions.start.into_iter().chain(start).collect(),
                 ..positions
-            }),
-            None => Recovered::Begin(Positions {
+            },
+            None => Positions {
                 task: task.clone(),
                 transaction: 0,
                 inputs: found,
                 start,
                 stream_time: i64::MIN,
-            }),
+            },
         };
-        recovered.insert(task.clone(), positions);
+        recovered.insert(task.clone(), Recovered { positions, begins });
     }
     Ok(recovered)
 }

@@ -10,6 +10,7 @@ use topology::Plan;
 use topology::plan::{SubTopology, TopicName};
 
 use crate::limits::Limits;
+use crate::recovery::Recovered;
 use crate::session_end::SessionEnd;
 use crate::shared::TaskShared;
 use crate::store::TaskDb;
@@ -52,6 +53,8 @@ pub(crate) struct Seed {
     pub(crate) sinks: Vec<SinkOutline>,
     pub(crate) changelogs: Vec<ChangelogOutline>,
     pub(crate) committed: Positions,
+    /// Its first transaction commits where it begins, alone.
+    pub(crate) begins: bool,
     pub(crate) positions_partition: i32,
     /// Its stores, restored.
     pub(crate) db: Option<TaskDb>,
@@ -126,7 +129,7 @@ impl Outline {
     pub(crate) fn seed(
         &self,
         shared: &Arc<TaskShared>,
-        committed: &Positions,
+        recovered: &Recovered,
         owner: Owner,
         db: Option<TaskDb>,
     ) -> Result<Seed, SessionEnd> {
@@ -171,7 +174,8 @@ impl Outline {
             max_task_idle: self.max_task_idle,
             sinks: sinks.collect::<Result<_, _>>()?,
             changelogs: changelogs.collect::<Result<_, _>>()?,
-            committed: committed.clone(),
+            committed: recovered.positions.clone(),
+            begins: recovered.begins,
             positions_partition: owner.positions_partition,
             db,
             cache_bytes: share(self.budget.cached),

@@ -75,6 +75,8 @@ struct Input {
 /// A task.
 pub(crate) struct StreamTask {
     parts: Parts,
+    /// Where it begins is not committed yet.
+    begins: bool,
     /// Something of this task belongs into the next transaction.
     dirty: bool,
     failed: bool,
@@ -185,6 +187,7 @@ impl StreamTask {
         parts.tell_committed();
         Ok(Self {
             parts,
+            begins: seed.begins,
             dirty: false,
             failed: false,
             moved_over_markers: None,
@@ -350,11 +353,10 @@ impl StreamTask {
         self.dirty |= self.moved_over_markers.is_some() || self.should_commit_idle(refresh);
     }
 
-    /// Makes the start vector part of the next transaction; `false` if the task has committed before.
+    /// Makes the start vector part of the next transaction; `false` if it is committed.
     pub(crate) fn mark_start_vector(&mut self) -> bool {
-        let first = self.parts.committed.transaction == 0;
-        self.dirty |= first;
-        first
+        self.dirty |= self.begins;
+        self.begins
     }
 
     pub(crate) fn update_lag(&self, consumer: &Consumer) {
@@ -438,6 +440,7 @@ impl StreamTask {
         self.parts.engine.committed();
         self.parts.tell_committed();
         self.parts.committed = next;
+        self.begins = false;
         self.dirty = false;
         self.moved_over_markers = None;
         self.mirrored = Instant::now();

@@ -15,6 +15,7 @@ use super::scene::Scene;
 use super::system::{Numbered, Timed, bounce, drained, read_timed, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
 use crate::broker::{Isolation, REQUEST};
+use crate::generate::send;
 use crate::orders::{BASE_MS, SplitMix};
 use crate::reader::read_all;
 
@@ -46,6 +47,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
             "joins-in-the-order-of-time".to_owned(),
             Box::new(|| in_order(args)),
         ),
+        ("joins-added-later".to_owned(), Box::new(|| added_later(args))),
     ];
     for (point, pass) in RUNNING {
         let name = format!("crash-joins-{point}");
@@ -137,6 +139,57 @@ fn in_order(args: &Integration) -> Result<Counted> {
     })
 }
 
+/// A stream that is merged in later is read from where it begins, and the other one from where it was; also when the worker is
+/// killed behind its first commit.
+fn added_later(args: &Integration) -> Result<Counted> {
+    let file = include_str!("merge.yaml");
+    let scene = Scene::of_file(
+        args,
+        "joins-added",
+        file,
+        &["left", "right", "merged"],
+        PARTITIONS,
+    )?;
+    let both = std::fs::read_to_string(&scene.file)?;
+    let lines = both.lines();
+    let one: String = lines
+        .filter(|line| {
+            !["name: right", "steps:", "merge: {"]
+                .iter()
+                .any(|part| line.contains(part))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&scene.file, one)?;
+    write(&scene, |written| written < 1_000)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    drained(&scene, &["left"], &[])?;
+    app.drain()?;
+
+    std::fs::write(&scene.file, both)?;
+    let mut launch = scene.launch();
+    let crash_at = ["after-commit:1".to_owned()];
+    launch.environment = environment(&scene, &crash_at);
+    let mut app = launch.start()?;
+    write(&scene, |written| written < 1_000)?;
+    app.wait_running(1, SECONDS(60))?;
+    drained(&scene, &["left", "right"], &[])?;
+    let kills = drain_crashed(app, &crash_at)?;
+    let mut wanted: Results = Vec::new();
+    for (left, right) in inputs(&scene)?.into_values() {
+        wanted.extend(left.into_iter().chain(right));
+    }
+    wanted.sort_unstable();
+    same("merged", &found(&scene, "merged")?, &wanted)?;
+    scene.clean()?;
+    Ok(Counted {
+        kills,
+        records: u64::try_from(wanted.len())?,
+        ..Counted::default()
+    })
+}
+
 /// The application, its topics empty.
 pub(super) fn scene<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
     Scene::of_file(args, name, include_str!("joins.yaml"), &NAMES, PARTITIONS)
@@ -197,7 +250,7 @@ pub(super) fn tables(scene: &Scene<'_>, round: u64) -> Result<()> {
             Some(value) => record.payload(&value[..]),
             None => record,
         };
-        producer.send(record).map_err(|(error, _)| error)?;
+        send(&producer, record)?;
     }
     producer.flush(REQUEST).context("flush the tables")?;
     drained(scene, &["rates", "limits"], &[])
@@ -213,7 +266,7 @@ pub(super) fn complete(scene: &Scene<'_>) -> Result<()> {
             let (key, value) = (format!("end-{name}-{partition}"), 1i64.to_be_bytes());
             let record = BaseRecord::to(&topic).partition(partition);
             let record = record.key(&key).payload(&value[..]).timestamp(BASE_MS + END);
-            producer.send(record).map_err(|(error, _)| error)?;
+            send(&producer, record)?;
         }
     }
     producer.flush(REQUEST).context("flush the ends")?;
