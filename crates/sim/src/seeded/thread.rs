@@ -423,13 +423,20 @@ impl StreamThread {
         Ok(false)
     }
 
+    /// Results of one record for one partition are one request, as a client's batch is.
     async fn send(&mut self, results: Vec<Sent>) -> Result<(), End> {
-        for sent in results {
-            if sent.external && self.guarantee == Guarantee::AtLeastOnce {
-                let Sent { place, record, .. } = sent;
-                self.sim.call(|broker| broker.append(place, record.clone())).await;
+        for batch in results.chunk_by(|one, next| one.place == next.place) {
+            let (place, external) = (batch[0].place, batch[0].external);
+            let records: Vec<_> = batch.iter().map(|sent| sent.record.clone()).collect();
+            if external && self.guarantee == Guarantee::AtLeastOnce {
+                let append = |broker: &mut Broker| {
+                    for record in &records {
+                        let _ = broker.append(place, record.clone());
+                    }
+                };
+                self.sim.call(append).await;
             } else {
-                self.producer.send(sent.place, &[sent.record]).await?;
+                self.producer.send(place, &records).await?;
             }
         }
         Ok(())
