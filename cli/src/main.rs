@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
 
 mod control_log;
+mod explain;
 mod offsets;
 mod prepare;
 mod run;
@@ -43,6 +44,8 @@ enum Command {
     ControlLog(control_log::ControlLogArgs),
     /// Check a StreamApp file: every error with its line, column and a way out.
     Validate(validate::ValidateArgs),
+    /// Show what a StreamApp file becomes: sub-topologies, internal topics, stores and steps, as text or as a picture.
+    Explain(explain::ExplainArgs),
     /// Run the test cases of StreamApp files, without a broker.
     Test(test::TestArgs),
     /// Print a completion script for a shell.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Offsets(args) => offsets::offsets(&args),
         Command::ControlLog(args) => control_log::control_log(&args),
         Command::Validate(args) => validate::validate(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Test(args) => test::test(&args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::plan::{
-    Emit, Format, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, Side, Source, StoreIndex, StoreSpec,
+    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, Side, Source, StoreIndex, StoreSpec,
     SubTopology, Windows,
 };
 use crate::{Duration, Type};
@@ -130,12 +130,19 @@ fn describe_children(sub: &SubTopology, index: NodeIndex, depth: usize, seen: &m
 
 fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, seen: &mut [bool], out: &mut String) {
     let Some(node) = sub.nodes.get(index) else { return };
-    let store = |index: &StoreIndex| sub.stores.get(*index).map_or("?", |store| store.name.as_str());
     if std::mem::replace(&mut seen[index], true) {
         let _ = writeln!(out, "{:indent$}as above  [{}]", "", node.path, indent = depth * 2);
         return;
     }
-    let what = match &node.op {
+    let what = label(sub, node);
+    let _ = writeln!(out, "{:indent$}{what}  [{}]", "", node.path, indent = depth * 2);
+    describe_children(sub, index, depth, seen, out);
+}
+
+/// What a node does, in a line.
+pub(crate) fn label(sub: &SubTopology, node: &Node) -> String {
+    let store = |index: &StoreIndex| sub.stores.get(*index).map_or("?", |store| store.name.as_str());
+    match &node.op {
         Op::Forward => "forward".to_owned(),
         Op::Filter(_) => "filter".to_owned(),
         Op::FilterNot(_) => "filterNot".to_owned(),
@@ -185,9 +192,7 @@ fn describe_node(sub: &SubTopology, index: NodeIndex, depth: usize, seen: &mut [
                 .map_or_else(String::new, |sink| sink.topic.to_string());
             format!("to {topic}")
         }
-    };
-    let _ = writeln!(out, "{:indent$}{what}  [{}]", "", node.path, indent = depth * 2);
-    describe_children(sub, index, depth, seen, out);
+    }
 }
 
 fn format(format: &Format) -> String {

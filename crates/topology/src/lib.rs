@@ -6,6 +6,7 @@
 
 pub mod declaration;
 mod describe;
+mod draw;
 mod duration;
 mod expr;
 mod fingerprint;
@@ -16,6 +17,7 @@ mod suggest;
 mod types;
 mod value;
 
+pub use draw::Drawing;
 pub use duration::{Duration, DurationError};
 pub use expr::{Env, EvalError, Expr, ExprError, Reads, ValueReads};
 pub use path::{Path, Segment};
