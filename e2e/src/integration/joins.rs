@@ -139,8 +139,8 @@ fn in_order(args: &Integration) -> Result<Counted> {
     })
 }
 
-/// A stream that is merged in later is read from where it begins, and the other one from where it was; also when the worker is
-/// killed behind its first commit.
+/// A stream that is merged in later is read from where it ended then, and the other one from where it was, though the worker is
+/// killed at the first record: where the new one begins was committed before.
 fn added_later(args: &Integration) -> Result<Counted> {
     let file = include_str!("merge.yaml");
     let scene = Scene::of_file(
@@ -161,7 +161,8 @@ fn added_later(args: &Integration) -> Result<Counted> {
         .map(|line| format!("{line}\n"))
         .collect();
     std::fs::write(&scene.file, one)?;
-    write(&scene, |written| written < 1_000)?;
+    let left = format!("{}-left", scene.id);
+    write_numbered(&scene, &[&left], numbered, |written| written < 1_000)?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
     drained(&scene, &["left"], &[])?;
@@ -169,11 +170,17 @@ fn added_later(args: &Integration) -> Result<Counted> {
 
     std::fs::write(&scene.file, both)?;
     let mut launch = scene.launch();
-    let crash_at = ["after-commit:1".to_owned()];
+    let crash_at = ["after-begin:1".to_owned()];
     launch.environment = environment(&scene, &crash_at);
     let mut app = launch.start()?;
-    write(&scene, |written| written < 1_000)?;
     app.wait_running(1, SECONDS(60))?;
+    // A worker that runs may not have begun each of its tasks yet.
+    eventually("every task to begin", || {
+        let status = app.status(0)?;
+        let tasks = status["tasks"].as_array().context("no tasks")?;
+        Ok(tasks.len() == 3 && tasks.iter().all(|task| task["state"] == "Running"))
+    })?;
+    write(&scene, |written| written < 2_000)?;
     drained(&scene, &["left", "right"], &[])?;
     let kills = drain_crashed(app, &crash_at)?;
     let mut wanted: Results = Vec::new();
