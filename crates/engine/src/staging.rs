@@ -255,7 +255,7 @@ impl Staging {
         })
     }
 
-    /// Keys from `from` on in their order, with their last values. Nothing unless made with [`Self::ordered`].
+    /// Keys of a range in their order, with their last values. Nothing unless made with [`Self::ordered`].
     pub(crate) fn scan<'s>(
         &'s self,
         range: KeyRange<'s>,

@@ -10,9 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::crash::{RUNNING, drain_crashed, environment, eventually};
-use super::handover::{scale, wait_spread};
 use super::scene::Scene;
-use super::system::{Numbered, Timed, bounce, drained, read_timed, write_numbered, written_beside};
+use super::system::{Numbered, Timed, come_and_go, drained, read_timed, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
 use crate::broker::{Isolation, REQUEST};
 use crate::generate::send;
@@ -95,15 +94,8 @@ fn under_faults(args: &Integration) -> Result<Counted> {
     app.wait_running(1, SECONDS(60))?;
     tables(&scene, 0)?;
     written_while(&scene, || {
-        scale(&scene, &app, 3)?;
-        wait_spread(&app, &[TASKS / 3; 3])?;
-        for worker in [0, 2, 1, 0] {
-            bounce(&mut app, worker, Some(&target), 3)?;
-            kills += 1;
-        }
-        bounce(&mut app, 1, None, 3)?;
-        scale(&scene, &app, 1)?;
-        wait_spread(&app, &[TASKS])
+        kills = come_and_go(&scene, &mut app, &target, TASKS)?;
+        Ok(())
     })?;
     tables(&scene, 1)?;
     complete(&scene)?;

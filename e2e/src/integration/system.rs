@@ -209,6 +209,26 @@ pub(super) fn bounce(app: &mut App, worker: u32, hard: Option<&Target<'_>>, work
     app.wait_running(workers, SECONDS(60))
 }
 
+/// Three workers come, are killed and stopped in turn, and go, all but one; returns how many were killed.
+pub(super) fn come_and_go(
+    scene: &Scene<'_>,
+    app: &mut App,
+    target: &Target<'_>,
+    tasks: usize,
+) -> Result<u64> {
+    let mut kills = 0;
+    scale(scene, app, 3)?;
+    wait_spread(app, &[tasks / 3; 3])?;
+    for worker in [0, 2, 1, 0] {
+        bounce(app, worker, Some(target), 3)?;
+        kills += 1;
+    }
+    bounce(app, 1, None, 3)?;
+    scale(scene, app, 1)?;
+    wait_spread(app, &[tasks])?;
+    Ok(kills)
+}
+
 /// Three workers come, are stopped and killed in turn, and go, while records come in all the time.
 fn eos_test(args: &Integration) -> Result<Counted> {
     const NAMES: [&str; 6] = ["data", "echo", "min", "sum", "max", "cnt"];

@@ -8,9 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::crash::{RUNNING, drain_crashed, environment};
-use super::handover::{scale, wait_spread};
 use super::scene::Scene;
-use super::system::{Pair, Timed, bounce, compare, drained, read_timed, write_numbered, written_beside};
+use super::system::{Pair, Timed, come_and_go, compare, drained, read_timed, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
 use crate::orders::{BASE_MS, SplitMix};
 
@@ -72,15 +71,8 @@ fn under_faults(args: &Integration) -> Result<Counted> {
     let mut app = scene.launch().start()?;
     written_while(&scene, || {
         app.wait_running(1, SECONDS(60))?;
-        scale(&scene, &app, 3)?;
-        wait_spread(&app, &[2, 2, 2])?;
-        for worker in [0, 2, 1, 0] {
-            bounce(&mut app, worker, Some(&target), 3)?;
-            kills += 1;
-        }
-        bounce(&mut app, 1, None, 3)?;
-        scale(&scene, &app, 1)?;
-        wait_spread(&app, &[6])
+        kills = come_and_go(&scene, &mut app, &target, 6)?;
+        Ok(())
     })?;
     wait_drained(&scene)?;
     app.drain()?;

@@ -23,29 +23,24 @@ fn nothing_is_lost_repeated_or_reordered_under_any_schedule() {
     }
 }
 
+/// Results of many schedules, none of which breaks a rule.
+fn results(app: &Arc<App>) -> u64 {
+    let run = |seed| match Simulation::new(app, seed, Mutant::Faithful).run() {
+        Ok(figures) => figures.results,
+        Err(broken) => panic!("{broken:?}"),
+    };
+    (0..150).map(run).sum()
+}
+
 #[test]
 fn windows_close_once_and_in_order_under_any_schedule() {
-    let app = windows();
-    let mut results = 0;
-    for seed in 0..150 {
-        match Simulation::new(&app, seed, Mutant::Faithful).run() {
-            Ok(figures) => results += figures.results,
-            Err(broken) => panic!("{broken:?}"),
-        }
-    }
+    let results = results(&windows());
     assert!(results > 1_500, "{results}");
 }
 
 #[test]
 fn each_pair_is_joined_once_under_any_schedule() {
-    let app = Arc::new(App::new(Sums::Pairs).unwrap());
-    let mut results = 0;
-    for seed in 0..150 {
-        match Simulation::new(&app, seed, Mutant::Faithful).run() {
-            Ok(figures) => results += figures.results,
-            Err(broken) => panic!("{broken:?}"),
-        }
-    }
+    let results = results(&Arc::new(App::new(Sums::Pairs).unwrap()));
     assert!(results > 1_500, "{results}");
 }
 

@@ -67,7 +67,7 @@ impl Joined<'_> {
     }
 }
 
-/// Checks a join; also tells what it reads of the values on its own side.
+/// Checks a join.
 ///
 /// # Errors
 /// Sides that cannot be joined; an expression that is not valid.
@@ -77,7 +77,7 @@ pub(super) fn resolve<'d>(
     here: &Here<'_>,
     with: &End<'d>,
     path: &Path,
-) -> Result<(Joined<'d>, ValueReads), Vec<PlanError>> {
+) -> Result<Joined<'d>, Vec<PlanError>> {
     let how = sides(kind, declared, here, with, path)?;
     if here.env.key != with.env.key {
         let message = format!(
@@ -107,16 +107,15 @@ pub(super) fn resolve<'d>(
         // They are kept as they are.
         How::Tables | How::Streams(_) => ValueReads::Whole,
     };
-    let joined = Joined {
+    Ok(Joined {
         declared,
         kind,
         with: with.origin.clone(),
         how,
         cuts,
-        reads: reads.clone(),
+        reads,
         value: value.ty().clone(),
-    };
-    Ok((joined, reads))
+    })
 }
 
 /// The new value.

@@ -481,10 +481,11 @@ impl<'d> Walk<'_, 'd> {
                     kind: self.kind,
                     key_changed: self.key_changed,
                 };
-                let (joined, reads) = join::resolve(kind, declared, &here, with, &path)?;
+                let joined = join::resolve(kind, declared, &here, with, &path)?;
                 joined.follow(&mut self.env);
                 self.kind = joined.result();
                 self.key_changed = false;
+                let reads = joined.reads.clone();
                 (StepOp::Join(joined), reads)
             }
             Operator::ToTable(declared) => {

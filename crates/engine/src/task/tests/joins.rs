@@ -7,7 +7,7 @@ use topology::plan::{JoinWindows, Side, Unmatched};
 use super::breaks::{Given, breaks, drive};
 use super::*;
 
-/// Two sources of Long values under String keys, `left` and `right`, of these kinds, and a pipeline that reads `left`.
+/// Two sources of String values under String keys, `left` and `right`, of these kinds, and a pipeline that reads `left`.
 fn planned_join(kinds: (&str, &str), steps: serde_json::Value) -> Arc<Plan> {
     let source = |name: &str| json!({"name": name, "topic": name, "key": {"serde": "String"}, "value": {"serde": "String"}});
     let mut declaration = json!({
