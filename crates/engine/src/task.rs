@@ -5,7 +5,7 @@
 //! [`Task::committed`].
 //!
 //! Semantics are Kafka Streams' with caching off, with one simplification: a null value (tombstone) goes
-//! through tables, `merge`, `toStream` and to sinks, every other step drops it as [`DropReason::NullValue`]. What finds
+//! through tables and their steps, `merge`, `toStream` and to sinks, every other step drops it as [`DropReason::NullValue`]. What finds
 //! something by its key drops a null key as [`DropReason::NullKey`].
 //!
 //! [`DropReason::NullValue`]: crate::DropReason::NullValue
@@ -18,6 +18,7 @@ mod joins;
 mod results;
 mod source;
 mod state;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod walk;

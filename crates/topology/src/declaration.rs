@@ -246,15 +246,15 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub select_key: Option<String>,
-    /// Keeps records for which the expression is true.
+    /// Keeps records for which the expression is true; of a table the values, and deletes the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub filter: Option<String>,
-    /// Keeps records for which the expression is false.
+    /// Keeps records for which the expression is false; of a table the values, and deletes the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub filter_not: Option<String>,
-    /// Replaces the value.
+    /// Replaces the value; behind a table each of its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_values: Option<MapValues>,
     /// Replaces key and value.
@@ -279,6 +279,10 @@ pub struct Step {
     /// Drops records that came before: with the same key and the same value of an expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deduplicate: Option<Deduplicate>,
+    /// Groups records by a new key for the aggregation that follows; behind a table its values by theirs, where each value counts as
+    /// long as it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_by: Option<GroupBy>,
     /// Groups records by their key for the aggregation that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_by_key: Option<GroupByKey>,
@@ -315,7 +319,7 @@ pub struct Step {
     /// Keeps one value per key, the first record's at first, and combines it with each further record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduce: Option<Reduce>,
-    /// Keeps the last value of each key.
+    /// Keeps the last value of each key; behind the steps of a table, its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_table: Option<ToTable>,
     /// Takes each update of a table as a record.
@@ -344,6 +348,8 @@ pub enum Operator<'a> {
     Join(JoinKind, &'a Join),
     /// [`Step::deduplicate`]
     Deduplicate(&'a Deduplicate),
+    /// [`Step::group_by`]
+    GroupBy(&'a GroupBy),
     /// [`Step::group_by_key`]
     GroupByKey(&'a GroupByKey),
     /// [`Step::windowed_by`]
@@ -370,6 +376,7 @@ impl Operator<'_> {
             Self::Merge(_) => "merge",
             Self::Join(kind, _) => kind.name(),
             Self::Deduplicate(_) => "deduplicate",
+            Self::GroupBy(_) => "groupBy",
             Self::GroupByKey(_) => "groupByKey",
             Self::WindowedBy(_) => "windowedBy",
             Self::Aggregate(aggregation) => aggregation.name(),
@@ -412,6 +419,7 @@ impl Step {
             self.flat_map_values.as_deref().map(Operator::FlatMapValues),
             self.merge.as_ref().map(Operator::Merge),
             self.deduplicate.as_ref().map(Operator::Deduplicate),
+            self.group_by.as_ref().map(Operator::GroupBy),
             self.group_by_key.as_ref().map(Operator::GroupByKey),
             self.windowed_by.as_ref().map(Operator::WindowedBy),
             self.to_table.as_ref().map(Operator::ToTable),
@@ -475,6 +483,18 @@ pub struct Deduplicate {
     /// How far apart the timestamps of two records are, at most, that are the same. A record that is so much late that this is not known
     /// any more is dropped, too.
     pub within: Duration,
+}
+
+/// `groupBy`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GroupBy {
+    /// The new key.
+    #[schemars(extend("format" = "cel"))]
+    pub key: String,
+    /// Name of the repartition topic. Default: the name of the store that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// `groupByKey`

@@ -144,10 +144,13 @@ pub(crate) fn label(sub: &SubTopology, node: &Node) -> String {
     let store = |index: &StoreIndex| sub.stores.get(*index).map_or("?", |store| store.name.as_str());
     match &node.op {
         Op::Forward => "forward".to_owned(),
-        Op::Filter(_) => "filter".to_owned(),
-        Op::FilterNot(_) => "filterNot".to_owned(),
+        Op::Filter(_) | Op::FilterTable { keeps: true, .. } => "filter".to_owned(),
+        Op::FilterNot(_) | Op::FilterTable { keeps: false, .. } => "filterNot".to_owned(),
         Op::SelectKey(expr) => format!("selectKey -> {}", type_text(expr.ty())),
-        Op::MapValues(expr) => format!("mapValues -> {}", type_text(expr.ty())),
+        Op::GroupTable { key, value } => {
+            format!("groupBy -> {}, {}", type_text(key.ty()), type_text(value.ty()))
+        }
+        Op::MapValues(expr) | Op::MapTable(expr) => format!("mapValues -> {}", type_text(expr.ty())),
         Op::Map { key, value } => format!("map -> {}, {}", type_text(key.ty()), type_text(value.ty())),
         Op::FlatMapValues(expr) => format!("flatMapValues -> {}", type_text(expr.ty())),
         Op::Aggregate {

@@ -202,6 +202,9 @@ fn store_of(node: &Node) -> Option<StoreIndex> {
         Op::Forward
         | Op::Filter(_)
         | Op::FilterNot(_)
+        | Op::FilterTable { .. }
+        | Op::MapTable(_)
+        | Op::GroupTable { .. }
         | Op::SelectKey(_)
         | Op::MapValues(_)
         | Op::Map { .. }

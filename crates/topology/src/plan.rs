@@ -116,6 +116,9 @@ pub enum Op {
         /// For session windows: the aggregate of two windows that become one, from `aggregate`, the earlier one's, and `value`, the
         /// later one's.
         merge: Option<Expr>,
+        /// Of a table that was grouped anew: the aggregate without a value that is there no more, from `aggregate`, `key`, `value`.
+        /// Records are those of [`Self::GroupTable`].
+        remove: Option<Expr>,
     },
     /// Forwards the record unless there is one like it in the store, whose session windows are as long as a record is kept.
     Deduplicate {
@@ -129,6 +132,25 @@ pub enum Op {
     Table {
         /// The store that holds the values.
         store: StoreIndex,
+    },
+    /// Forwards an update of a table where its value, or the one before, is one for which the expression is this: with a null in
+    /// the place of one for which it is not (`KTableFilter`).
+    FilterTable {
+        /// The condition.
+        condition: Expr,
+        /// What it is for values that stay.
+        keeps: bool,
+    },
+    /// Replaces an update's value and the one before (`KTableMapValues`).
+    MapTable(Expr),
+    /// Forwards an update under another key: a record of `before` and `after`, of the value that is there no more and of the new
+    /// one, either of which may be null. Where their keys differ these are two records, `before` first (`KTableRepartitionMap`,
+    /// KIP-904).
+    GroupTable {
+        /// The other key.
+        key: Expr,
+        /// What goes on of each value.
+        value: Expr,
     },
     /// Forwards a stream's record with what a table has under its key, at the record's own time (`KStreamKTableJoin`).
     JoinTable {
@@ -333,6 +355,24 @@ pub fn joined_row(left: &Type, right: &Type) -> Type {
     });
     Type::Struct(Arc::new(StructType {
         name: "joined".to_owned(),
+        fields: fields.into(),
+    }))
+}
+
+/// What a table forwards when it is grouped anew: the value that was there `before`, and the one `after`.
+#[must_use]
+pub fn change(ty: &Type) -> Type {
+    let side = match ty {
+        Type::Optional(_) => ty.clone(),
+        ty => Type::Optional(Box::new(ty.clone())),
+    };
+    let fields = [("before", side.clone()), ("after", side)];
+    let fields = fields.map(|(name, ty)| Field {
+        name: name.to_owned(),
+        ty,
+    });
+    Type::Struct(Arc::new(StructType {
+        name: "change".to_owned(),
         fields: fields.into(),
     }))
 }

@@ -19,12 +19,12 @@ use crate::orders::{BASE_MS, SplitMix};
 use crate::reader::read_all;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
-const NAMES: [&str; 9] = [
-    "left", "right", "rates", "limits", "paired", "moved", "enriched", "merged", "totals",
+const NAMES: [&str; 10] = [
+    "left", "right", "rates", "limits", "paired", "moved", "enriched", "merged", "totals", "grouped",
 ];
 const PARTITIONS: i32 = 3;
-/// Tasks of both sub-topologies.
-const TASKS: usize = 6;
+/// Tasks of all sub-topologies.
+const TASKS: usize = 9;
 const KEYS: u64 = 40;
 /// As in the file, in milliseconds.
 const WITHIN: i64 = 50;
@@ -269,7 +269,11 @@ pub(super) fn complete(scene: &Scene<'_>) -> Result<()> {
         }
     }
     producer.flush(REQUEST).context("flush the ends")?;
-    drained(scene, &["left", "right"], &["moved-left", "moved-right"])?;
+    drained(
+        scene,
+        &["left", "right"],
+        &["moved-left", "moved-right", "grouped"],
+    )?;
     eventually("every record to be forgotten", || {
         let (found, wanted) = paired(scene)?;
         ensure!(
@@ -394,7 +398,7 @@ pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
         );
         records += wanted.len();
     }
-    records += totals(scene)?;
+    records += totals(scene)? + grouped(scene, &inputs)?;
     Ok(Counted {
         kills,
         records: u64::try_from(records)?,
@@ -441,6 +445,38 @@ fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>,
         },
     )?;
     Ok(last)
+}
+
+/// Each value that came counts in its group until the next one of its key: the last result of each group is the sum of those that
+/// are there, and each change was told once. Returns how many were.
+fn grouped(scene: &Scene<'_>, inputs: &BTreeMap<i32, Sides>) -> Result<usize> {
+    let group = |value: &i64| (value % 5 != 0).then(|| (value % 7).to_string().into_bytes());
+    let (mut latest, mut changes) = (BTreeMap::new(), 0);
+    for (key, value, _) in inputs.values().flat_map(|(left, _)| left) {
+        let before = latest.insert(key, *value).and_then(|before| group(&before));
+        // Within a group old and new value make one change.
+        changes += BTreeSet::from([before, group(value)]).iter().flatten().count();
+    }
+    let mut wanted = BTreeMap::<Box<[u8]>, i64>::new();
+    for value in latest.values() {
+        let Some(group) = group(value) else { continue };
+        *wanted.entry(group.into()).or_default() += value;
+    }
+    let found = found(scene, "grouped")?;
+    ensure!(
+        found.len() == changes,
+        "grouped: {} results, wanted {changes}",
+        found.len()
+    );
+    let mut sums = last(scene, "grouped", i64::MAX)?;
+    // Groups that are empty.
+    sums.retain(|_, sum| *sum != Some(0));
+    let wanted: BTreeMap<_, _> = wanted
+        .into_iter()
+        .map(|(group, sum)| (group, Some(sum)))
+        .collect();
+    ensure!(sums == wanted, "grouped: {sums:?}, wanted {wanted:?}");
+    Ok(changes)
 }
 
 /// What is known in the end is the join of both tables; returns of how many keys.

@@ -65,6 +65,7 @@ pub(super) struct Aggregation<'a> {
     pub(super) first: &'a First,
     pub(super) add: &'a Expr,
     pub(super) merge: Option<&'a Expr>,
+    pub(super) remove: Option<&'a Expr>,
 }
 
 /// What is known of a key's windows.
@@ -150,7 +151,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 key,
                 value,
                 timestamp,
-                had_value: true,
+                before: session.value,
             };
             self.forward(aggregation, gone)?;
         }
@@ -158,7 +159,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             key: windowed_key(moving.key, start, end, self.arena),
             value,
             timestamp: end,
-            had_value: false,
+            before: Value::Null,
         };
         self.forward(aggregation, updated)?;
         Ok(Forward::Nothing)
@@ -323,7 +324,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             key: moving.key,
             value,
             timestamp,
-            had_value: stored.is_some(),
+            before: stored.map_or(Value::Null, |(_, value)| value),
         })
     }
 
@@ -334,8 +335,41 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         stored: Option<Value<'a>>,
         moving: &Moving<'a>,
     ) -> Result<Value<'a>, Failure> {
+        let Some(remove) = aggregation.remove else {
+            return self.added(aggregation, stored, moving, moving.value);
+        };
+        let Value::Struct([before, after]) = moving.value else {
+            return Err(aggregation.kept.no_value(EvalError::Layout("change")));
+        };
+        // What was not added is not taken out (`KTableAggregate`).
+        let rest = match (stored, before) {
+            (None, _) | (_, Value::Null) => stored,
+            (Some(aggregate), before) => {
+                let mut scope = self.scope(moving);
+                (scope.aggregate, scope.value) = (aggregate, *before);
+                let rest = remove
+                    .eval(&scope)
+                    .map_err(|error| aggregation.kept.no_value(error))?;
+                (!matches!(rest, Value::Null)).then_some(rest)
+            }
+        };
+        match after {
+            Value::Null => Ok(rest.unwrap_or(Value::Null)),
+            after => self.added(aggregation, rest, moving, *after),
+        }
+    }
+
+    /// The aggregate with a value.
+    fn added(
+        &self,
+        aggregation: &Aggregation<'a>,
+        stored: Option<Value<'a>>,
+        moving: &Moving<'a>,
+        value: Value<'a>,
+    ) -> Result<Value<'a>, Failure> {
         let failed = |error| aggregation.kept.no_value(error);
         let mut scope = self.scope(moving);
+        scope.value = value;
         scope.aggregate = match (stored, aggregation.first) {
             (Some(stored), _) => stored,
             (None, First::Initial(initial)) => initial.eval(&scope).map_err(failed)?,

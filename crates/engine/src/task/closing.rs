@@ -47,7 +47,7 @@ pub(super) fn close<S: Store>(
         key,
         value,
         timestamp: window.timestamp,
-        had_value: false,
+        before: Value::Null,
     };
     // Steps behind it do not ask for a record's coordinates.
     let none = InputRecord {

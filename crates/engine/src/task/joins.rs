@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use bumpalo::collections::Vec as ArenaVec;
 use topology::plan::{JoinWindows, Node, NodeIndex, Op, Side, StoreIndex, Unmatched, Windows};
-use topology::{Expr, Type, Value};
+use topology::{Expr, Scope, Type, Value};
 
 use super::aggregate::Kept;
+use super::tables;
 use super::walk::{Forward, Moving, Walk};
 use super::windows::{PRESENT, scan};
 use crate::error::Failure;
@@ -71,8 +72,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         self.encode_key(kept, moving.key)?;
         let (location, stored) = self.stored(kept, &kept.spec.value)?;
         self.stage(kept, location, &kept.spec.value, moving.value, moving.timestamp)?;
-        let had_value = stored.is_some();
-        Ok(Moving { had_value, ..moving })
+        let before = stored.map_or(Value::Null, |(_, value)| value);
+        Ok(Moving { before, ..moving })
     }
 
     /// What a table has under a key.
@@ -107,28 +108,25 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         moving: Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
         let found = self.found(kept, moving.key)?;
-        let had_value = join.has_result(moving.had_value, found.is_some());
-        let has_value = join.has_result(!matches!(moving.value, Value::Null), found.is_some());
         let (time, there) = found.unwrap_or((i64::MIN, Value::Null));
-        let moving = Moving {
-            timestamp: moving.timestamp.max(time),
-            had_value,
-            ..moving
-        };
-        Ok(match (had_value, has_value) {
-            (false, false) => Forward::Nothing,
-            (true, false) => Forward::One(Moving {
-                value: Value::Null,
-                ..moving
-            }),
-            (_, true) => {
-                let sides = match join.side {
-                    Side::Left => (moving.value, there),
-                    Side::Right => (there, moving.value),
-                };
-                Forward::One(self.joined(join.node, join.value, moving, sides)?)
+        let timestamp = moving.timestamp.max(time);
+        let joined = self.evaluated(Moving { timestamp, ..moving }, |scope| {
+            let is_here = !matches!(scope.value, Value::Null);
+            if !join.has_result(is_here, found.is_some()) {
+                return Ok(Value::Null);
             }
-        })
+            let (left, right) = match join.side {
+                Side::Left => (scope.value, there),
+                Side::Right => (there, scope.value),
+            };
+            join.value.eval(&Scope {
+                value: left,
+                aggregate: right,
+                ..*scope
+            })
+        });
+        let joined = joined.map_err(|error| Failure::new(ErrorCategory::Expression, join.node, error))?;
+        Ok(tables::changed(joined))
     }
 
     /// The record with the joined value of a left and a right one.

@@ -33,7 +33,7 @@ pub(super) fn read<'a>(
         key,
         value,
         timestamp: record.timestamp,
-        had_value: false,
+        before: Value::Null,
     };
     if let Some(expr) = &source.timestamp
         && !matches!(value, Value::Null)

@@ -9,6 +9,7 @@ use super::aggregate::{Aggregation, Kept};
 use super::joins;
 use super::results::Results;
 use super::state::State;
+use super::tables;
 use crate::error::Failure;
 use crate::{DropReason, ErrorCategory, InputRecord, Store};
 
@@ -18,8 +19,8 @@ pub(super) struct Moving<'a> {
     pub(super) key: Value<'a>,
     pub(super) value: Value<'a>,
     pub(super) timestamp: i64,
-    /// Of an update of a table: the key had a value before.
-    pub(super) had_value: bool,
+    /// Of an update of a table: the key's value before; null where there was none.
+    pub(super) before: Value<'a>,
 }
 
 /// What a node passes on.
@@ -176,15 +177,29 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 };
                 Forward::Each(items)
             }
+            Op::FilterTable { condition, keeps } => tables::changed(
+                self.evaluated(moving, |scope| match scope.value {
+                    Value::Null => Ok(Value::Null),
+                    value if condition.eval_bool(scope)? == *keeps => Ok(value),
+                    _ => Ok(Value::Null),
+                })
+                .map_err(failed)?,
+            ),
+            Op::MapTable(value) => {
+                let mapped = self.evaluated(moving, |scope| tables::mapped(value, scope));
+                Forward::One(mapped.map_err(failed)?)
+            }
+            Op::GroupTable { key, value } => self.group_table((index, node), key, value, moving)?,
             Op::Aggregate {
                 store,
                 emit,
                 first,
                 add,
                 merge,
+                remove,
             } => {
                 let kept = Kept::of(self.sub, index, *store)?;
-                let merge = merge.as_ref();
+                let (merge, remove) = (merge.as_ref(), remove.as_ref());
                 let aggregation = Aggregation {
                     kept,
                     node,
@@ -192,6 +207,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                     first,
                     add,
                     merge,
+                    remove,
                 };
                 self.aggregate(&aggregation, &moving)?
             }

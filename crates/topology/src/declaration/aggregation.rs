@@ -95,6 +95,11 @@ pub struct Aggregate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub merge: Option<String>,
+    /// Behind `groupBy` of a table, and only there: the value without one that is there no more, from `aggregate` (the value so far),
+    /// `key` and `value`. `null` deletes the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub remove: Option<String>,
     /// Fields of the value, ordered by name; each reads all of them as they were, as `aggregate.<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<BTreeMap<String, AggregateField>>,
@@ -117,6 +122,10 @@ pub struct AggregateField {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub merge: Option<String>,
+    /// Behind `groupBy` of a table, and only there: its value without one that is there no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub remove: Option<String>,
 }
 
 /// `count`
@@ -187,6 +196,10 @@ pub struct Reduce {
     /// New value from `aggregate` (the value so far), `key` and `value`; has the type of `value`. `null` deletes the key.
     #[schemars(extend("format" = "cel"))]
     pub add: String,
+    /// Behind `groupBy` of a table, and only there: the value without one that is there no more. `null` deletes the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub remove: Option<String>,
     /// When results are sent on; anything but `OnUpdate` only behind `windowedBy`.
     #[serde(default, skip_serializing_if = "Emit::is_on_update")]
     pub emit: Emit,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compile::{
-    Folds, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key, compile_map,
-    compile_map_values, compile_timestamp,
+    Folds, compile, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key,
+    compile_map, compile_map_values, compile_timestamp,
 };
 use super::join::{self, How, Joined};
 use super::live::{live, prune};
@@ -15,12 +15,13 @@ use super::resolve::{Resolved, Step, StepOp, aggregated};
 use super::sink::key_format;
 use super::{PlanError, sink, windows};
 use crate::declaration::{
-    Emit as DeclaredEmit, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad, SinkTopic, SourceKind,
+    Emit as DeclaredEmit, GroupBy, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad, SinkTopic,
+    SourceKind,
 };
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
     Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Side, Sink, Source, StoreIndex, StoreSpec,
-    SubTopology, TopicName, Windows, joined_row,
+    SubTopology, TopicName, Windows, change, joined_row,
 };
 use crate::{Env, Expr, Field, Path, StructType, Type, ValueReads};
 
@@ -271,10 +272,25 @@ impl<'d> Track<'_, 'd> {
                 let expr = compile_as(source, &Type::Bool, &self.place.env, &path.field("filterNot"))?;
                 self.node(path, Op::FilterNot(expr))?;
             }
-            StepOp::MapValues(map) => {
+            StepOp::FilterTable(source, keeps) => {
+                let condition = compile_as(source, &Type::Bool, &self.place.env, path)?;
+                self.place.store = None;
+                let keeps = *keeps;
+                self.node(path, Op::FilterTable { condition, keeps })?;
+            }
+            StepOp::MapValues(map) | StepOp::MapTable(map) => {
                 let expr = compile_map_values(map, &self.place.env, &path.field("mapValues"))?;
                 self.place.env.value = expr.ty().clone();
-                self.node(path, Op::MapValues(expr))?;
+                self.place.store = None;
+                let is_of_table = matches!(step.op, StepOp::MapTable(_));
+                self.node(
+                    path,
+                    if is_of_table {
+                        Op::MapTable(expr)
+                    } else {
+                        Op::MapValues(expr)
+                    },
+                )?;
             }
             StepOp::Map(map) => {
                 let (key, value) = compile_map(map, &self.place.env, &path.field("map"))?;
@@ -313,18 +329,31 @@ impl<'d> Track<'_, 'd> {
             }
             StepOp::GroupByKey(None) | StepOp::WindowedBy => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
-            StepOp::Aggregate(aggregation, windows) => {
-                let Folds { first, add, merge } = compile_aggregation(
+            StepOp::GroupBy(group, name) => {
+                let expr = compile_key(&group.key, &self.place.env, &path.field("groupBy").field("key"))?;
+                self.place.env.key = expr.ty().clone();
+                self.node(path, Op::SelectKey(expr))?;
+                self.cut(name, path, later)?;
+            }
+            StepOp::GroupTable(group, name) => self.group_table(group, name, later, path)?,
+            StepOp::Aggregate(aggregation, over) => {
+                let Folds {
+                    first,
+                    add,
+                    merge,
+                    remove,
+                } = compile_aggregation(
                     *aggregation,
-                    *windows,
+                    *over,
                     &self.place.env,
                     &path.field(aggregation.name()),
                 )?;
+                let windows = over.windows();
                 let value = first.expr().ty().clone();
                 let key = key_format(&self.place.env.key, path)?;
-                let store = self.store(aggregation.store(), key, value.clone(), *windows)?;
+                let store = self.store(aggregation.store(), key, value.clone(), windows)?;
                 self.place.store = Some(store);
-                aggregated(&mut self.place.env, aggregation.emit(), *windows, value);
+                aggregated(&mut self.place.env, aggregation.emit(), windows, value);
                 let emit = match aggregation.emit() {
                     DeclaredEmit::OnUpdate => Emit::OnUpdate,
                     DeclaredEmit::OnWindowClose => Emit::OnWindowClose,
@@ -335,6 +364,7 @@ impl<'d> Track<'_, 'd> {
                     first,
                     add,
                     merge,
+                    remove,
                 };
                 self.node(path, op)?;
             }
@@ -353,6 +383,28 @@ impl<'d> Track<'_, 'd> {
         self.place.store = Some(store);
         self.place.env.is_of_one_record = false;
         self.node(path, Op::Table { store })
+    }
+
+    /// Sends what comes and goes of a table to where its new key is.
+    fn group_table(
+        &mut self,
+        group: &GroupBy,
+        name: &str,
+        later: &ValueReads,
+        path: &Path,
+    ) -> Result<(), Vec<PlanError>> {
+        let key = compile_key(&group.key, &self.place.env, &path.field("groupBy").field("key"))?;
+        let carried = carried(&self.place.env.value, later);
+        let value = match self.projection(&carried, path)? {
+            Some(projection) => projection,
+            None => compile("value", &self.place.env, path)?,
+        };
+        self.place.env.key = key.ty().clone();
+        self.place.env.value = change(&carried);
+        self.node(path, Op::GroupTable { key, value })?;
+        self.cut(name, path, &ValueReads::Whole)?;
+        self.place.env.value = carried;
+        Ok(())
     }
 
     fn merge(&mut self, origins: &[Origin<'d>], later: &ValueReads, path: &Path) -> Result<(), PlanError> {
@@ -376,16 +428,24 @@ impl<'d> Track<'_, 'd> {
 
     /// Leaves out the fields that this type does not have.
     fn project(&mut self, to: &Type, path: &Path) -> Result<(), PlanError> {
+        match self.projection(to, path)? {
+            Some(projection) => self.node(path, Op::MapValues(projection)),
+            None => Ok(()),
+        }
+    }
+
+    /// What leaves them out, where there are any.
+    fn projection(&self, to: &Type, path: &Path) -> Result<Option<Expr>, PlanError> {
         let from = &self.place.env.value;
         if canonical_type(from) == canonical_type(to) {
-            return Ok(());
+            return Ok(None);
         }
         let projection = match (from, to) {
             (Type::Struct(from), Type::Struct(to)) => Expr::project(from, to),
             _ => Some(Expr::build_struct(NOTHING, Vec::new())),
         };
-        let projection = projection.ok_or_else(|| PlanError::new(path, "not valid"))?;
-        self.node(path, Op::MapValues(projection))
+        let not_valid = || PlanError::new(path, "not valid");
+        projection.map(Some).ok_or_else(not_valid)
     }
 
     fn join(&mut self, joined: &Joined<'d>, path: &Path) -> Result<(), Vec<PlanError>> {

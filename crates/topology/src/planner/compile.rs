@@ -6,7 +6,7 @@ use super::PlanError;
 use super::types::is_identifier;
 use crate::declaration::{Aggregate, AggregateField, Aggregation, Deduplicate, Fold, Map, MapValues, TopK};
 use crate::plan::{First, Windows};
-use crate::{Env, Expr, Path, Type};
+use crate::{Env, Expr, Path, Type, ValueReads};
 
 /// Most items of a list that an aggregation keeps.
 const MOST_KEPT: u32 = 1_000;
@@ -34,6 +34,16 @@ pub(crate) fn compile_as(
     }
     let message = format!("needs {wanted}, the expression has type {}", expr.ty());
     Err(PlanError::new(path, message).into())
+}
+
+/// What is computed of a table's value is computed again when the value leaves: of nothing else than key and value.
+pub(crate) fn of_table(expr: Expr, path: &Path) -> Result<Expr, PlanError> {
+    if expr.reads().coordinates {
+        let message = "`ts` is that of an update, and a table's value has none when it is computed again";
+        let error = PlanError::new(path, message);
+        return Err(error.suggest("put it into the value before the table"));
+    }
+    Ok(expr)
 }
 
 /// `selectKey`
@@ -164,78 +174,241 @@ pub(super) fn compile_value(
     }
 }
 
-/// What an aggregation begins with, how it goes on, and for session windows how two of them become one.
+/// What an aggregation begins with, how it goes on, for session windows how two of them become one, and for tables how a value
+/// leaves.
 pub(crate) struct Folds {
     pub(crate) first: First,
     pub(crate) add: Expr,
     pub(crate) merge: Option<Expr>,
+    pub(crate) remove: Option<Expr>,
+}
+
+impl Folds {
+    /// What it reads of the values that come.
+    pub(crate) fn reads(&self) -> ValueReads {
+        let mut reads = self.first.expr().reads().value.clone();
+        for expr in [Some(&self.add), self.remove.as_ref()].into_iter().flatten() {
+            reads.add(&expr.reads().value);
+        }
+        reads
+    }
+}
+
+/// What an aggregation is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Records.
+    Stream,
+    /// Records in windows.
+    Windows(Windows),
+    /// Values that come and go.
+    Table,
+}
+
+impl Over {
+    /// Of records in windows.
+    pub(crate) fn windows(self) -> Option<Windows> {
+        match self {
+            Self::Windows(windows) => Some(windows),
+            Self::Stream | Self::Table => None,
+        }
+    }
 }
 
 /// What an aggregation does. On errors: all of them.
 pub(crate) fn compile_aggregation(
     aggregation: Aggregation<'_>,
-    windows: Option<Windows>,
+    over: Over,
     env: &Env,
     path: &Path,
 ) -> Result<Folds, Vec<PlanError>> {
     let (first, add) = compile_add_to(aggregation, env, path)?;
     let ty = first.expr().ty();
-    let merged = Env {
+    let has_sessions = matches!(over, Over::Windows(Windows::Session(_)));
+    let merge = compile_merge(aggregation, has_sessions, ty, env, path)?;
+    let remove = compile_remove(aggregation, over == Over::Table, ty, env, path)?;
+    Ok(Folds {
+        first,
+        add,
+        merge,
+        remove,
+    })
+}
+
+/// How two session windows of an aggregation of this type become one.
+fn compile_merge(
+    aggregation: Aggregation<'_>,
+    has_sessions: bool,
+    ty: &Type,
+    env: &Env,
+    path: &Path,
+) -> Result<Option<Expr>, Vec<PlanError>> {
+    let env = &Env {
         value: ty.clone(),
         aggregate: Some(ty.clone()),
         ..env.clone()
     };
-    let has_sessions = matches!(windows, Some(Windows::Session(_)));
     let merge = match aggregation {
-        Aggregation::Aggregate(aggregate) if has_sessions => {
-            Some(compile_merge(aggregate, ty, &merged, path)?)
-        }
         Aggregation::Aggregate(aggregate) => {
-            refuse_merge(aggregate, path)?;
-            None
+            return Extra::Merge.compile(aggregate, has_sessions, ty, env, path);
         }
-        _ if !has_sessions => None,
-        Aggregation::Reduce(reduce) => Some(compile_as(&reduce.add, ty, &merged, &path.field("add"))?),
-        Aggregation::Count(_) | Aggregation::Sum(_) => Some(compile("aggregate + value", &merged, path)?),
-        Aggregation::Min(_) => Some(compile("value < aggregate ? value : aggregate", &merged, path)?),
-        Aggregation::Max(_) => Some(compile("value > aggregate ? value : aggregate", &merged, path)?),
-        Aggregation::Earliest(_) => Some(compile("aggregate", &merged, path)?),
-        Aggregation::Latest(_) => Some(compile("value", &merged, path)?),
-        Aggregation::Collect(collect) => Some(compile(&last("value", collect.limit), &merged, path)?),
-        Aggregation::TopK(top) => Some(compile(&largest("value", top), &merged, path)?),
+        _ if !has_sessions => return Ok(None),
+        Aggregation::Reduce(reduce) => compile_as(&reduce.add, ty, env, &path.field("add"))?,
+        Aggregation::Count(_) | Aggregation::Sum(_) => compile("aggregate + value", env, path)?,
+        Aggregation::Min(_) => compile("value < aggregate ? value : aggregate", env, path)?,
+        Aggregation::Max(_) => compile("value > aggregate ? value : aggregate", env, path)?,
+        Aggregation::Earliest(_) => compile("aggregate", env, path)?,
+        Aggregation::Latest(_) => compile("value", env, path)?,
+        Aggregation::Collect(collect) => compile(&last("value", collect.limit), env, path)?,
+        Aggregation::TopK(top) => compile(&largest("value", top), env, path)?,
     };
-    Ok(Folds { first, add, merge })
+    Ok(Some(merge))
 }
 
-/// How two session windows of an `aggregate` of this type become one.
-fn compile_merge(aggregate: &Aggregate, ty: &Type, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
-    let compiled = |merge: Option<&String>, ty: &Type, path: &Path| {
-        let path = path.field("merge");
-        let Some(merge) = merge else {
-            let message = "two session windows can become one: say what becomes of their values";
-            let instead = "add it, from `aggregate` and `value`, e.g. `aggregate + value`";
-            return Err(PlanError::new(&path, message).suggest(instead).into());
-        };
-        compile_as(merge, ty, env, &path)
+/// How a value of a table leaves an aggregation of this type.
+fn compile_remove(
+    aggregation: Aggregation<'_>,
+    is_of_table: bool,
+    ty: &Type,
+    env: &Env,
+    path: &Path,
+) -> Result<Option<Expr>, Vec<PlanError>> {
+    let with_aggregate = || Env {
+        aggregate: Some(ty.clone()),
+        ..env.clone()
     };
-    match parts(aggregate, path)? {
-        Parts::One { .. } => compiled(aggregate.merge.as_ref(), ty, path),
-        Parts::Fields(fields) => each_field(fields, path, |name, field, path| {
-            compiled(field.merge.as_ref(), field_of(ty, name), path)
-        }),
+    let remove = match aggregation {
+        Aggregation::Aggregate(aggregate) => {
+            return Extra::Remove.compile(aggregate, is_of_table, ty, &with_aggregate(), path);
+        }
+        Aggregation::Reduce(reduce) => match (&reduce.remove, is_of_table) {
+            (None, false) => return Ok(None),
+            (given, true) => compile_next(
+                Extra::Remove.given(given.as_ref(), path)?,
+                "remove",
+                ty,
+                env,
+                path,
+            )?,
+            (Some(_), false) => return Err(Extra::Remove.refused(path).into()),
+        },
+        _ if !is_of_table => return Ok(None),
+        Aggregation::Count(_) => compile("aggregate - 1", &with_aggregate(), path)?,
+        Aggregation::Sum(fold) => {
+            let of = compile_of(fold, env, path)?;
+            combined(fold, "aggregate - of", &of, env, path)?
+        }
+        Aggregation::Min(_)
+        | Aggregation::Max(_)
+        | Aggregation::Earliest(_)
+        | Aggregation::Latest(_)
+        | Aggregation::Collect(_)
+        | Aggregation::TopK(_) => {
+            let name = aggregation.name();
+            let message = format!("a value that is there no more cannot be taken out of `{name}`");
+            let instead = "use `count`, `sum`, or `aggregate` with `remove`; or take each update as a record with `toStream: {}`";
+            return Err(PlanError::new(path, message).suggest(instead).into());
+        }
+    };
+    Ok(Some(remove))
+}
+
+/// What an aggregation says for one kind of grouping, and only there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    /// How two session windows become one.
+    Merge,
+    /// How a value of a table leaves.
+    Remove,
+}
+
+impl Extra {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Merge => "merge",
+            Self::Remove => "remove",
+        }
     }
-}
 
-/// Only session windows become one.
-fn refuse_merge(aggregate: &Aggregate, path: &Path) -> Result<(), Vec<PlanError>> {
-    let one = aggregate.merge.iter().map(|_| path.clone());
-    let fields = aggregate.fields.iter().flatten();
-    let fields = fields.filter(|(_, field)| field.merge.is_some());
-    let fields = fields.map(|(name, _)| path.field("fields").field(name));
-    let message = "only session windows become one, and the aggregation has none";
-    let error = |path: Path| PlanError::new(&path.field("merge"), message).suggest("leave it out");
-    let errors: Vec<_> = one.chain(fields).map(error).collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    fn of(self, aggregate: &Aggregate) -> Option<&String> {
+        match self {
+            Self::Merge => aggregate.merge.as_ref(),
+            Self::Remove => aggregate.remove.as_ref(),
+        }
+    }
+
+    fn of_field(self, field: &AggregateField) -> Option<&String> {
+        match self {
+            Self::Merge => field.merge.as_ref(),
+            Self::Remove => field.remove.as_ref(),
+        }
+    }
+
+    /// It must be there.
+    fn given<'s>(self, given: Option<&'s String>, path: &Path) -> Result<&'s String, PlanError> {
+        let (message, instead) = match self {
+            Self::Merge => (
+                "two session windows can become one: say what becomes of their values",
+                "add it, from `aggregate` and `value`, e.g. `aggregate + value`",
+            ),
+            Self::Remove => (
+                "values of a table come and go: say what becomes of the aggregate without one",
+                "add it, from `aggregate` and `value`, e.g. `aggregate - value`",
+            ),
+        };
+        given.ok_or_else(|| PlanError::new(&path.field(self.name()), message).suggest(instead))
+    }
+
+    /// It must not be there.
+    fn refused(self, path: &Path) -> PlanError {
+        let message = match self {
+            Self::Merge => "only session windows become one, and the aggregation has none",
+            Self::Remove => "only values of a table leave, and the aggregation is over a stream",
+        };
+        PlanError::new(&path.field(self.name()), message).suggest("leave it out")
+    }
+
+    /// That of an `aggregate` of this type.
+    fn compile(
+        self,
+        aggregate: &Aggregate,
+        is_needed: bool,
+        ty: &Type,
+        env: &Env,
+        path: &Path,
+    ) -> Result<Option<Expr>, Vec<PlanError>> {
+        if !is_needed {
+            return self.refuse(aggregate, path).map(|()| None);
+        }
+        let compiled = |given: Option<&String>, ty: &Type, path: &Path| {
+            let source = self.given(given, path)?;
+            compile_as(source, ty, env, &path.field(self.name()))
+        };
+        match (parts(aggregate, path)?, self) {
+            (Parts::One { .. }, Self::Merge) => compiled(aggregate.merge.as_ref(), ty, path),
+            (Parts::One { .. }, Self::Remove) => {
+                let source = self.given(aggregate.remove.as_ref(), path)?;
+                compile_next(source, self.name(), ty, env, path)
+            }
+            (Parts::Fields(fields), _) => each_field(fields, path, |name, field, path| {
+                compiled(self.of_field(field), field_of(ty, name), path)
+            }),
+        }
+        .map(Some)
+    }
+
+    fn refuse(self, aggregate: &Aggregate, path: &Path) -> Result<(), Vec<PlanError>> {
+        let one = self.of(aggregate).map(|_| path.clone());
+        let fields = aggregate.fields.iter().flatten();
+        let fields = fields.filter(|(_, field)| self.of_field(field).is_some());
+        let fields = fields.map(|(name, _)| path.field("fields").field(name));
+        let errors: Vec<_> = one
+            .into_iter()
+            .chain(fields)
+            .map(|path| self.refused(&path))
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
 }
 
 /// What it begins with, and how it goes on.
@@ -322,21 +495,18 @@ enum Parts<'d> {
 
 fn parts<'d>(aggregate: &'d Aggregate, path: &Path) -> Result<Parts<'d>, PlanError> {
     let Aggregate {
-        initial,
-        add,
-        merge,
-        fields,
-        ..
+        initial, add, fields, ..
     } = aggregate;
+    let mut extras = [Extra::Merge, Extra::Remove].into_iter();
+    let extra = extras.find(|extra| extra.of(aggregate).is_some());
+    if let (None, None, Some(_), Some(extra)) = (initial, add, fields, extra) {
+        let name = extra.name();
+        let message = format!("with `fields`, each field has its own `{name}`");
+        let error = PlanError::new(&path.field(name), message);
+        return Err(error.suggest(format!("put `{name}` into the fields")));
+    }
     match (initial, add, fields) {
         (Some(initial), Some(add), None) => Ok(Parts::One { initial, add }),
-        (None, None, Some(_)) if merge.is_some() => {
-            let error = PlanError::new(
-                &path.field("merge"),
-                "with `fields`, each field says how it merges",
-            );
-            Err(error.suggest("put `merge` into the fields"))
-        }
         (None, None, Some(fields)) if !fields.is_empty() => Ok(Parts::Fields(fields)),
         _ => {
             let message = "`aggregate` needs either `initial` and `add`, or `fields` with at least one field";
@@ -402,18 +572,36 @@ fn compile_constant(source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<Pl
 
 /// How an aggregate of this type goes on; null, if it can be that, deletes the key.
 fn compile_add(source: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    compile_changed(source, "add", ty, env, path)
+}
+
+/// The same, of a field with this name.
+fn compile_next(source: &str, name: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    compile_changed(source, name, ty, env, &path.field(name))
+}
+
+fn compile_changed(
+    source: &str,
+    name: &str,
+    ty: &Type,
+    env: &Env,
+    path: &Path,
+) -> Result<Expr, Vec<PlanError>> {
     let env = Env {
         aggregate: Some(ty.clone()),
         ..env.clone()
     };
-    let add = compile(source, &env, path)?;
-    let deletes = matches!(add.ty(), Type::Optional(inner) if **inner == *ty);
-    if add.ty() == ty || deletes {
-        return Ok(add);
+    let changed = compile(source, &env, path)?;
+    let deletes = matches!(changed.ty(), Type::Optional(inner) if **inner == *ty);
+    if changed.ty() == ty || deletes {
+        return Ok(changed);
     }
-    let message = format!("`add` has type {}, but the aggregate has type {ty}", add.ty());
+    let message = format!(
+        "`{name}` has type {}, but the aggregate has type {ty}",
+        changed.ty()
+    );
     let error = PlanError::new(path, message);
-    Err(match (ty, add.ty()) {
+    Err(match (ty, changed.ty()) {
         (Type::Int, Type::Double) => {
             error.suggest("begin with a double, e.g. `0.0`, or convert with `int(…)`")
         }

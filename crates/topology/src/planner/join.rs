@@ -1,6 +1,6 @@
 //! Joins and merges: which kinds there are, and what each side must be.
 
-use super::compile::compile_value;
+use super::compile::{compile_value, of_table};
 use super::origin::Origin;
 use super::resolve::{End, Kind, Lookup};
 use super::{PlanError, sink, windows};
@@ -21,6 +21,9 @@ pub(crate) struct Joined<'d> {
     pub(crate) reads: ValueReads,
     value: Type,
 }
+
+/// How values of a table become ones that can be looked up.
+const KEEP: &str = "keep them: add the step `toTable: {store: …}`";
 
 /// What is joined.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,10 @@ pub(super) fn resolve<'d>(
     let cuts = (cut(here.key_changed, "left")?, cut(with.key_changed, "right")?);
     let env = env(kind, how, here.env, &with.env.value);
     let value = compile(declared, kind, &env, path)?;
+    let value = match how {
+        How::Tables => of_table(value, path)?,
+        How::StreamTable | How::Streams(_) => value,
+    };
     let reads = match how {
         How::StreamTable => value.reads().value.clone(),
         // They are kept as they are.
@@ -195,18 +202,18 @@ fn sides(
         (Kind::Table(Lookup::Kept), Kind::Table(Lookup::Kept)) => How::Tables,
         (Kind::Table(Lookup::NotKept), Kind::Table(_)) => {
             let message = "the values on this side are not kept, and the other side looks them up";
-            return Err(PlanError::new(path, message).suggest("give the join before this one a `name`"));
+            return Err(PlanError::new(path, message).suggest(KEEP));
         }
         (_, Kind::Table(Lookup::NotKept)) => {
             let message = format!("the values of `{name}` are not kept: they cannot be looked up");
-            return Err(PlanError::new(&at, message).suggest("give its last join a `name`"));
+            return Err(PlanError::new(&at, message).suggest(KEEP));
         }
         (Kind::Table(_), _) => {
             let message = format!("`{name}` is a stream: a table is joined with tables");
             let instead = "make it a table with `toTable`, or this one a stream with `toStream: {}`";
             return Err(PlanError::new(&at, message).suggest(instead));
         }
-        (Kind::Stream | Kind::Grouped | Kind::Windowed(_), _) => return streams(declared, path),
+        (Kind::Stream | Kind::Grouped(_), _) => return streams(declared, path),
     };
     let times = [
         ("within", declared.within),

@@ -14,6 +14,7 @@ pub(crate) fn live(pipeline: &Resolved<'_>, end: ValueReads) -> Vec<ValueReads> 
         match &step.op {
             // These make a new value: nothing behind them reads the old one.
             StepOp::MapValues(_)
+            | StepOp::MapTable(_)
             | StepOp::Map(_)
             | StepOp::FlatMapValues(_)
             | StepOp::Aggregate(..)
@@ -22,6 +23,9 @@ pub(crate) fn live(pipeline: &Resolved<'_>, end: ValueReads) -> Vec<ValueReads> 
             StepOp::SelectKey(_)
             | StepOp::Filter(_)
             | StepOp::FilterNot(_)
+            | StepOp::FilterTable(..)
+            | StepOp::GroupBy(..)
+            | StepOp::GroupTable(..)
             | StepOp::Deduplicate(..)
             | StepOp::GroupByKey(_)
             | StepOp::Merge(_)

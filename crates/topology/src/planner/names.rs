@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use crate::Path;
-use crate::declaration::{OnBadRecord, Operator, SourceKind, Stream, Topology};
+use crate::declaration::{GroupBy, GroupByKey, OnBadRecord, Operator, SourceKind, Stream, Topology};
 
 /// Longest declared name; internal topic names add the application id and a suffix to it.
 const MAX_NAME_BYTES: usize = 63;
@@ -88,9 +88,12 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                         }
                     }
                 }
-                Ok(Operator::GroupByKey(group)) => {
-                    if let Some(given) = &group.name {
-                        let path = path.field("groupByKey").field("name");
+                Ok(
+                    operator @ (Operator::GroupByKey(GroupByKey { name: given })
+                    | Operator::GroupBy(GroupBy { name: given, .. })),
+                ) => {
+                    if let Some(given) = given {
+                        let path = path.field(operator.name()).field("name");
                         name(given, &path, errors);
                         unique(&mut seen, given, "repartition", &path, errors);
                     }

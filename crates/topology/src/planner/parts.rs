@@ -137,6 +137,9 @@ impl SubTopology {
                 Op::Forward
                 | Op::Filter(_)
                 | Op::FilterNot(_)
+                | Op::FilterTable { .. }
+                | Op::MapTable(_)
+                | Op::GroupTable { .. }
                 | Op::SelectKey(_)
                 | Op::MapValues(_)
                 | Op::Map { .. }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::PlanError;
 use super::compile::{
-    Folds, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_initial,
-    compile_key, compile_map, compile_map_values, compile_timestamp,
+    Over, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_initial, compile_key,
+    compile_map, compile_map_values, compile_timestamp, of_table,
 };
 use super::join::{self, Joined};
 use super::origin::{Origin, ResolvedStream, is_read, places_read_by, read_by, unknown_origin};
@@ -14,12 +14,12 @@ use super::sink;
 use super::types::Types;
 use super::windows;
 use crate::declaration::{
-    self, Aggregation, Deduplicate, Emit, KeySerde, Map, MapValues, OffsetReset, Operator, Pipeline,
+    self, Aggregation, Deduplicate, Emit, GroupBy, KeySerde, Map, MapValues, OffsetReset, Operator, Pipeline,
     SourceKind, Stream, ToTable, Topology, ValueSerde,
 };
 use crate::plan::{Windows, windowed_key};
 use crate::suggest::did_you_mean;
-use crate::{Env, Path, Type, ValueReads};
+use crate::{Env, Expr, Path, Type, ValueReads};
 
 /// A pipeline without errors.
 pub(crate) struct Resolved<'d> {
@@ -45,10 +45,18 @@ pub(crate) enum StepOp<'d> {
     FlatMapValues(&'d str),
     /// With the name of the repartition topic, where the key was changed before.
     Deduplicate(&'d Deduplicate, Option<&'d str>),
-    /// The same.
+    /// Of a table: the condition, and what it is for values that stay.
+    FilterTable(&'d str, bool),
+    /// Of a table.
+    MapTable(&'d MapValues),
+    /// As `GroupByKey`.
+    GroupBy(&'d GroupBy, &'d str),
+    /// Of a table.
+    GroupTable(&'d GroupBy, &'d str),
+    /// With the name of the repartition topic, where the key was changed before.
     GroupByKey(Option<&'d str>),
     WindowedBy,
-    Aggregate(Aggregation<'d>, Option<Windows>),
+    Aggregate(Aggregation<'d>, Over),
     Merge(Vec<Origin<'d>>),
     Join(Joined<'d>),
     /// With the name of the repartition topic, where the key was changed before.
@@ -260,7 +268,7 @@ fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<Plan
     None
 }
 
-pub(super) const NO_AGGREGATION: &str = "`groupByKey` needs an aggregation behind it: `aggregate`, `reduce`, `count`, `sum`, `min`, `max`, \
+pub(super) const NO_AGGREGATION: &str = "a grouping needs an aggregation behind it: `aggregate`, `reduce`, `count`, `sum`, `min`, `max`, \
                               `earliest`, `latest`, `collect` or `topK`";
 
 /// The types behind an aggregation.
@@ -291,8 +299,8 @@ fn aggregation_of(behind: &[declaration::Step]) -> Option<Aggregation<'_>> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Stream,
-    Grouped,
-    Windowed(Windows),
+    /// What the aggregation is over.
+    Grouped(Over),
     Table(Lookup),
 }
 
@@ -341,24 +349,16 @@ impl<'d> Walk<'_, 'd> {
     /// Whether something can be said about the steps behind one with an error. Takes over what is known.
     fn knows_result(&mut self, operator: Option<Operator<'_>>) -> bool {
         match operator {
-            Some(Operator::Filter(_) | Operator::FilterNot(_)) => {
-                // A forgotten `toStream` is told once.
-                if matches!(self.kind, Kind::Table(_)) {
-                    self.kind = Kind::Stream;
-                }
-                true
-            }
+            Some(Operator::Filter(_) | Operator::FilterNot(_)) => true,
             // `initial` gives the type, whatever is wrong with `add`.
             Some(Operator::Aggregate(aggregation @ Aggregation::Aggregate(aggregate))) => {
-                let windows = match self.kind {
-                    Kind::Grouped => None,
-                    Kind::Windowed(windows) => Some(windows),
-                    Kind::Stream | Kind::Table(_) => return false,
+                let Kind::Grouped(over) = self.kind else {
+                    return false;
                 };
                 let Ok(initial) = compile_initial(aggregate, &self.env, self.path) else {
                     return false;
                 };
-                self.aggregated(aggregation, windows, initial.ty().clone());
+                self.aggregated(aggregation, over.windows(), initial.ty().clone());
                 true
             }
             Some(
@@ -369,6 +369,7 @@ impl<'d> Walk<'_, 'd> {
                 | Operator::Merge(_)
                 | Operator::Join(..)
                 | Operator::Deduplicate(_)
+                | Operator::GroupBy(_)
                 | Operator::GroupByKey(_)
                 | Operator::WindowedBy(_)
                 | Operator::Aggregate(_)
@@ -399,7 +400,7 @@ impl<'d> Walk<'_, 'd> {
                 self.errors.extend(sink::key(to, &self.env, &path).err());
                 self.errors.extend(sink::value(to, &self.env.value, &path).err());
             }
-            (Kind::Grouped | Kind::Windowed(_), _) => {
+            (Kind::Grouped(_), _) => {
                 let error = PlanError::new(&self.path.field("steps"), NO_AGGREGATION);
                 self.errors.push(error);
             }
@@ -425,18 +426,26 @@ impl<'d> Walk<'_, 'd> {
                 self.key_changed = true;
                 (StepOp::SelectKey(source), expr.reads().value.clone())
             }
-            Operator::Filter(source) => {
+            Operator::Filter(source) | Operator::FilterNot(source) => {
                 let expr = compile_as(source, &Type::Bool, &self.env, &path)?;
-                (StepOp::Filter(source), expr.reads().value.clone())
-            }
-            Operator::FilterNot(source) => {
-                let expr = compile_as(source, &Type::Bool, &self.env, &path)?;
-                (StepOp::FilterNot(source), expr.reads().value.clone())
+                let keeps = matches!(operator, Operator::Filter(_));
+                let reads = expr.reads().value.clone();
+                let op = match (self.computed(expr, &path)?, keeps) {
+                    (true, _) => StepOp::FilterTable(source, keeps),
+                    (false, true) => StepOp::Filter(source),
+                    (false, false) => StepOp::FilterNot(source),
+                };
+                (op, reads)
             }
             Operator::MapValues(map) => {
                 let expr = compile_map_values(map, &self.env, &path)?;
-                self.env.value = expr.ty().clone();
-                (StepOp::MapValues(map), expr.reads().value.clone())
+                let (ty, reads) = (expr.ty().clone(), expr.reads().value.clone());
+                let op = match self.computed(expr, &path)? {
+                    true => StepOp::MapTable(map),
+                    false => StepOp::MapValues(map),
+                };
+                self.env.value = ty;
+                (op, reads)
             }
             Operator::Map(map) => {
                 let (key, value) = compile_map(map, &self.env, &path)?;
@@ -495,11 +504,32 @@ impl<'d> Walk<'_, 'd> {
                 self.env.is_of_one_record = false;
                 (StepOp::ToTable(declared, cut), ValueReads::Whole)
             }
+            Operator::GroupBy(group) => {
+                let Some(aggregation) = aggregation_of(behind) else {
+                    return Err(PlanError::new(&path, NO_AGGREGATION).into());
+                };
+                let at = path.field("key");
+                let key = compile_key(&group.key, &self.env, &at)?;
+                let (ty, reads) = (key.ty().clone(), key.reads().value.clone());
+                let name = group.name.as_deref().unwrap_or(aggregation.store());
+                let op = match self.computed(key, &at)? {
+                    true => StepOp::GroupTable(group, name),
+                    false => StepOp::GroupBy(group, name),
+                };
+                self.kind = Kind::Grouped(match op {
+                    StepOp::GroupTable(..) => Over::Table,
+                    _ => Over::Stream,
+                });
+                self.env.key = ty;
+                self.env.is_of_one_record = true;
+                self.key_changed = false;
+                (op, reads)
+            }
             Operator::GroupByKey(group) => {
                 let Some(aggregation) = aggregation_of(behind) else {
                     return Err(PlanError::new(&path, NO_AGGREGATION).into());
                 };
-                self.kind = Kind::Grouped;
+                self.kind = Kind::Grouped(Over::Stream);
                 let name = group.name.as_deref().unwrap_or(aggregation.store());
                 (
                     StepOp::GroupByKey(self.cut().then_some(name)),
@@ -507,14 +537,15 @@ impl<'d> Walk<'_, 'd> {
                 )
             }
             Operator::WindowedBy(declared) => {
-                self.kind = Kind::Windowed(windows::resolve(declared, &path)?);
+                self.kind = Kind::Grouped(Over::Windows(windows::resolve(declared, &path)?));
                 (StepOp::WindowedBy, ValueReads::Nothing)
             }
             Operator::Aggregate(aggregation) => {
-                let windows = match self.kind {
-                    Kind::Windowed(windows) => Some(windows),
-                    Kind::Stream | Kind::Grouped | Kind::Table(_) => None,
+                let over = match self.kind {
+                    Kind::Grouped(over) => over,
+                    Kind::Stream | Kind::Table(_) => Over::Stream,
                 };
+                let windows = over.windows();
                 if windows.is_none() && aggregation.emit() != Emit::OnUpdate {
                     let message = "only a window closes, and the aggregation has none";
                     let error = PlanError::new(&path.field("emit"), message);
@@ -523,17 +554,25 @@ impl<'d> Walk<'_, 'd> {
                         .into());
                 }
                 sink::key_format(&self.env.key, &path)?;
-                let Folds { first, add, .. } = compile_aggregation(aggregation, windows, &self.env, &path)?;
-                let mut reads = first.expr().reads().value.clone();
-                reads.add(&add.reads().value);
-                self.aggregated(aggregation, windows, first.expr().ty().clone());
-                (StepOp::Aggregate(aggregation, windows), reads)
+                let folds = compile_aggregation(aggregation, over, &self.env, &path)?;
+                self.aggregated(aggregation, windows, folds.first.expr().ty().clone());
+                (StepOp::Aggregate(aggregation, over), folds.reads())
             }
             Operator::ToStream => {
                 self.kind = Kind::Stream;
                 (StepOp::ToStream, ValueReads::Nothing)
             }
         })
+    }
+
+    /// Whether a step's expression is computed of a table's values, which are not kept then.
+    fn computed(&mut self, expr: Expr, path: &Path) -> Result<bool, PlanError> {
+        let is_of_table = matches!(self.kind, Kind::Table(_));
+        if is_of_table {
+            of_table(expr, path)?;
+            self.kind = Kind::Table(Lookup::NotKept);
+        }
+        Ok(is_of_table)
     }
 
     /// What has this name.
@@ -553,25 +592,41 @@ impl<'d> Walk<'_, 'd> {
         let name = operator.name();
         let path = path.field(name);
         match (operator, self.kind) {
-            (Operator::Aggregate(_), Kind::Grouped | Kind::Windowed(_))
-            | (Operator::WindowedBy(_), Kind::Grouped)
-            | (Operator::ToStream, Kind::Table(_))
-            | (Operator::Join(..), Kind::Table(_)) => Ok(()),
+            (Operator::Aggregate(_), Kind::Grouped(_))
+            | (Operator::WindowedBy(_), Kind::Grouped(Over::Stream))
+            | (Operator::ToTable(_), Kind::Table(Lookup::NotKept))
+            | (
+                Operator::ToStream
+                | Operator::Join(..)
+                | Operator::Filter(_)
+                | Operator::FilterNot(_)
+                | Operator::MapValues(_)
+                | Operator::GroupBy(_),
+                Kind::Table(_),
+            ) => Ok(()),
+            (Operator::WindowedBy(_), Kind::Grouped(Over::Table)) => {
+                let message = "the values of a table have no windows, only records have";
+                let error = PlanError::new(&path, message);
+                Err(error.suggest("take each update as a record: `toStream: {}` before the grouping"))
+            }
+            (Operator::ToTable(_), Kind::Table(Lookup::Kept)) => {
+                Err(PlanError::new(&path, "this is a table that is kept already").suggest("leave it out"))
+            }
             (Operator::Aggregate(_) | Operator::WindowedBy(_), Kind::Stream | Kind::Table(_)) => {
                 let error = PlanError::new(&path, format!("`{name}` needs a grouping before it"));
                 Err(error.suggest("add the step `groupByKey: {}`"))
             }
-            (Operator::ToStream, Kind::Stream | Kind::Grouped | Kind::Windowed(_)) => {
+            (Operator::ToStream, Kind::Stream | Kind::Grouped(_)) => {
                 Err(PlanError::new(&path, "`toStream` goes only behind a table").suggest("leave it out"))
             }
             (_, Kind::Stream) => Ok(()),
-            (_, Kind::Grouped) => Err(PlanError::new(
-                &path,
-                format!("`{name}` cannot follow `groupByKey`"),
-            )),
-            (_, Kind::Windowed(_)) => Err(PlanError::new(
+            (_, Kind::Grouped(Over::Windows(_))) => Err(PlanError::new(
                 &path,
                 format!("`{name}` cannot follow `windowedBy`"),
+            )),
+            (_, Kind::Grouped(Over::Stream | Over::Table)) => Err(PlanError::new(
+                &path,
+                format!("`{name}` cannot follow a grouping"),
             )),
             (_, Kind::Table(_)) => {
                 let message = format!("`{name}` needs a stream, this is a table");

@@ -4,6 +4,7 @@ mod aggregates;
 mod breaks;
 mod failures;
 mod joins;
+mod tables;
 mod windows;
 
 use proptest::prelude::*;
@@ -231,6 +232,7 @@ fn branches() -> Arc<Plan> {
         children: children.to_vec(),
     };
     let aggregate = Op::Aggregate {
+        remove: None,
         store: 0,
         emit: Emit::OnUpdate,
         first: First::Initial(compile("0")),

@@ -505,7 +505,7 @@ fn each_field_of_an_aggregate_has_its_errors() {
     assert_eq!(errors(with_fields(json!({}))), [error(&at(""), message, "")]);
     let mut beside = with_fields(json!({"n": {"initial": "0", "add": "1"}}));
     beside["pipelines"][0]["steps"][1]["aggregate"]["merge"] = json!("aggregate");
-    let message = "with `fields`, each field says how it merges";
+    let message = "with `fields`, each field has its own `merge`";
     assert_eq!(
         errors(beside),
         [error(&at(".merge"), message, "put `merge` into the fields")]
@@ -616,14 +616,14 @@ fn a_forgotten_to_stream_is_told_once() {
     let aggregate = json!({"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1"}});
     let mut json = with(
         "/pipelines/0/steps",
-        json!([{"groupByKey": {}}, aggregate, {"filter": "true"}]),
+        json!([{"groupByKey": {}}, aggregate, {"selectKey": "'k'"}, {"filter": "true"}]),
     );
     json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
-    let message = "`filter` needs a stream, this is a table";
+    let message = "`selectKey` needs a stream, this is a table";
     let help = "add the step `toStream: {}` before it";
     assert_eq!(
         errors(json),
-        [error("pipelines[0].steps[2].filter", message, help)]
+        [error("pipelines[0].steps[2].selectKey", message, help)]
     );
 }
 

@@ -218,9 +218,13 @@ fn the_join_of_tables_is_one_itself() {
     let wanted = error(
         "pipelines[0].steps[0].join.with",
         message,
-        "give its last join a `name`",
+        "keep them: add the step `toTable: {store: …}`",
     );
-    assert_eq!(errors(json), [wanted]);
+    assert_eq!(errors(json.clone()), [wanted]);
+
+    let steps = json["pipelines"][5]["steps"].as_array_mut().unwrap();
+    steps.push(json!({"toTable": {"store": "placed"}}));
+    planned(json);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod errors;
 mod joins;
+mod tables;
 mod types;
 
 use serde_json::{Value as Json, json};
@@ -90,6 +91,9 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::Forward => "forward",
         Op::Filter(_) => "filter",
         Op::FilterNot(_) => "filterNot",
+        Op::FilterTable { .. } => "filter of a table",
+        Op::MapTable(_) => "mapValues of a table",
+        Op::GroupTable { .. } => "groupBy of a table",
         Op::SelectKey(_) => "selectKey",
         Op::MapValues(_) => "mapValues",
         Op::Map { .. } => "map",

@@ -1,0 +1,132 @@
+//! Steps on tables: what they need, and what they are refused.
+
+use super::*;
+
+/// A table of Orders, and a pipeline of these steps.
+fn grouped(steps: Json) -> Json {
+    let mut json = orders_risk();
+    let streams = json.as_object_mut().unwrap().remove("streams").unwrap();
+    json["tables"] = streams;
+    json["pipelines"][0]["steps"] = steps;
+    json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+    json
+}
+
+fn group() -> Json {
+    json!({"groupBy": {"key": "value.customerId"}})
+}
+
+#[test]
+fn what_comes_and_goes_carries_only_what_is_read() {
+    let sum = json!({"sum": {"store": "by-customer", "of": "value.amountInCents"}});
+    let plan = planned(grouped(json!([group(), sum, {"toStream": {}}])));
+    let [before, after] = plan.sub_topologies.as_slice() else {
+        panic!("{}", plan.describe())
+    };
+    let wanted = [
+        ("forward", vec![1]),
+        ("table", vec![2]),
+        ("groupBy of a table", vec![3]),
+        ("sink", vec![]),
+    ];
+    assert_eq!(shape(before), wanted);
+    assert_eq!(after.name, "by-customer");
+    let Format::Row(Type::Struct(change)) = &after.sources[0].value else {
+        panic!("{:?}", after.sources[0].value)
+    };
+    assert_eq!(field_names(change), ["before", "after"]);
+    let Type::Optional(value) = &change.fields[0].ty else {
+        panic!("{:?}", change.fields[0].ty)
+    };
+    let Type::Struct(value) = &**value else {
+        panic!("{value:?}")
+    };
+    assert_eq!(field_names(value), ["amountInCents"]);
+}
+
+#[test]
+fn a_stream_is_grouped_by_another_key_in_one_step() {
+    let mut json = orders_risk();
+    let steps = json!([
+        {"groupBy": {"key": "value.customerId"}},
+        {"count": {"store": "by-customer"}},
+        {"toStream": {}},
+    ]);
+    json["pipelines"][0]["steps"] = steps;
+    json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+    let in_one = planned(json.clone());
+    json["pipelines"][0]["steps"] = json!([
+        {"selectKey": "value.customerId"},
+        {"groupByKey": {}},
+        {"count": {"store": "by-customer"}},
+        {"toStream": {}},
+    ]);
+    let text = |plan: &Plan| {
+        let text = plan.describe();
+        // Paths are others.
+        let lines = text
+            .lines()
+            .map(|line| line.split("  [").next().unwrap_or_default());
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(text(&in_one), text(&planned(json)));
+}
+
+#[test]
+fn each_rule_of_tables_has_its_error() {
+    let to_stream = || json!({"toStream": {}});
+    let at = |step: usize, field: &str| format!("pipelines[0].steps[{step}].{field}");
+    let instead = "use `count`, `sum`, or `aggregate` with `remove`; or take each update as a record with `toStream: {}`";
+    for (steps, path, message, help) in [
+        (
+            json!([group(), {"max": {"store": "s", "of": "value.amountInCents"}}, to_stream()]),
+            at(1, "max"),
+            "a value that is there no more cannot be taken out of `max`",
+            instead,
+        ),
+        (
+            json!([group(), {"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1"}}, to_stream()]),
+            at(1, "aggregate.remove"),
+            "values of a table come and go: say what becomes of the aggregate without one",
+            "add it, from `aggregate` and `value`, e.g. `aggregate - value`",
+        ),
+        (
+            json!([group(), {"aggregate": {"store": "s", "initial": "0", "add": "aggregate + 1", "remove": "1.5"}}, to_stream()]),
+            at(1, "aggregate.remove"),
+            "`remove` has type double, but the aggregate has type int",
+            "begin with a double, e.g. `0.0`, or convert with `int(…)`",
+        ),
+        (
+            json!([to_stream(), {"groupByKey": {}}, {"reduce": {"store": "s", "add": "value", "remove": "value"}}, to_stream()]),
+            at(2, "reduce.remove"),
+            "only values of a table leave, and the aggregation is over a stream",
+            "leave it out",
+        ),
+        (
+            json!([group(), {"windowedBy": {"tumbling": {"size": "1m", "grace": "0s"}}}, {"count": {"store": "s"}}, to_stream()]),
+            at(1, "windowedBy"),
+            "the values of a table have no windows, only records have",
+            "take each update as a record: `toStream: {}` before the grouping",
+        ),
+        (
+            json!([{"filter": "ts > value.submittedAt"}, group(), {"count": {"store": "s"}}, to_stream()]),
+            at(0, "filter"),
+            "`ts` is that of an update, and a table's value has none when it is computed again",
+            "put it into the value before the table",
+        ),
+        (
+            json!([{"toTable": {"store": "s"}}, group(), {"count": {"store": "t"}}, to_stream()]),
+            at(0, "toTable"),
+            "this is a table that is kept already",
+            "leave it out",
+        ),
+        (
+            json!([{"groupByKey": {}}, {"count": {"store": "t"}}, to_stream()]),
+            at(0, "groupByKey"),
+            "`groupByKey` needs a stream, this is a table",
+            "add the step `toStream: {}` before it",
+        ),
+    ] {
+        assert_eq!(errors(grouped(steps)), [error(&path, message, help)]);
+    }
+}
