@@ -14,6 +14,7 @@
 mod aggregate;
 mod closing;
 mod dead_letter;
+mod held;
 mod joins;
 mod results;
 mod source;
@@ -21,6 +22,7 @@ mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod walk;
 mod windows;
 

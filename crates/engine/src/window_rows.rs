@@ -3,7 +3,9 @@
 //! Under the empty key: the stream time of the operator. Time windows: start and key, in the order of time. Session windows:
 //! under each key the list of its windows, to find what a record is near to; beside it a row for each window, in the order of
 //! their ends, to find what closes. Joins: a row for each record of both streams, by side, key and time; beside it one in the order in
-//! which records are forgotten.
+//! which records are forgotten. Suppressed updates: under each key the last one, beside it a row in the order of the first ones.
+//! Versions: by key, the latest first; beside each that has ended a row in the order of the ends. Records that wait: in the order of
+//! time.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,10 @@ const SESSIONS: u8 = 1;
 
 /// What the rows with the records that are joined begin with: less than any time.
 const JOINED: u8 = 2;
+/// The same, of the versions of a key.
+const VERSIONS: u8 = 3;
+/// The same, of updates that wait.
+const SUPPRESSED: u8 = 4;
 
 /// The order of bytes is the order of time.
 pub(crate) fn encode_time(time: i64) -> [u8; 8] {
@@ -38,6 +44,27 @@ pub(crate) fn time_of(row: &[u8]) -> Option<i64> {
 pub(crate) fn begin_sessions(row: &mut Vec<u8>) {
     row.clear();
     row.push(SESSIONS);
+}
+
+/// What the row with a key's suppressed update begins with.
+pub(crate) fn begin_suppressed(row: &mut Vec<u8>) {
+    row.clear();
+    row.push(SUPPRESSED);
+}
+
+/// Key of the row of a record that waits; the number tells apart those of one time and key.
+pub(crate) fn held_row(time: i64, key: &[u8], number: u32, into: &mut Vec<u8>) {
+    into.clear();
+    into.extend_from_slice(&encode_time(time));
+    into.extend_from_slice(key);
+    into.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Time and the key's bytes of such a row.
+pub(crate) fn split_held_row(row: &[u8]) -> Option<(i64, &[u8])> {
+    let (_, rest) = row.split_first_chunk::<8>()?;
+    let (key, _) = rest.split_last_chunk::<4>()?;
+    Some((time_of(row)?, key))
 }
 
 /// A window of a key.
@@ -96,6 +123,45 @@ pub(crate) fn sessions_type(value: &Type) -> Type {
     ];
     let name = "session".to_owned();
     Type::List(Box::new(Type::Struct(StructType { name, fields }.into())))
+}
+
+/// What a key had from a time on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version<'a> {
+    /// The key's bytes.
+    pub(crate) key: &'a [u8],
+    pub(crate) time: i64,
+}
+
+impl<'a> Version<'a> {
+    /// Key of its row: those of one key lie together, the latest first.
+    pub(crate) fn row(&self, into: &mut Vec<u8>) {
+        let length = u32::try_from(self.key.len()).unwrap_or(u32::MAX);
+        into.clear();
+        into.push(VERSIONS);
+        into.extend_from_slice(&length.to_be_bytes());
+        into.extend_from_slice(self.key);
+        into.extend_from_slice(&encode_time(!self.time));
+    }
+
+    /// Of such a row.
+    pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
+        let (&[VERSIONS, a, b, c, d], rest) = row.split_first_chunk::<5>()? else {
+            return None;
+        };
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+        let (key, time) = rest.split_at_checked(length)?;
+        (time.len() == 8).then_some(Self {
+            key,
+            time: !time_of(time)?,
+        })
+    }
+
+    /// Key of its row in the order of ends.
+    pub(crate) fn closing_row(&self, end: i64, into: &mut Vec<u8>) {
+        let (start, value) = (self.time, Value::Null);
+        Session { start, end, value }.row(self.key, into);
+    }
 }
 
 /// A record that is kept to be joined with others.
@@ -191,7 +257,8 @@ pub fn store_rows<'a>(
     let failed = |error: &dyn std::fmt::Display| StoreError::new(format!("store `{}`: {error}", spec.name));
     let codec = Codec::new(&spec.key);
     let decode = |key| codec.decode(Some(key), arena).map_err(|error| failed(&error));
-    let sessions = sessions_type(&spec.value);
+    let (sessions, versions) = (sessions_type(&spec.value), spec.value.clone().or_absent());
+    let mut latest = None;
     let mut all = Vec::with_capacity(rows.len());
     for (key, value) in rows {
         let timestamped =
@@ -240,8 +307,46 @@ pub fn store_rows<'a>(
                     value,
                 });
             }
+            (Some(Windows::Suppress { .. }), _) if key.first() == Some(&SUPPRESSED) => {
+                let (timestamp, value) = timestamped(&spec.value)?;
+                all.push(StoreRow {
+                    key: decode(key.get(1..).unwrap_or_default())?,
+                    timestamp,
+                    value,
+                });
+            }
+            (Some(Windows::Versions { .. }), _) if key.first() == Some(&VERSIONS) => {
+                let version = Version::of_row(key).ok_or_else(|| failed(&"a row that no version has"))?;
+                let (timestamp, value) = timestamped(&versions)?;
+                let key = decode(version.key)?;
+                // What the table holds is the latest one.
+                if latest.replace(version.key) != Some(version.key) && !matches!(value, Value::Null) {
+                    all.push(StoreRow {
+                        key,
+                        timestamp,
+                        value,
+                    });
+                }
+            }
+            (Some(Windows::Held { .. }), _) => {
+                let (timestamp, value) = timestamped(&spec.value)?;
+                let (_, key) = split_held_row(key).ok_or_else(|| failed(&"a row that no record has"))?;
+                all.push(StoreRow {
+                    key: decode(key)?,
+                    timestamp,
+                    value,
+                });
+            }
             // A row in the order of time says nothing more.
-            (Some(Windows::Session(_) | Windows::Join(_)), Some(_)) => {}
+            (
+                Some(
+                    Windows::Session(_)
+                    | Windows::Join(_)
+                    | Windows::Suppress { .. }
+                    | Windows::Versions { .. },
+                ),
+                Some(_),
+            ) => {}
             (Some(_), _) => return Err(failed(&"a row that no window has")),
         }
     }

@@ -125,6 +125,10 @@ pub struct Stream {
     /// Where to begin when the application has never committed.
     #[serde(default)]
     pub offset_reset: OffsetReset,
+    /// Of a table, and only there: how long a value can still be found that was replaced, by the timestamps of the table's records. A
+    /// stream's record is then joined with what the table had at its own time. Default: only the last value is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_retention: Option<Duration>,
 }
 
 /// Kafka encodings of keys.
@@ -322,6 +326,9 @@ pub struct Step {
     /// Keeps the last value of each key; behind the steps of a table, its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_table: Option<ToTable>,
+    /// Sends only the last of a table's updates of a key on, some time after the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppress: Option<Suppress>,
     /// Takes each update of a table as a record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_stream: Option<ToStream>,
@@ -358,6 +365,8 @@ pub enum Operator<'a> {
     Aggregate(Aggregation<'a>),
     /// [`Step::to_table`]
     ToTable(&'a ToTable),
+    /// [`Step::suppress`]
+    Suppress(&'a Suppress),
     /// [`Step::to_stream`]
     ToStream,
 }
@@ -381,6 +390,7 @@ impl Operator<'_> {
             Self::WindowedBy(_) => "windowedBy",
             Self::Aggregate(aggregation) => aggregation.name(),
             Self::ToTable(_) => "toTable",
+            Self::Suppress(_) => "suppress",
             Self::ToStream => "toStream",
         }
     }
@@ -423,6 +433,7 @@ impl Step {
             self.group_by_key.as_ref().map(Operator::GroupByKey),
             self.windowed_by.as_ref().map(Operator::WindowedBy),
             self.to_table.as_ref().map(Operator::ToTable),
+            self.suppress.as_ref().map(Operator::Suppress),
             self.to_stream.as_ref().map(|_| Operator::ToStream),
         ]
         .into_iter()
@@ -504,6 +515,16 @@ pub struct GroupByKey {
     /// Name of the repartition topic, if one is needed. Default: the name of the store that follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// `suppress`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Suppress {
+    /// Name of the state store.
+    pub store: String,
+    /// How long after the first update of a key its last one is sent on, by the timestamps of records.
+    pub until_time_limit: Duration<0>,
 }
 
 /// `toStream`

@@ -97,24 +97,28 @@ fn describe_store(store: &StoreSpec, out: &mut String) {
     );
     if let Some(windows) = store.windows {
         let text = |ms: i64| Duration::<0>::from_millis(ms.unsigned_abs());
-        let (kind, grace_ms) = match windows {
+        let grace = |ms: i64| format!("grace {}", text(ms));
+        let kind = match windows {
             Windows::Time(windows) => {
                 let (size, advance) = (text(windows.size_ms), text(windows.advance_ms));
-                (format!("windows of {size} every {advance}"), windows.grace_ms)
+                format!("windows of {size} every {advance}, {}", grace(windows.grace_ms))
             }
             Windows::Session(windows) => {
                 let gap = text(windows.gap_ms);
-                (format!("session windows with a gap of {gap}"), windows.grace_ms)
+                format!("session windows with a gap of {gap}, {}", grace(windows.grace_ms))
             }
             Windows::Join(windows) => {
                 let (before, after) = (text(windows.before_ms), text(windows.after_ms));
-                (
-                    format!("records of both streams, right up to {before} before and {after} after left"),
-                    windows.grace_ms,
+                let grace = grace(windows.grace_ms);
+                format!(
+                    "records of both streams, right up to {before} before and {after} after left, {grace}"
                 )
             }
+            Windows::Suppress { limit_ms } => format!("updates, for {}", text(limit_ms)),
+            Windows::Versions { retention_ms } => format!("versions, for {}", text(retention_ms)),
+            Windows::Held { grace_ms } => format!("records that wait, {}", grace(grace_ms)),
         };
-        let _ = writeln!(out, "          {kind}, grace {}", text(grace_ms));
+        let _ = writeln!(out, "          {kind}");
     }
 }
 
@@ -168,6 +172,7 @@ pub(crate) fn label(sub: &SubTopology, node: &Node) -> String {
         }
         Op::Deduplicate { store: index, .. } => format!("deduplicate in {}", store(index)),
         Op::Table { store: index } => format!("table in {}", store(index)),
+        Op::Suppress { store: index } => format!("suppress in {}", store(index)),
         Op::JoinTable {
             store: index, value, ..
         }

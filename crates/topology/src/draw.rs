@@ -86,7 +86,7 @@ impl Picture {
                     let to = to.map_or_else(|| step(*child), &mut topic);
                     edges.push((step(index), to, Direction::Forth));
                 }
-                if let Some(store) = store_of(node) {
+                for store in stores_of(node) {
                     edges.push((step(index), format!("s{at}d{store}"), Direction::None));
                 }
             }
@@ -190,15 +190,16 @@ fn written<'p>(sub: &'p SubTopology, node: &Node) -> Option<&'p TopicName> {
     sub.sinks.get(sink).map(|sink| &sink.topic)
 }
 
-/// The store that a node reads or writes.
-fn store_of(node: &Node) -> Option<StoreIndex> {
-    match node.op {
+/// The stores that a node reads or writes.
+fn stores_of(node: &Node) -> impl Iterator<Item = StoreIndex> {
+    let stores = match node.op {
         Op::Aggregate { store, .. }
         | Op::Deduplicate { store, .. }
         | Op::Table { store }
-        | Op::JoinTable { store, .. }
+        | Op::Suppress { store }
         | Op::JoinTables { other: store, .. }
-        | Op::JoinStreams { store, .. } => Some(store),
+        | Op::JoinStreams { store, .. } => [Some(store), None],
+        Op::JoinTable { store, held, .. } => [Some(store), held],
         Op::Forward
         | Op::Filter(_)
         | Op::FilterNot(_)
@@ -209,8 +210,9 @@ fn store_of(node: &Node) -> Option<StoreIndex> {
         | Op::MapValues(_)
         | Op::Map { .. }
         | Op::FlatMapValues(_)
-        | Op::Sink(_) => None,
-    }
+        | Op::Sink(_) => [None, None],
+    };
+    stores.into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -115,10 +115,10 @@ pub enum Op {
         add: Expr,
         /// For session windows: the aggregate of two windows that become one, from `aggregate`, the earlier one's, and `value`, the
         /// later one's.
-        merge: Option<Expr>,
+        merge: Option<Box<Expr>>,
         /// Of a table that was grouped anew: the aggregate without a value that is there no more, from `aggregate`, `key`, `value`.
         /// Records are those of [`Self::GroupTable`].
-        remove: Option<Expr>,
+        remove: Option<Box<Expr>>,
     },
     /// Forwards the record unless there is one like it in the store, whose session windows are as long as a record is kept.
     Deduplicate {
@@ -156,10 +156,17 @@ pub enum Op {
     JoinTable {
         /// The table's store.
         store: StoreIndex,
+        /// The store where records wait until none of the table can come that is as early as they.
+        held: Option<StoreIndex>,
         /// What becomes of a record for whose key the table has nothing.
         unmatched: Unmatched,
         /// The new value, from `left`, the record's, and `right`, the table's.
         value: Expr,
+    },
+    /// Forwards the last of a table's updates of a key, some time after the first one (`KTableSuppressProcessor`).
+    Suppress {
+        /// The store where they wait.
+        store: StoreIndex,
     },
     /// Forwards an update of one of two tables with what the other one has under its key, at the later of both times; a tombstone
     /// where there is no result any more (`KTableKTableInnerJoin` and the like).
@@ -362,11 +369,8 @@ pub fn joined_row(left: &Type, right: &Type) -> Type {
 /// What a table forwards when it is grouped anew: the value that was there `before`, and the one `after`.
 #[must_use]
 pub fn change(ty: &Type) -> Type {
-    let side = match ty {
-        Type::Optional(_) => ty.clone(),
-        ty => Type::Optional(Box::new(ty.clone())),
-    };
-    let fields = [("before", side.clone()), ("after", side)];
+    let side = || ty.clone().or_absent();
+    let fields = [("before", side()), ("after", side())];
     let fields = fields.map(|(name, ty)| Field {
         name: name.to_owned(),
         ty,
@@ -386,6 +390,37 @@ pub enum Windows {
     Session(SessionWindows),
     /// Windows around each record, in which it is joined.
     Join(JoinWindows),
+    /// From a table's first update of a key until its last one is forwarded.
+    Suppress {
+        /// How long that is, in milliseconds.
+        limit_ms: i64,
+    },
+    /// From one value of a table's key to the next (KIP-889).
+    Versions {
+        /// How long after its end it can still be found, in milliseconds.
+        retention_ms: i64,
+    },
+    /// From a record's time until it is joined with a table (KIP-923).
+    Held {
+        /// How long that is, in milliseconds.
+        grace_ms: i64,
+    },
+}
+
+impl Windows {
+    /// The time up to which rows are closed at a stream time: of the starts of time windows, of the ends of sessions and versions,
+    /// of the last partners of records that are joined, of the first updates and of the records that wait.
+    #[must_use]
+    pub fn last_closed(self, stream_time: i64) -> i64 {
+        match self {
+            Self::Time(windows) => windows.last_closed(stream_time),
+            Self::Session(windows) => windows.last_closed(stream_time),
+            Self::Join(windows) => windows.last_closed(stream_time),
+            Self::Suppress { limit_ms: wait }
+            | Self::Versions { retention_ms: wait }
+            | Self::Held { grace_ms: wait } => stream_time.saturating_sub(wait),
+        }
+    }
 }
 
 /// Windows of one size, whose starts are a fixed time apart, from the Unix epoch on; in milliseconds (`TimeWindows`,
@@ -508,8 +543,11 @@ impl StoreSpec {
     #[must_use]
     pub fn row_key(&self) -> Type {
         match self.windows {
-            None | Some(Windows::Join(_)) => self.key.ty(),
             Some(Windows::Time(_) | Windows::Session(_)) => windowed_key(self.key.ty()),
+            None
+            | Some(
+                Windows::Join(_) | Windows::Suppress { .. } | Windows::Versions { .. } | Windows::Held { .. },
+            ) => self.key.ty(),
         }
     }
 }

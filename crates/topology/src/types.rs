@@ -28,6 +28,18 @@ pub enum Type {
     Optional(Box<Type>),
 }
 
+impl Type {
+    /// The type of a value of this type that may be absent, too.
+    #[must_use]
+    pub fn or_absent(self) -> Self {
+        if let Self::Optional(_) = self {
+            self
+        } else {
+            Self::Optional(Box::new(self))
+        }
+    }
+}
+
 /// The fields of a record, in declared order. A value of this type has one slot per field, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StructType {

@@ -34,6 +34,14 @@ pub enum Value<'a> {
     Type(&'static str),
 }
 
+impl Value<'_> {
+    /// Whether it is [`Self::Null`].
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+}
+
 /// What an expression can read.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {

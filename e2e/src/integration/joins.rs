@@ -19,8 +19,9 @@ use crate::orders::{BASE_MS, SplitMix};
 use crate::reader::read_all;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "left", "right", "rates", "limits", "paired", "moved", "enriched", "merged", "totals", "grouped",
+    "priced", "calm",
 ];
 const PARTITIONS: i32 = 3;
 /// Tasks of all sub-topologies.
@@ -31,6 +32,7 @@ const WITHIN: i64 = 50;
 const BEFORE: i64 = 20;
 const AFTER: i64 = 40;
 const GRACE: i64 = 5_000;
+const CALM: i64 = 30;
 /// Records of a run with crashes: at least so many, and more, up to a bound, until it has crashed.
 const RECORDS: u64 = 4_000;
 const MOST: u64 = 40_000;
@@ -225,8 +227,9 @@ fn numbered(number: u64) -> (String, i64, Option<i64>) {
 /// Writes rows of both tables and waits until they are there: first before all records of the streams, then behind them.
 pub(super) fn tables(scene: &Scene<'_>, round: u64) -> Result<()> {
     let producer = scene.producer(&[])?;
-    let timestamp = match round {
-        0 => BASE_MS - 1,
+    // Streams come while the first ones hold, one after the other.
+    let timestamp = |number: u64| match round {
+        0 => BASE_MS - 1 + number as i64 * 25,
         _ => BASE_MS + 2 * END,
     };
     if round > 0 {
@@ -244,7 +247,7 @@ pub(super) fn tables(scene: &Scene<'_>, round: u64) -> Result<()> {
             _ => ("limits", Some(value)),
         };
         let topic = format!("{}-{name}", scene.id);
-        let record = BaseRecord::to(&topic).key(&key).timestamp(timestamp);
+        let record = BaseRecord::to(&topic).key(&key).timestamp(timestamp(number));
         let record = match &value {
             Some(value) => record.payload(&value[..]),
             None => record,
@@ -361,7 +364,7 @@ fn paired(scene: &Scene<'_>) -> Result<(Results, Results)> {
 /// Computes every result again.
 pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
     let inputs = inputs(scene)?;
-    let rates = last(scene, "rates", BASE_MS)?;
+    let (rates, limits) = (versions(scene, "rates")?, last(scene, "limits", BASE_MS + END)?);
     let mut moved: Results = inputs
         .values()
         .flat_map(|(left, right)| pairs(left, right, (BEFORE, AFTER)))
@@ -371,15 +374,24 @@ pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
         .values()
         .flat_map(|(left, right)| left.iter().chain(right).cloned())
         .collect();
-    let enriched = inputs
-        .values()
-        .flat_map(|(left, _)| left)
+    let left = || inputs.values().flat_map(|(left, _)| left);
+    let mut enriched: Results = left()
         .filter_map(|(key, value, at)| {
-            let rate = rates.get(key)?.as_ref()?;
+            let limit = limits.get(key)?.as_ref()?;
+            Some((key.clone(), value * SIDE + limit, *at))
+        })
+        .collect();
+    let mut priced: Results = left()
+        .filter_map(|(key, value, at)| {
+            let (_, rate) = rates.get(key)?.range(..=at).next_back()?;
             Some((key.clone(), value * SIDE + rate, *at))
-        });
-    let mut enriched: Results = enriched.collect();
-    for results in [&mut moved, &mut merged, &mut enriched] {
+        })
+        .collect();
+    let mut calm: Results = inputs
+        .values()
+        .flat_map(|(left, _)| last_of_each_wait(left))
+        .collect();
+    for results in [&mut moved, &mut merged, &mut enriched, &mut priced, &mut calm] {
         results.sort_unstable();
     }
     let (pairs, wanted) = paired(scene)?;
@@ -389,6 +401,8 @@ pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
         ("moved", found(scene, "moved")?, moved),
         ("merged", found(scene, "merged")?, merged),
         ("enriched", found(scene, "enriched")?, enriched),
+        ("priced", found(scene, "priced")?, priced),
+        ("calm", found(scene, "calm")?, calm),
     ] {
         same(name, &found, &wanted)?;
         ensure!(
@@ -445,6 +459,49 @@ fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>,
         },
     )?;
     Ok(last)
+}
+
+/// What each key had from which time on.
+fn versions(scene: &Scene<'_>, name: &str) -> Result<BTreeMap<Box<[u8]>, BTreeMap<i64, i64>>> {
+    let (mut versions, topic) = (
+        BTreeMap::<_, BTreeMap<_, _>>::new(),
+        format!("{}-{name}", scene.id),
+    );
+    read_all(
+        &scene.broker,
+        &topic,
+        Isolation::Committed,
+        SECONDS(60),
+        |record| {
+            // Others come when the streams have ended.
+            if let Some(value) = record.value
+                && record.timestamp < BASE_MS + END
+            {
+                let of_key = versions.entry(record.key.unwrap_or_default().into());
+                let value = i64::from_be_bytes(value.try_into()?);
+                of_key.or_default().insert(record.timestamp, value);
+            }
+            Ok(())
+        },
+    )?;
+    Ok(versions)
+}
+
+/// The updates of a partition that go on: of each key the last one when the first one has waited for long enough.
+fn last_of_each_wait(records: &[Timed]) -> Vec<Timed> {
+    let (mut waiting, mut gone, mut time) = (BTreeMap::<&[u8], (i64, &Timed)>::new(), Vec::new(), 0);
+    for record in records {
+        time = time.max(record.2);
+        waiting.entry(&record.0).or_insert((record.2, record)).1 = record;
+        waiting.retain(|_, (first, last)| {
+            let waits = *first > time - CALM;
+            if !waits {
+                gone.push((*last).clone());
+            }
+            waits
+        });
+    }
+    gone
 }
 
 /// Each value that came counts in its group until the next one of its key: the last result of each group is the sum of those that

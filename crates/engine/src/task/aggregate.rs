@@ -91,7 +91,9 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             None => Ok(Forward::One(self.update(aggregation, None, moving)?)),
             Some(Windows::Time(windows)) => self.aggregate_time(aggregation, windows, moving),
             Some(Windows::Session(windows)) => self.aggregate_session(aggregation, windows, moving),
-            Some(Windows::Join(_)) => Err(aggregation.kept.unread(&"windows of a join")),
+            Some(
+                Windows::Join(_) | Windows::Suppress { .. } | Windows::Versions { .. } | Windows::Held { .. },
+            ) => Err(aggregation.kept.unread(&"windows of another kind")),
         }
     }
 
@@ -216,7 +218,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let prefix = self.state.key.len();
         self.encode_key(kept, key)?;
         let key = self.arena.alloc_slice_copy(&self.state.key[prefix..]);
-        let ty = self.state.sessions_type(kept.store);
+        let ty = self.state.row_type(kept.store);
         let ty = ty.ok_or_else(|| kept.unread(&"no windows"))?;
         let (location, stored) = self.stored(kept, &ty)?;
         let items = match stored {
@@ -350,13 +352,13 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 let rest = remove
                     .eval(&scope)
                     .map_err(|error| aggregation.kept.no_value(error))?;
-                (!matches!(rest, Value::Null)).then_some(rest)
+                (!rest.is_null()).then_some(rest)
             }
         };
-        match after {
-            Value::Null => Ok(rest.unwrap_or(Value::Null)),
-            after => self.added(aggregation, rest, moving, *after),
+        if after.is_null() {
+            return Ok(rest.unwrap_or(Value::Null));
         }
+        self.added(aggregation, rest, moving, *after)
     }
 
     /// The aggregate with a value.
@@ -376,6 +378,13 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             (None, First::Record(first)) => return first.eval(&scope).map_err(failed),
         };
         aggregation.add.eval(&scope).map_err(failed)
+    }
+
+    /// The key's bytes.
+    pub(super) fn key_bytes(&mut self, kept: &Kept<'a>, key: Value<'a>) -> Result<&'a [u8], Failure> {
+        self.state.key.clear();
+        self.encode_key(kept, key)?;
+        Ok(self.arena.alloc_slice_copy(&self.state.key))
     }
 
     /// Appends the key to `state.key`.
@@ -416,10 +425,22 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         value: Value<'a>,
         timestamp: i64,
     ) -> Result<(), Failure> {
+        let value = (!value.is_null()).then_some(value);
+        self.stage_row(kept, location, ty, value, timestamp)
+    }
+
+    /// Stages a row under `state.key`; none deletes.
+    pub(super) fn stage_row(
+        &mut self,
+        kept: &Kept<'a>,
+        location: Location,
+        ty: &Type,
+        value: Option<Value<'a>>,
+        timestamp: i64,
+    ) -> Result<(), Failure> {
         let state = &mut *self.state;
         state.next.clear();
-        let deleted = matches!(value, Value::Null);
-        if !deleted {
+        if let Some(value) = value {
             row::encode_timestamped(ty, timestamp, value, &mut state.next)
                 .map_err(|error| kept.failure(ErrorCategory::Serialization, &error))?;
         }
@@ -433,7 +454,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             return Err(kept.failure(ErrorCategory::Output, &reason));
         }
         if let Some(staging) = state.staging.get_mut(kept.store) {
-            let value = (!deleted).then_some(state.next.as_slice());
+            let value = value.is_some().then_some(state.next.as_slice());
             staging.put(location, &state.key, value, timestamp);
         }
         Ok(())

@@ -12,7 +12,9 @@ use super::walk::{Moving, Walk};
 use crate::error::Failure;
 use crate::format::windowed_key;
 use crate::staging::Location;
-use crate::window_rows::{Kept, Session, begin_sessions, split_session_row, time_of};
+use crate::window_rows::{
+    Kept, Session, Version, begin_sessions, begin_suppressed, split_held_row, split_session_row, time_of,
+};
 use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
 
 /// A row of a store that is to be closed.
@@ -33,21 +35,21 @@ pub(super) fn close<S: Store>(
     let Some((node, emit)) = state.clock(store).map(|clock| (clock.node, clock.emit)) else {
         return Ok(());
     };
-    let (window, value) = remove(sub, arena, state, (store, row))?;
+    let (window, removed) = remove(sub, arena, state, (store, row))?;
     if emit == Emit::OnUpdate {
         return Ok(());
     }
     let key = codecs.stores[store].decode(Some(window.key), arena);
     let key = key.map_err(|error| unread(sub, node, store, &error))?;
     let key = match sub.stores[store].windows {
-        Some(Windows::Join(_)) => key,
-        _ => windowed_key(key, window.start, window.end, arena),
+        Some(Windows::Time(_) | Windows::Session(_)) => windowed_key(key, window.start, window.end, arena),
+        _ => key,
     };
     let closed = Moving {
         key,
-        value,
-        timestamp: window.timestamp,
-        before: Value::Null,
+        value: removed.value,
+        timestamp: removed.timestamp,
+        before: removed.before,
     };
     // Steps behind it do not ask for a record's coordinates.
     let none = InputRecord {
@@ -69,6 +71,7 @@ pub(super) fn close<S: Store>(
     };
     match sub.stores[store].windows {
         Some(Windows::Join(_)) => walk.forget(store, closed),
+        Some(Windows::Held { .. }) => walk.release(store, closed),
         _ => walk.run_children(&sub.nodes[node], closed),
     }
 }
@@ -79,23 +82,44 @@ pub(super) fn remove<'a, S: Store>(
     arena: &'a Bump,
     state: &mut State<S>,
     (store, row): (StoreIndex, &'a Row),
-) -> Result<(Window<'a>, Value<'a>), Failure> {
+) -> Result<(Window<'a>, Removed<'a>), Failure> {
     let (spec, clock) = (&sub.stores[store], state.clock(store));
     let node = clock.map_or(0, |clock| clock.node);
     let failed = |error: &dyn std::fmt::Display| unread(sub, node, store, error);
     let Some(window) = row.window(spec.windows) else {
         return Err(failed(&"a row that no window has"));
     };
-    let value = match (state.sessions_type(store), spec.windows) {
-        (Some(list), _) => state.remove_session(store, &list, &window, arena),
-        (None, Some(Windows::Join(_))) => state.remove_joined(store, &spec.value, row, arena),
-        (None, _) => row::decode_timestamped(&spec.value, &row.value, arena)
-            .map(|(_, value)| value)
+    let one = |value| Removed {
+        value,
+        timestamp: window.timestamp,
+        before: Value::Null,
+    };
+    let removed = match (spec.windows, state.row_type(store)) {
+        (Some(Windows::Session(_)), Some(list)) => {
+            state.remove_session(store, &list, &window, arena).map(one)
+        }
+        (Some(Windows::Join(_)), _) => state.remove_joined(store, &spec.value, row, arena).map(one),
+        (Some(Windows::Suppress { .. }), _) => state.remove_suppressed(store, &spec.value, &window, arena),
+        (Some(Windows::Versions { .. }), _) => {
+            state.remove_version(store, &window);
+            Ok(one(Value::Null))
+        }
+        _ => row::decode_timestamped(&spec.value, &row.value, arena)
+            .map(|(_, value)| one(value))
             .map_err(|error| StoreError::new(error.to_string())),
     };
-    let value = value.map_err(|error| failed(&error))?;
+    let removed = removed.map_err(|error| failed(&error))?;
     state.delete(store, &row.key, window.timestamp);
-    Ok((window, value))
+    Ok((window, removed))
+}
+
+/// What was in a window.
+pub(super) struct Removed<'a> {
+    value: Value<'a>,
+    /// Of its result.
+    timestamp: i64,
+    /// Of an update: the value before.
+    before: Value<'a>,
 }
 
 #[cold]
@@ -138,6 +162,55 @@ impl<S: Store> State<S> {
             staging.put(location, &self.key, value, timestamp);
         }
         Ok(session.value)
+    }
+
+    /// Takes an update that waited.
+    fn remove_suppressed<'a>(
+        &mut self,
+        store: StoreIndex,
+        ty: &Type,
+        window: &Window<'_>,
+        arena: &'a Bump,
+    ) -> Result<Removed<'a>, StoreError> {
+        let (location, bytes) = self.look_up_suppressed(store, window.key)?;
+        let bytes = bytes.ok_or_else(|| StoreError::new("an update has no value".to_owned()))?;
+        let bytes = arena.alloc_slice_copy(bytes);
+        let (timestamp, change) =
+            row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))?;
+        let Value::Struct([before, value]) = change else {
+            return Err(StoreError::new("no update".to_owned()));
+        };
+        if let Some(staging) = self.staging.get_mut(store) {
+            staging.put(location, &self.key, None, timestamp);
+        }
+        Ok(Removed {
+            value: *value,
+            timestamp,
+            before: *before,
+        })
+    }
+
+    /// The update of a key with these bytes.
+    fn look_up_suppressed(
+        &mut self,
+        store: StoreIndex,
+        key: &[u8],
+    ) -> Result<(Location, Option<&[u8]>), StoreError> {
+        begin_suppressed(&mut self.key);
+        self.key.extend_from_slice(key);
+        self.look_up(store)
+    }
+
+    /// Forgets a version that has ended.
+    fn remove_version(&mut self, store: StoreIndex, window: &Window<'_>) {
+        let version = Version {
+            key: window.key,
+            time: window.start,
+        };
+        let mut row = std::mem::take(&mut self.key);
+        version.row(&mut row);
+        self.delete(store, &row, window.timestamp);
+        self.key = row;
     }
 
     /// Takes a record that was kept to be joined; returns what was kept of it.
@@ -193,6 +266,18 @@ pub(super) struct Window<'r> {
     timestamp: i64,
 }
 
+impl<'r> Window<'r> {
+    /// Of one instant.
+    fn of(time: i64, key: &'r [u8]) -> Self {
+        Self {
+            key,
+            start: time,
+            end: time,
+            timestamp: time,
+        }
+    }
+}
+
 impl Row {
     /// `None` when the key is that of no window.
     fn window(&self, windows: Option<Windows>) -> Option<Window<'_>> {
@@ -208,7 +293,7 @@ impl Row {
                     timestamp: timestamp.map_or(0, |bytes| i64::from_be_bytes(*bytes)),
                 })
             }
-            Windows::Session(_) => {
+            Windows::Session(_) | Windows::Versions { .. } => {
                 let (start, end, key) = split_session_row(&self.key)?;
                 let timestamp = end;
                 Some(Window {
@@ -220,12 +305,12 @@ impl Row {
             }
             Windows::Join(_) => {
                 let Kept { key, time, .. } = Kept::of_closing_row(&self.key)?;
-                Some(Window {
-                    key,
-                    start: time,
-                    end: time,
-                    timestamp: time,
-                })
+                Some(Window::of(time, key))
+            }
+            Windows::Suppress { .. } => Some(Window::of(time_of(&self.key)?, self.key.get(8..)?)),
+            Windows::Held { .. } => {
+                let (time, key) = split_held_row(&self.key)?;
+                Some(Window::of(time, key))
             }
         }
     }
@@ -252,7 +337,8 @@ pub(super) fn letter<'a, S: Store>(
     let found = match spec.windows {
         Some(Windows::Session(_)) => Some(state.look_up_sessions(store, window.key)),
         Some(Windows::Join(_)) => Some(state.look_up_joined(store, row)),
-        Some(Windows::Time(_)) | None => None,
+        Some(Windows::Suppress { .. }) => Some(state.look_up_suppressed(store, window.key)),
+        Some(Windows::Time(_) | Windows::Versions { .. } | Windows::Held { .. }) | None => None,
     };
     let value = match found {
         Some(found) => {

@@ -32,6 +32,14 @@ impl Streams<'_> {
     }
 }
 
+/// An [`Op::JoinTable`](topology::plan::Op::JoinTable) at its node.
+pub(super) struct Lookup<'a> {
+    pub(super) node: NodeIndex,
+    /// What becomes of a record for which there is nothing.
+    pub(super) unmatched: Unmatched,
+    pub(super) value: &'a Expr,
+}
+
 /// A record of the other stream that one is joined with.
 struct Partner<'a> {
     row: &'a [u8],
@@ -66,18 +74,30 @@ impl Tables<'_> {
 }
 
 impl<'a, S: Store> Walk<'_, 'a, S> {
-    /// Stages the value in the place of the key's last one, whichever is older (`KTableSource`).
-    pub(super) fn keep(&mut self, kept: &Kept<'a>, moving: Moving<'a>) -> Result<Moving<'a>, Failure> {
+    /// Stages the value in the place of the key's last one, whichever is older (`KTableSource`); beside it where the table keeps what
+    /// is replaced.
+    pub(super) fn keep(&mut self, kept: &Kept<'a>, moving: Moving<'a>) -> Result<Forward<'a>, Failure> {
+        if let Some(windows) = kept.spec.windows {
+            return self.keep_version(kept, windows, moving);
+        }
         self.state.key.clear();
         self.encode_key(kept, moving.key)?;
         let (location, stored) = self.stored(kept, &kept.spec.value)?;
         self.stage(kept, location, &kept.spec.value, moving.value, moving.timestamp)?;
         let before = stored.map_or(Value::Null, |(_, value)| value);
-        Ok(Moving { before, ..moving })
+        Ok(Forward::One(Moving { before, ..moving }))
     }
 
-    /// What a table has under a key.
-    fn found(&mut self, kept: &Kept<'a>, key: Value<'a>) -> Result<Option<(i64, Value<'a>)>, Failure> {
+    /// What a table has under a key; or had at a time, where it keeps what is replaced.
+    fn found(
+        &mut self,
+        kept: &Kept<'a>,
+        key: Value<'a>,
+        at: Option<i64>,
+    ) -> Result<Option<(i64, Value<'a>)>, Failure> {
+        if let Some(windows) = kept.spec.windows {
+            return self.version(kept, windows, key, at);
+        }
         self.state.key.clear();
         self.encode_key(kept, key)?;
         self.stored(kept, &kept.spec.value).map(|(_, stored)| stored)
@@ -85,18 +105,17 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
 
     pub(super) fn join_table(
         &mut self,
-        node: NodeIndex,
         kept: &Kept<'a>,
-        unmatched: Unmatched,
-        value: &'a Expr,
+        join: &Lookup<'a>,
         moving: Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        let right = match (self.found(kept, moving.key)?, unmatched) {
+        let found = self.found(kept, moving.key, Some(moving.timestamp))?;
+        let right = match (found, join.unmatched) {
             (Some((_, right)), _) => right,
             (None, Unmatched::Forwarded) => Value::Null,
             (None, Unmatched::Dropped) => return Ok(Forward::Nothing),
         };
-        let joined = self.joined(node, value, moving, (moving.value, right))?;
+        let joined = self.joined(join.node, join.value, moving, (moving.value, right))?;
         Ok(Forward::One(joined))
     }
 
@@ -107,7 +126,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         join: &Tables<'a>,
         moving: Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        let found = self.found(kept, moving.key)?;
+        let found = self.found(kept, moving.key, None)?;
         let (time, there) = found.unwrap_or((i64::MIN, Value::Null));
         let timestamp = moving.timestamp.max(time);
         let joined = self.evaluated(Moving { timestamp, ..moving }, |scope| {
@@ -154,9 +173,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             return Err(kept.unread(&"no windows"));
         };
         let closed = windows.last_closed(self.observe(kept, &moving)?);
-        self.state.key.clear();
-        self.encode_key(kept, moving.key)?;
-        let key = self.arena.alloc_slice_copy(&self.state.key);
+        let key = self.key_bytes(kept, moving.key)?;
         let partners = self.partners(kept, windows, join.side, key, moving.timestamp)?;
         for partner in &partners {
             if !partner.is_joined && join.alone(join.side.other()) == Unmatched::Forwarded {
@@ -305,9 +322,30 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             time,
             number,
         };
-        // Those of one side, key and time are numbered without gaps, and forgotten together.
+        // Those of one side, key and time are forgotten together.
+        let number = self.next_number(kept, |number, row| record(number).row(row))?;
+        let record = record(number);
+        let location = self.state.staging[kept.store].locate(&self.state.key);
+        let value = encoded(side, is_joined, moving.value, self.arena);
+        self.stage(kept, location, &kept.spec.value, value, time)?;
+        record.closing_row(last, &mut self.state.key);
+        let state = &mut *self.state;
+        let staging = &mut state.staging[kept.store];
+        staging.put(staging.locate(&state.key), &state.key, Some(PRESENT), time);
+        state.opened(kept.store);
+        Ok(())
+    }
+}
+
+impl<'a, S: Store> Walk<'_, 'a, S> {
+    /// The first number whose row is not there, of rows that are numbered without gaps; its row's key is in `state.key`.
+    pub(super) fn next_number(
+        &mut self,
+        kept: &Kept<'a>,
+        row: impl Fn(u32, &mut Vec<u8>),
+    ) -> Result<u32, Failure> {
         let mut is_taken = |number: u32| -> Result<bool, Failure> {
-            record(number).row(&mut self.state.key);
+            row(number, &mut self.state.key);
             let found = self.state.look_up(kept.store);
             found
                 .map(|(_, found)| found.is_some())
@@ -326,17 +364,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 free = middle
             }
         }
-        let record = record(free);
-        record.row(&mut self.state.key);
-        let location = self.state.staging[kept.store].locate(&self.state.key);
-        let value = encoded(side, is_joined, moving.value, self.arena);
-        self.stage(kept, location, &kept.spec.value, value, time)?;
-        record.closing_row(last, &mut self.state.key);
-        let state = &mut *self.state;
-        let staging = &mut state.staging[kept.store];
-        staging.put(staging.locate(&state.key), &state.key, Some(PRESENT), time);
-        state.opened(kept.store);
-        Ok(())
+        row(free, &mut self.state.key);
+        Ok(free)
     }
 }
 

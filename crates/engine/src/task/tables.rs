@@ -17,10 +17,10 @@ pub(super) fn changed<'a>(moving: Moving<'a>) -> Forward<'a> {
 
 /// A value's successor; none where it is deleted.
 pub(super) fn mapped<'a>(by: &'a Expr, scope: &Scope<'a>) -> Result<Value<'a>, EvalError> {
-    match scope.value {
-        Value::Null => Ok(Value::Null),
-        _ => by.eval(scope),
+    if scope.value.is_null() {
+        return Ok(Value::Null);
     }
+    by.eval(scope)
 }
 
 impl<'a, S: Store> Walk<'_, 'a, S> {

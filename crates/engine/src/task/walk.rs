@@ -134,6 +134,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             Op::Aggregate { .. }
             | Op::Deduplicate { .. }
             | Op::Table { .. }
+            | Op::Suppress { .. }
             | Op::JoinTable { .. }
             | Op::JoinTables { .. }
             | Op::JoinStreams { .. }
@@ -177,14 +178,13 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 };
                 Forward::Each(items)
             }
-            Op::FilterTable { condition, keeps } => tables::changed(
-                self.evaluated(moving, |scope| match scope.value {
-                    Value::Null => Ok(Value::Null),
-                    value if condition.eval_bool(scope)? == *keeps => Ok(value),
-                    _ => Ok(Value::Null),
-                })
-                .map_err(failed)?,
-            ),
+            Op::FilterTable { condition, keeps } => {
+                let filtered = self.evaluated(moving, |scope| {
+                    let stays = !scope.value.is_null() && condition.eval_bool(scope)? == *keeps;
+                    Ok(if stays { scope.value } else { Value::Null })
+                });
+                tables::changed(filtered.map_err(failed)?)
+            }
             Op::MapTable(value) => {
                 let mapped = self.evaluated(moving, |scope| tables::mapped(value, scope));
                 Forward::One(mapped.map_err(failed)?)
@@ -199,7 +199,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 remove,
             } => {
                 let kept = Kept::of(self.sub, index, *store)?;
-                let (merge, remove) = (merge.as_ref(), remove.as_ref());
+                let (merge, remove) = (merge.as_deref(), remove.as_deref());
                 let aggregation = Aggregation {
                     kept,
                     node,
@@ -217,15 +217,33 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             }
             Op::Table { store } => {
                 let kept = Kept::of(self.sub, index, *store)?;
-                Forward::One(self.keep(&kept, moving)?)
+                self.keep(&kept, moving)?
             }
             Op::JoinTable {
                 store,
+                held,
                 unmatched,
                 value,
             } => {
+                if let Some(held) = held {
+                    let held = Kept::of(self.sub, index, *held)?;
+                    if let Some(windows) = held.spec.windows
+                        && self.hold(&held, windows, &moving)?
+                    {
+                        return Ok(Forward::Nothing);
+                    }
+                }
                 let kept = Kept::of(self.sub, index, *store)?;
-                self.join_table(index, &kept, *unmatched, value, moving)?
+                let join = joins::Lookup {
+                    node: index,
+                    unmatched: *unmatched,
+                    value,
+                };
+                self.join_table(&kept, &join, moving)?
+            }
+            Op::Suppress { store } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                self.suppress(&kept, &moving)?
             }
             Op::JoinTables {
                 other,

@@ -32,8 +32,8 @@ pub(super) struct Clock {
     time: Known,
     /// As it was before the record under way.
     before: Known,
-    /// Of the list of a key's windows, where the store has such.
-    sessions: Option<Arc<Type>>,
+    /// Of rows that hold something else than a value: the list of a key's sessions, or a version.
+    row: Option<Arc<Type>>,
     /// Every window's row before this key is gone, or in `due`.
     from: Vec<u8>,
     /// No window's row that is not in `due` has an earlier time.
@@ -59,8 +59,12 @@ impl Clock {
             } else if let Op::Deduplicate { store: of, .. } = op {
                 // What is forgotten is no result.
                 (*of == store).then_some(Emit::OnUpdate)
-            } else if let Op::JoinStreams { store: of, .. } = op {
+            } else if let Op::JoinStreams { store: of, .. } | Op::Suppress { store: of } = op {
                 (*of == store).then_some(Emit::OnWindowClose)
+            } else if let Op::JoinTable { held, .. } = op {
+                (*held == Some(store)).then_some(Emit::OnWindowClose)
+            } else if let Op::Table { store: of } = op {
+                (*of == store).then_some(Emit::OnUpdate)
             } else {
                 None
             }
@@ -73,9 +77,13 @@ impl Clock {
             emit,
             time: Known::No,
             before: Known::No,
-            sessions: match windows {
-                Windows::Time(_) | Windows::Join(_) => None,
+            row: match windows {
                 Windows::Session(_) => Some(Arc::new(sessions_type(&sub.stores[store].value))),
+                Windows::Versions { .. } => {
+                    // A deletion has a row, too.
+                    Some(Arc::new(sub.stores[store].value.clone().or_absent()))
+                }
+                Windows::Time(_) | Windows::Join(_) | Windows::Suppress { .. } | Windows::Held { .. } => None,
             },
             from: encode_time(0).to_vec(),
             floor: 0,
@@ -97,15 +105,6 @@ impl Clock {
         if *row < *self.from {
             self.from.clear();
             self.from.extend_from_slice(row);
-        }
-    }
-
-    /// The time up to which rows are closed at a stream time.
-    fn last_closed(&self, stream_time: i64) -> i64 {
-        match self.windows {
-            Windows::Time(windows) => windows.last_closed(stream_time),
-            Windows::Session(windows) => windows.last_closed(stream_time),
-            Windows::Join(windows) => windows.last_closed(stream_time),
         }
     }
 
@@ -142,7 +141,8 @@ impl<S: Store> State<S> {
         Ok(timestamp)
     }
 
-    fn time(&mut self, store: StoreIndex) -> Result<Option<i64>, StoreError> {
+    /// The stream time of the store's operator; none before its first record.
+    pub(super) fn time(&mut self, store: StoreIndex) -> Result<Option<i64>, StoreError> {
         if let Some(Known::Yes(time)) = self.clock(store).map(|clock| clock.time) {
             return Ok(time);
         }
@@ -173,7 +173,7 @@ impl<S: Store> State<S> {
         };
         let time = time.map_err(|error| (clock.node, error))?;
         if clock.due.is_empty()
-            && let Some(last) = time.map(|time| clock.last_closed(time))
+            && let Some(last) = time.map(|time| clock.windows.last_closed(time))
             && last >= clock.floor
         {
             clock
@@ -195,9 +195,9 @@ impl<S: Store> State<S> {
         self.clocks.get(store)?.as_ref()
     }
 
-    /// Of the list of a key's windows.
-    pub(super) fn sessions_type(&self, store: StoreIndex) -> Option<Arc<Type>> {
-        self.clock(store)?.sessions.clone()
+    /// Of rows that hold something else than a value.
+    pub(super) fn row_type(&self, store: StoreIndex) -> Option<Arc<Type>> {
+        self.clock(store)?.row.clone()
     }
 
     /// Puts the own row of a session of this key in the place of others'. One without a value has none.

@@ -10,6 +10,8 @@ pub(super) fn declaration(topology: &Json) -> Result<Json, String> {
     match topology["operator"].as_str() {
         Some("stream-table-join" | "table-table-join") => joins(topology),
         Some("stream-stream-join") => streams(topology),
+        Some("suppress") => suppressed_first(topology),
+        Some("count") if topology["group"] == "by the value of the table row" => suppressed(topology),
         _ => windowed(topology),
     }
 }
@@ -90,26 +92,46 @@ fn windows(window: &Json) -> Result<Json, String> {
 /// Joins, and a second one on the result of the first.
 fn joins(topology: &Json) -> Result<Json, String> {
     let text = |field: &str| topology[field].as_str().unwrap_or_default();
-    if let Some(store) = ["table_store", "left_store", "right_store"]
-        .map(text)
-        .iter()
-        .find(|s| s.contains("versioned"))
-    {
-        return Err(format!("no {store}"));
-    }
     let of_streams = text("operator") == "stream-table-join";
     let (left, right) = if of_streams {
         ("stream", "table")
     } else {
         ("left", "right")
     };
-    let source = |side: &str, topic: &str, ty: &str| {
+    let source = |side: &str, topic: &str, ty: &str, store: &str| {
         let serde = |ty: &str| json!({"serde": if ty.starts_with("int") { "Long" } else { "String" }});
-        json!({"name": side, "topic": topic, "key": serde(text("key_type")), "value": serde(ty)})
+        let topic = topic.split(' ').next().unwrap_or_default();
+        let mut source =
+            json!({"name": side, "topic": topic, "key": serde(text("key_type")), "value": serde(ty)});
+        if let Some(retention) = store.strip_prefix("versioned, history retention ") {
+            source["historyRetention"] = json!(retention.replace(' ', ""));
+        }
+        source
     };
-    let sources = json!([source("left", text(left), "string")]);
-    let others = json!([source("right", text(right), "string")]);
-    let mut steps = vec![join(topology)];
+    let sources = json!([source("left", text(left), "string", text("left_store"))]);
+    let right_store = if of_streams { "table_store" } else { "right_store" };
+    let others = json!([source("right", text(right), "string", text(right_store))]);
+    let (mut from, mut with, mut pipelines) = ("left", "right", Vec::new());
+    if topology
+        .get("suppress")
+        .is_some_and(|suppress| suppress["side"] == "right")
+    {
+        with = "waited";
+    }
+    let mut steps = vec![join(topology, with)];
+    if topology.get("grace_ms").is_some() {
+        steps[0]["join"]["grace"] = json!(format!("{}ms", topology["grace_ms"]));
+        steps[0]["join"]["name"] = json!("held");
+    }
+    if let Some(suppress) = topology.get("suppress") {
+        // What waits is looked up by the other side.
+        let side = suppress["side"].as_str().unwrap_or_default();
+        let steps = json!([suppress_of(suppress)?, {"toTable": {"store": "waited-for"}}]);
+        pipelines.push(json!({"name": "waited", "from": side, "steps": steps}));
+        if side == "left" {
+            from = "waited";
+        }
+    }
     if let Some(then) = topology.get("then") {
         // The second join looks up the results of the first.
         steps[0]
@@ -117,23 +139,69 @@ fn joins(topology: &Json) -> Result<Json, String> {
             .into_iter()
             .flat_map(|step| step.values_mut())
             .for_each(|join| join["name"] = json!("first"));
-        steps.push(join(then));
+        steps.push(join(then, with));
     }
     if !of_streams {
         steps.push(json!({"toStream": {}}));
     }
     let to = json!({"topic": text("output"), "value": {"serde": "String"}});
-    let pipeline = json!({"name": "joined", "from": "left", "steps": steps, "to": to});
+    pipelines.push(json!({"name": "joined", "from": from, "steps": steps, "to": to}));
     Ok(if of_streams {
-        json!({"language": "v1", "streams": sources, "tables": others, "pipelines": [pipeline]})
+        json!({"language": "v1", "streams": sources, "tables": others, "pipelines": pipelines})
     } else {
         let tables = [sources, others]
             .iter()
             .flat_map(|list| list.as_array().cloned())
             .flatten()
             .collect::<Vec<_>>();
-        json!({"language": "v1", "tables": tables, "pipelines": [pipeline]})
+        json!({"language": "v1", "tables": tables, "pipelines": pipelines})
     })
+}
+
+/// A table that is counted by its values, whose counts wait.
+fn suppressed(topology: &Json) -> Result<Json, String> {
+    let then = &topology["then"];
+    let to = |topology: &Json| json!({"topic": topology["output"], "value": {"serde": "Long"}});
+    let counted = json!([{"groupBy": {"key": "value"}}, {"count": {"store": "counts"}}]);
+    let waited = json!([suppress_of(then)?, {"toStream": {}}]);
+    Ok(
+        json!({"language": "v1", "tables": [table(topology)], "pipelines": [
+            {"name": "counted", "from": "table", "steps": counted},
+            {"name": "raw", "from": "counted", "steps": [{"toStream": {}}], "to": to(topology)},
+            {"name": "waited", "from": "counted", "steps": waited, "to": to(then)},
+        ]}),
+    )
+}
+
+/// A table whose updates wait before they are counted.
+fn suppressed_first(topology: &Json) -> Result<Json, String> {
+    let then = &topology["then"];
+    let steps = json!([suppress_of(topology)?, {"groupBy": {"key": "key"}}, {"count": {"store": "counts"}}, {"toStream": {}}]);
+    let to = json!({"topic": then["output"], "value": {"serde": "Long"}});
+    Ok(
+        json!({"language": "v1", "tables": [table(topology)], "pipelines": [
+            {"name": "counted", "from": "table", "steps": steps, "to": to},
+        ]}),
+    )
+}
+
+fn table(topology: &Json) -> Json {
+    let input = topology["input"].as_str().unwrap_or_default();
+    // The name behind which it is said that it is one; the records' topic may be called otherwise.
+    let topic = if input.starts_with("topic") {
+        "input"
+    } else {
+        input.split(' ').next().unwrap_or_default()
+    };
+    json!({"name": "table", "topic": topic, "key": {"serde": "String"}, "value": {"serde": "String"}})
+}
+
+fn suppress_of(topology: &Json) -> Result<Json, String> {
+    if topology["buffer"] != "unbounded" {
+        return Err(format!("no buffer {}", topology["buffer"]));
+    }
+    let limit = format!("{}ms", topology["time_limit_ms"]);
+    Ok(json!({"suppress": {"store": "waiting", "untilTimeLimit": limit}}))
 }
 
 /// Joins of two streams, of which one may be read twice.
@@ -159,7 +227,7 @@ fn streams(topology: &Json) -> Result<Json, String> {
     };
     let with = if is_of_itself { "left" } else { "right" };
     let windowed = |topology: &Json, name: &str, with: &str| {
-        let mut step = join(topology);
+        let mut step = join(topology, with);
         let window = |field: &str| format!("{}ms", topology["window"][field]);
         for join in step
             .as_object_mut()
@@ -167,7 +235,6 @@ fn streams(topology: &Json) -> Result<Json, String> {
             .flat_map(|step| step.values_mut())
         {
             join["name"] = json!(name);
-            join["with"] = json!(with);
             for (field, ms) in [
                 ("before", "before_ms"),
                 ("after", "after_ms"),
@@ -194,18 +261,23 @@ fn streams(topology: &Json) -> Result<Json, String> {
 }
 
 /// A join whose values are those of both sides with a sign between them; one that is missing prints as null.
-fn join(topology: &Json) -> Json {
+fn join(topology: &Json, with: &str) -> Json {
     let (step, optional) = match topology["kind"].as_str() {
         Some("left") => ("leftJoin", [false, true]),
         Some("outer") => ("outerJoin", [true, true]),
         _ => ("join", [false, false]),
     };
     let joiner = topology["joiner"].as_str().unwrap_or_default();
-    let sign = joiner.split('\'').nth(1).unwrap_or_default();
+    let joiner = joiner.split(" (a missing").next().unwrap_or_default();
     let side = |name: &str, is_optional: bool| match is_optional {
         true => format!("({name} == null ? 'null' : string({name}))"),
         false => format!("string({name})"),
     };
-    let (left, right) = (side("left", optional[0]), side("right", optional[1]));
-    json!({step: {"with": "right", "expression": format!("{left} + '{sign}' + {right}")}})
+    let parts = joiner.split(" + ").map(|part| match part {
+        "left" | "stream" => side("left", optional[0]),
+        "right" | "table" => side("right", optional[1]),
+        quoted => quoted.to_owned(),
+    });
+    let expression = parts.collect::<Vec<_>>().join(" + ");
+    json!({step: {"with": with, "expression": expression}})
 }

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Duration;
 
-/// `join`, `leftJoin` and `outerJoin`: a stream with a table, two tables, or, with `grace`, two streams.
+/// `join`, `leftJoin` and `outerJoin`: a stream with a table, two tables, or two streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Join {
     /// The other side: name of a table, of a stream or of a pipeline.
     pub with: String,
-    /// Name of the join: of the store that it keeps, and of the repartition topics where a key was changed before.
+    /// Name of the join: of the store that it keeps, if any, and of the repartition topics where a key was changed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Of two streams: how far apart the timestamps of two records are, at most, that are joined.
@@ -25,8 +25,9 @@ pub struct Join {
     /// How much later a record of the other stream may be, at most. Default: `within`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Duration<0>>,
-    /// How much later than others a record may come and still be joined. What has nothing on the other side has its result, in
-    /// `leftJoin` and `outerJoin`, when this is over.
+    /// Of two streams: how much later than others a record may come and still be joined. What has nothing on the other side has its
+    /// result, in `leftJoin` and `outerJoin`, when this is over. Of a stream with a table that has `historyRetention`: how long a record
+    /// waits for updates of the table that come late. Default there: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Duration<0>>,
     /// Fields of the new value, each with its expression, from `key`, `left` and `right`; ordered by name.
@@ -76,4 +77,7 @@ pub struct Merge {
 pub struct ToTable {
     /// Name of the state store; also of the repartition topic, where the key was changed before.
     pub store: String,
+    /// As `tables[].historyRetention`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_retention: Option<Duration>,
 }

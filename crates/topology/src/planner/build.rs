@@ -128,7 +128,8 @@ impl<'d> Builder<'d> {
         };
         let mut track = Track { builder: self, place };
         if source.kind == SourceKind::Table {
-            track.table(&declared.name, &source.path)?;
+            let versions = windows::of_versions(declared.history_retention);
+            track.table(&declared.name, versions, &source.path)?;
         }
         let place = track.place;
         let id = (SourceOrPipeline::Source, declared.name.as_str());
@@ -325,7 +326,11 @@ impl<'d> Track<'_, 'd> {
                 if let Some(name) = cut {
                     self.cut(name, path, &ValueReads::Whole)?;
                 }
-                self.table(&declared.store, path)?;
+                self.table(
+                    &declared.store,
+                    windows::of_versions(declared.history_retention),
+                    path,
+                )?;
             }
             StepOp::GroupByKey(None) | StepOp::WindowedBy => {}
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
@@ -363,10 +368,21 @@ impl<'d> Track<'_, 'd> {
                     emit,
                     first,
                     add,
-                    merge,
-                    remove,
+                    merge: merge.map(Box::new),
+                    remove: remove.map(Box::new),
                 };
                 self.node(path, op)?;
+            }
+            StepOp::Suppress(declared) => {
+                // A windowed key, too.
+                let key = Format::Row(self.place.env.key.clone());
+                let value = change(&self.place.env.value);
+                let limit_ms = windows::millis(declared.until_time_limit);
+                let windows = Windows::Suppress { limit_ms };
+                let store = self.store(&declared.store, key, value, Some(windows))?;
+                self.place.store = None;
+                self.place.env.is_of_one_record = false;
+                self.node(path, Op::Suppress { store })?;
             }
             StepOp::ToStream => self.node(path, Op::Forward)?,
         }
@@ -374,12 +390,12 @@ impl<'d> Track<'_, 'd> {
     }
 
     /// Keeps what comes as a table.
-    fn table(&mut self, name: &str, path: &Path) -> Result<(), PlanError> {
+    fn table(&mut self, name: &str, versions: Option<Windows>, path: &Path) -> Result<(), PlanError> {
         let (key, value) = (
             key_format(&self.place.env.key, path)?,
             self.place.env.value.clone(),
         );
-        let store = self.store(name, key, value, None)?;
+        let store = self.store(name, key, value, versions)?;
         self.place.store = Some(store);
         self.place.env.is_of_one_record = false;
         self.node(path, Op::Table { store })
@@ -464,9 +480,18 @@ impl<'d> Track<'_, 'd> {
         let not_kept = || PlanError::new(path, "not valid");
         let (left, right) = joined.unmatched();
         match joined.how {
-            How::StreamTable => {
+            How::StreamTable(grace_ms) => {
+                let held = match (grace_ms, &joined.declared.name) {
+                    (Some(grace_ms), Some(name)) => {
+                        let key = key_format(&self.place.env.key, path)?;
+                        let value = self.place.env.value.clone();
+                        Some(self.store(name, key, value, Some(Windows::Held { grace_ms }))?)
+                    }
+                    _ => None,
+                };
                 let op = Op::JoinTable {
                     store: other.store.ok_or_else(not_kept)?,
+                    held,
                     unmatched: left,
                     value,
                 };
@@ -490,7 +515,7 @@ impl<'d> Track<'_, 'd> {
                 joined.follow(&mut self.place.env);
                 self.place.store = None;
                 if let Some(name) = &joined.declared.name {
-                    self.table(name, path)?;
+                    self.table(name, None, path)?;
                 }
             }
             How::Streams(windows) => {

@@ -28,8 +28,8 @@ const KEEP: &str = "keep them: add the step `toTable: {store: …}`";
 /// What is joined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// A stream with a table.
-    StreamTable,
+    /// A stream with a table, and how long its records wait, if they do.
+    StreamTable(Option<i64>),
     /// Two tables.
     Tables,
     /// Two streams.
@@ -56,7 +56,7 @@ impl Joined<'_> {
     /// What the result is.
     pub(super) fn result(&self) -> Kind {
         match (self.how, &self.declared.name) {
-            (How::StreamTable | How::Streams(_), _) => Kind::Stream,
+            (How::StreamTable(_) | How::Streams(_), _) => Kind::Stream,
             (How::Tables, Some(_)) => Kind::Table(Lookup::Kept),
             (How::Tables, None) => Kind::Table(Lookup::NotKept),
         }
@@ -65,7 +65,7 @@ impl Joined<'_> {
     /// The types behind it.
     pub(super) fn follow(&self, env: &mut Env) {
         env.value = self.value.clone();
-        env.is_of_one_record &= self.how == How::StreamTable;
+        env.is_of_one_record &= self.how == How::StreamTable(None);
         env.right = None;
     }
 }
@@ -107,12 +107,12 @@ pub(super) fn resolve<'d>(
     let value = compile(declared, kind, &env, path)?;
     let value = match how {
         How::Tables => of_table(value, path)?,
-        How::StreamTable | How::Streams(_) => value,
+        How::StreamTable(_) | How::Streams(_) => value,
     };
     let reads = match how {
-        How::StreamTable => value.reads().value.clone(),
+        How::StreamTable(None) => value.reads().value.clone(),
         // They are kept as they are.
-        How::Tables | How::Streams(_) => ValueReads::Whole,
+        How::StreamTable(Some(_)) | How::Tables | How::Streams(_) => ValueReads::Whole,
     };
     Ok(Joined {
         declared,
@@ -147,7 +147,7 @@ pub(crate) fn env(kind: JoinKind, how: How, left: &Env, right: &Type) -> Env {
     Env {
         value,
         right: Some(right),
-        is_of_one_record: left.is_of_one_record && how == How::StreamTable,
+        is_of_one_record: left.is_of_one_record && how == How::StreamTable(None),
         ..left.clone()
     }
 }
@@ -193,20 +193,20 @@ fn sides(
     let name = &declared.with;
     let at = path.field("with");
     let how = match (here.kind, with.kind) {
-        (Kind::Stream, Kind::Table(Lookup::Kept)) if kind == JoinKind::Outer => {
+        (_, Kind::Table(Lookup::NotKept)) => {
+            let message = format!("the values of `{name}` are not kept: they cannot be looked up");
+            return Err(PlanError::new(&at, message).suggest(KEEP));
+        }
+        (Kind::Stream, Kind::Table(Lookup::Kept | Lookup::Versions)) if kind == JoinKind::Outer => {
             let message = format!("`{name}` is a table: a stream and a table have no outer join");
             let instead = "write `leftJoin`; an update of the table alone is no record of the stream";
             return Err(PlanError::new(path, message).suggest(instead));
         }
-        (Kind::Stream, Kind::Table(Lookup::Kept)) => How::StreamTable,
-        (Kind::Table(Lookup::Kept), Kind::Table(Lookup::Kept)) => How::Tables,
+        (Kind::Stream, Kind::Table(lookup)) => How::StreamTable(held(declared, lookup, path)?),
+        (Kind::Table(Lookup::Kept | Lookup::Versions), Kind::Table(_)) => How::Tables,
         (Kind::Table(Lookup::NotKept), Kind::Table(_)) => {
             let message = "the values on this side are not kept, and the other side looks them up";
             return Err(PlanError::new(path, message).suggest(KEEP));
-        }
-        (_, Kind::Table(Lookup::NotKept)) => {
-            let message = format!("the values of `{name}` are not kept: they cannot be looked up");
-            return Err(PlanError::new(&at, message).suggest(KEEP));
         }
         (Kind::Table(_), _) => {
             let message = format!("`{name}` is a stream: a table is joined with tables");
@@ -215,11 +215,12 @@ fn sides(
         }
         (Kind::Stream | Kind::Grouped(_), _) => return streams(declared, path),
     };
+    let grace = declared.grace.filter(|_| how == How::Tables);
     let times = [
         ("within", declared.within),
         ("before", declared.before),
         ("after", declared.after),
-        ("grace", declared.grace),
+        ("grace", grace),
     ];
     match times.iter().find(|(_, time)| time.is_some()) {
         Some((field, _)) => {
@@ -228,6 +229,26 @@ fn sides(
         }
         None => Ok(how),
     }
+}
+
+/// How long records wait for a table, if they do.
+fn held(declared: &Join, table: Lookup, path: &Path) -> Result<Option<i64>, PlanError> {
+    let Some(grace) = declared.grace else {
+        return Ok(None);
+    };
+    if table != Lookup::Versions {
+        let name = &declared.with;
+        let message = format!(
+            "records wait for a table that knows what it had at their time, and `{name}` keeps the last values only"
+        );
+        let error = PlanError::new(&path.field("grace"), message);
+        return Err(error.suggest("give the table `historyRetention`, or leave `grace` out"));
+    }
+    if declared.name.is_none() {
+        let message = "records wait in a store, which needs a name";
+        return Err(PlanError::new(&path.field("name"), message).suggest("add `name`"));
+    }
+    Ok(Some(windows::millis(grace)))
 }
 
 /// Checks that other streams can be merged with one that has these types.

@@ -19,6 +19,7 @@ pub(crate) fn live(pipeline: &Resolved<'_>, end: ValueReads) -> Vec<ValueReads> 
             | StepOp::FlatMapValues(_)
             | StepOp::Aggregate(..)
             | StepOp::Join(_)
+            | StepOp::Suppress(_)
             | StepOp::ToTable(..) => later = step.reads.clone(),
             StepOp::SelectKey(_)
             | StepOp::Filter(_)

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use crate::Path;
-use crate::declaration::{GroupBy, GroupByKey, OnBadRecord, Operator, SourceKind, Stream, Topology};
+use crate::declaration::{
+    GroupBy, GroupByKey, OnBadRecord, Operator, SourceKind, Stream, Suppress, ToTable, Topology,
+};
 
 /// Longest declared name; internal topic names add the application id and a suffix to it.
 const MAX_NAME_BYTES: usize = 63;
@@ -73,10 +75,13 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     name(&declared.store, &path, errors);
                     unique(&mut seen, &declared.store, "store", &path, errors);
                 }
-                Ok(Operator::ToTable(declared)) => {
-                    let path = path.field("toTable").field("store");
-                    name(&declared.store, &path, errors);
-                    unique(&mut seen, &declared.store, "store", &path, errors);
+                Ok(
+                    operator @ (Operator::ToTable(ToTable { store, .. })
+                    | Operator::Suppress(Suppress { store, .. })),
+                ) => {
+                    let path = path.field(operator.name()).field("store");
+                    name(store, &path, errors);
+                    unique(&mut seen, store, "store", &path, errors);
                 }
                 Ok(Operator::Join(kind, join)) => {
                     if let Some(given) = &join.name {

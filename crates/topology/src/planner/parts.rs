@@ -127,10 +127,14 @@ impl SubTopology {
         self.nodes.extend(nodes.into_iter().map(|mut node| {
             node.children.iter_mut().for_each(|child| *child += node_offset);
             match &mut node.op {
+                Op::JoinTable { store, held, .. } => {
+                    *store += store_offset;
+                    held.iter_mut().for_each(|store| *store += store_offset);
+                }
                 Op::Aggregate { store, .. }
                 | Op::Deduplicate { store, .. }
                 | Op::Table { store }
-                | Op::JoinTable { store, .. }
+                | Op::Suppress { store }
                 | Op::JoinTables { other: store, .. }
                 | Op::JoinStreams { store, .. } => *store += store_offset,
                 Op::Sink(sink) => *sink += sink_offset,

@@ -15,11 +15,11 @@ use super::types::Types;
 use super::windows;
 use crate::declaration::{
     self, Aggregation, Deduplicate, Emit, GroupBy, KeySerde, Map, MapValues, OffsetReset, Operator, Pipeline,
-    SourceKind, Stream, ToTable, Topology, ValueSerde,
+    SourceKind, Stream, Suppress, ToTable, Topology, ValueSerde,
 };
 use crate::plan::{Windows, windowed_key};
 use crate::suggest::did_you_mean;
-use crate::{Env, Expr, Path, Type, ValueReads};
+use crate::{Duration, Env, Expr, Path, Type, ValueReads};
 
 /// A pipeline without errors.
 pub(crate) struct Resolved<'d> {
@@ -61,6 +61,7 @@ pub(crate) enum StepOp<'d> {
     Join(Joined<'d>),
     /// With the name of the repartition topic, where the key was changed before.
     ToTable(&'d ToTable, Option<&'d str>),
+    Suppress(&'d Suppress),
     ToStream,
 }
 
@@ -150,7 +151,7 @@ impl<'d> End<'d> {
             SourceKind::Stream => Kind::Stream,
             SourceKind::Table => {
                 env.is_of_one_record = false;
-                Kind::Table(Lookup::Kept)
+                Kind::Table(Lookup::kept(source.declared.history_retention))
             }
         };
         Self {
@@ -205,6 +206,11 @@ fn resolve_stream<'d>(
     types: &Types,
     errors: &mut Vec<PlanError>,
 ) -> Option<ResolvedStream<'d>> {
+    if kind == SourceKind::Stream && stream.history_retention.is_some() {
+        let message = "only a table has values that are replaced";
+        let error = PlanError::new(&path.field("historyRetention"), message);
+        errors.push(error.suggest("leave it out, or declare the topic in `tables`"));
+    }
     if (kind, stream.offset_reset) == (SourceKind::Table, OffsetReset::Latest) {
         let message = "a table is read from its first record on: otherwise it lacks what was written before";
         let error = PlanError::new(&path.field("offsetReset"), message);
@@ -309,8 +315,20 @@ pub(super) enum Kind {
 pub(super) enum Lookup {
     /// They are in a store.
     Kept,
+    /// They are in a store, with those that were before them.
+    Versions,
     /// They pass by.
     NotKept,
+}
+
+impl Lookup {
+    /// In a store that keeps what was replaced for so long.
+    pub(super) fn kept(history_retention: Option<Duration>) -> Self {
+        match history_retention {
+            Some(_) => Self::Versions,
+            None => Self::Kept,
+        }
+    }
 }
 
 /// Goes through one pipeline.
@@ -374,6 +392,7 @@ impl<'d> Walk<'_, 'd> {
                 | Operator::WindowedBy(_)
                 | Operator::Aggregate(_)
                 | Operator::ToTable(_)
+                | Operator::Suppress(_)
                 | Operator::ToStream,
             )
             | None => false,
@@ -500,7 +519,7 @@ impl<'d> Walk<'_, 'd> {
             Operator::ToTable(declared) => {
                 sink::key_format(&self.env.key, &path)?;
                 let cut = self.cut().then_some(declared.store.as_str());
-                self.kind = Kind::Table(Lookup::Kept);
+                self.kind = Kind::Table(Lookup::kept(declared.history_retention));
                 self.env.is_of_one_record = false;
                 (StepOp::ToTable(declared, cut), ValueReads::Whole)
             }
@@ -512,14 +531,11 @@ impl<'d> Walk<'_, 'd> {
                 let key = compile_key(&group.key, &self.env, &at)?;
                 let (ty, reads) = (key.ty().clone(), key.reads().value.clone());
                 let name = group.name.as_deref().unwrap_or(aggregation.store());
-                let op = match self.computed(key, &at)? {
-                    true => StepOp::GroupTable(group, name),
-                    false => StepOp::GroupBy(group, name),
+                let (op, over) = match self.computed(key, &at)? {
+                    true => (StepOp::GroupTable(group, name), Over::Table),
+                    false => (StepOp::GroupBy(group, name), Over::Stream),
                 };
-                self.kind = Kind::Grouped(match op {
-                    StepOp::GroupTable(..) => Over::Table,
-                    _ => Over::Stream,
-                });
+                self.kind = Kind::Grouped(over);
                 self.env.key = ty;
                 self.env.is_of_one_record = true;
                 self.key_changed = false;
@@ -557,6 +573,11 @@ impl<'d> Walk<'_, 'd> {
                 let folds = compile_aggregation(aggregation, over, &self.env, &path)?;
                 self.aggregated(aggregation, windows, folds.first.expr().ty().clone());
                 (StepOp::Aggregate(aggregation, over), folds.reads())
+            }
+            Operator::Suppress(declared) => {
+                self.kind = Kind::Table(Lookup::NotKept);
+                self.env.is_of_one_record = false;
+                (StepOp::Suppress(declared), ValueReads::Whole)
             }
             Operator::ToStream => {
                 self.kind = Kind::Stream;
@@ -597,6 +618,7 @@ impl<'d> Walk<'_, 'd> {
             | (Operator::ToTable(_), Kind::Table(Lookup::NotKept))
             | (
                 Operator::ToStream
+                | Operator::Suppress(_)
                 | Operator::Join(..)
                 | Operator::Filter(_)
                 | Operator::FilterNot(_)
@@ -609,15 +631,16 @@ impl<'d> Walk<'_, 'd> {
                 let error = PlanError::new(&path, message);
                 Err(error.suggest("take each update as a record: `toStream: {}` before the grouping"))
             }
-            (Operator::ToTable(_), Kind::Table(Lookup::Kept)) => {
+            (Operator::ToTable(_), Kind::Table(Lookup::Kept | Lookup::Versions)) => {
                 Err(PlanError::new(&path, "this is a table that is kept already").suggest("leave it out"))
             }
             (Operator::Aggregate(_) | Operator::WindowedBy(_), Kind::Stream | Kind::Table(_)) => {
                 let error = PlanError::new(&path, format!("`{name}` needs a grouping before it"));
                 Err(error.suggest("add the step `groupByKey: {}`"))
             }
-            (Operator::ToStream, Kind::Stream | Kind::Grouped(_)) => {
-                Err(PlanError::new(&path, "`toStream` goes only behind a table").suggest("leave it out"))
+            (Operator::ToStream | Operator::Suppress(_), Kind::Stream | Kind::Grouped(_)) => {
+                let message = format!("`{name}` goes only behind a table");
+                Err(PlanError::new(&path, message).suggest("leave it out"))
             }
             (_, Kind::Stream) => Ok(()),
             (_, Kind::Grouped(Over::Windows(_))) => Err(PlanError::new(

@@ -41,8 +41,12 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
                     key,
                     size_ms: windows.size_ms,
                 },
-                // Records that are joined have no windowed keys.
-                Windows::Session(_) | Windows::Join(_) => Format::SessionWindowed { key },
+                // The others have no windowed keys.
+                Windows::Session(_)
+                | Windows::Join(_)
+                | Windows::Suppress { .. }
+                | Windows::Versions { .. }
+                | Windows::Held { .. } => Format::SessionWindowed { key },
             }
         }
         _ => key_format(&env.key, path)?,

@@ -53,6 +53,12 @@ fn hopping(declared: &Hopping, path: &Path) -> Result<Windows, PlanError> {
     }))
 }
 
+/// Those of a table that keeps what was before.
+pub(super) fn of_versions(retention: Option<Duration>) -> Option<Windows> {
+    let retention_ms = retention.map(millis)?;
+    Some(Windows::Versions { retention_ms })
+}
+
 /// Those that `deduplicate` keeps records in: each has one of its own.
 pub(super) fn of_duplicates(within: Duration) -> Windows {
     Windows::Session(SessionWindows {
@@ -77,6 +83,9 @@ pub(super) fn canonical(windows: Windows) -> String {
             after_ms,
             grace_ms,
         }) => format!("joined from {before_ms} before to {after_ms} after, grace {grace_ms}"),
+        Windows::Suppress { limit_ms } => format!("suppressed for {limit_ms}"),
+        Windows::Versions { retention_ms } => format!("versions, kept for {retention_ms}"),
+        Windows::Held { grace_ms } => format!("held for {grace_ms}"),
     }
 }
 

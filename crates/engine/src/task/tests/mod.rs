@@ -3,6 +3,7 @@
 mod aggregates;
 mod breaks;
 mod failures;
+mod held;
 mod joins;
 mod tables;
 mod windows;

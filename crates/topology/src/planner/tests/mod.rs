@@ -101,6 +101,7 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::Aggregate { .. } => "aggregate",
         Op::Deduplicate { .. } => "deduplicate",
         Op::Table { .. } => "table",
+        Op::Suppress { .. } => "suppress",
         Op::JoinTable { .. } => "join with table",
         Op::JoinTables { .. } => "join of tables",
         Op::JoinStreams { .. } => "join of streams",

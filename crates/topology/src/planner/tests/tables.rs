@@ -1,6 +1,7 @@
 //! Steps on tables: what they need, and what they are refused.
 
 use super::*;
+use crate::plan::Windows;
 
 /// A table of Orders, and a pipeline of these steps.
 fn grouped(steps: Json) -> Json {
@@ -129,4 +130,69 @@ fn each_rule_of_tables_has_its_error() {
     ] {
         assert_eq!(errors(grouped(steps)), [error(&path, message, help)]);
     }
+}
+
+#[test]
+fn each_rule_of_versions_and_of_what_waits_has_its_error() {
+    let mut json = orders_risk();
+    json["streams"][0]["historyRetention"] = json!("1h");
+    let only = error(
+        "streams[0].historyRetention",
+        "only a table has values that are replaced",
+        "leave it out, or declare the topic in `tables`",
+    );
+    assert_eq!(errors(json), [only]);
+
+    let suppress = json!({"suppress": {"store": "s", "untilTimeLimit": "1m"}});
+    let mut json = orders_risk();
+    json["pipelines"][0]["steps"] = json!([suppress]);
+    let only = error(
+        "pipelines[0].steps[0].suppress",
+        "`suppress` goes only behind a table",
+        "leave it out",
+    );
+    assert_eq!(errors(json), [only]);
+
+    let joined = |retention: Option<&str>, changes: Json| {
+        let mut json = orders_risk();
+        let mut table = json["streams"][0].clone();
+        (table["name"], table["topic"]) = (json!("t"), json!("t.v1"));
+        if let Some(retention) = retention {
+            table["historyRetention"] = json!(retention);
+        }
+        json["tables"] = json!([table]);
+        let mut join = json!({"with": "t", "expression": "left.amountInCents"});
+        join.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        json["pipelines"][0]["steps"] = json!([{"join": join}]);
+        json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+        json
+    };
+    let held = json!({"grace": "1m", "name": "held"});
+    let plan = planned(joined(Some("1h"), held.clone()));
+    let stores: Vec<_> = plan.sub_topologies[0]
+        .stores
+        .iter()
+        .map(|store| store.windows)
+        .collect();
+    let wanted = [
+        Windows::Versions {
+            retention_ms: 3_600_000,
+        },
+        Windows::Held { grace_ms: 60_000 },
+    ];
+    assert_eq!(stores, wanted.map(Some));
+    let only = error(
+        "pipelines[0].steps[0].join.grace",
+        "records wait for a table that knows what it had at their time, and `t` keeps the last values only",
+        "give the table `historyRetention`, or leave `grace` out",
+    );
+    assert_eq!(errors(joined(None, held)), [only]);
+    let only = error(
+        "pipelines[0].steps[0].join.name",
+        "records wait in a store, which needs a name",
+        "add `name`",
+    );
+    assert_eq!(errors(joined(Some("1h"), json!({"grace": "1m"}))), [only]);
 }
