@@ -17,6 +17,7 @@ mod dead_letter;
 mod held;
 mod joins;
 mod results;
+mod sliding;
 mod source;
 mod state;
 mod tables;

@@ -2,7 +2,8 @@
 //!
 //! Under the empty key: the stream time of the operator. Time windows: start and key, in the order of time. Session windows:
 //! under each key the list of its windows, to find what a record is near to; beside it a row for each window, in the order of
-//! their ends, to find what closes. Joins: a row for each record of both streams, by side, key and time; beside it one in the order in
+//! their ends, to find what closes. Sliding windows: by key and start; beside each a row in the order in which they close or are
+//! forgotten. Joins: a row for each record of both streams, by side, key and time; beside it one in the order in
 //! which records are forgotten. Suppressed updates: under each key the last one, beside it a row in the order of the first ones.
 //! Versions: by key, the latest first; beside each that has ended a row in the order of the ends. Records that wait: in the order of
 //! time.
@@ -28,6 +29,8 @@ const JOINED: u8 = 2;
 const VERSIONS: u8 = 3;
 /// The same, of updates that wait.
 const SUPPRESSED: u8 = 4;
+/// The same, of the sliding windows of a key.
+const SLIDING: u8 = 5;
 
 /// The order of bytes is the order of time.
 pub(crate) fn encode_time(time: i64) -> [u8; 8] {
@@ -136,25 +139,14 @@ pub(crate) struct Version<'a> {
 impl<'a> Version<'a> {
     /// Key of its row: those of one key lie together, the latest first.
     pub(crate) fn row(&self, into: &mut Vec<u8>) {
-        let length = u32::try_from(self.key.len()).unwrap_or(u32::MAX);
-        into.clear();
-        into.push(VERSIONS);
-        into.extend_from_slice(&length.to_be_bytes());
-        into.extend_from_slice(self.key);
+        begin_key(VERSIONS, self.key, into);
         into.extend_from_slice(&encode_time(!self.time));
     }
 
     /// Of such a row.
     pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
-        let (&[VERSIONS, a, b, c, d], rest) = row.split_first_chunk::<5>()? else {
-            return None;
-        };
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-        let (key, time) = rest.split_at_checked(length)?;
-        (time.len() == 8).then_some(Self {
-            key,
-            time: !time_of(time)?,
-        })
+        let (key, time) = split_key(VERSIONS, row)?;
+        Some(Self { key, time: !time })
     }
 
     /// Key of its row in the order of ends.
@@ -162,6 +154,52 @@ impl<'a> Version<'a> {
         let (start, value) = (self.time, Value::Null);
         Session { start, end, value }.row(self.key, into);
     }
+}
+
+/// A sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sliding<'a> {
+    /// The key's bytes.
+    pub(crate) key: &'a [u8],
+    pub(crate) start: i64,
+}
+
+impl<'a> Sliding<'a> {
+    /// Key of its row: those of one key lie together, the earliest first.
+    pub(crate) fn row(&self, into: &mut Vec<u8>) {
+        begin_key(SLIDING, self.key, into);
+        into.extend_from_slice(&encode_time(self.start));
+    }
+
+    /// Of such a row.
+    pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
+        let (key, start) = split_key(SLIDING, row)?;
+        Some(Self { key, start })
+    }
+
+    /// Key of its row in the order of what happens next to windows.
+    pub(crate) fn closing_row(&self, due: i64, into: &mut Vec<u8>) {
+        let (start, end, value) = (self.start, due, Value::Null);
+        Session { start, end, value }.row(self.key, into);
+    }
+}
+
+/// Begins the row of something that a key has several of: with the key's length, so that no other key's rows lie between.
+fn begin_key(kind: u8, key: &[u8], into: &mut Vec<u8>) {
+    let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
+    into.clear();
+    into.push(kind);
+    into.extend_from_slice(&length.to_be_bytes());
+    into.extend_from_slice(key);
+}
+
+/// The key's bytes and the time behind them, of such a row.
+fn split_key(kind: u8, row: &[u8]) -> Option<(&[u8], i64)> {
+    let (found, rest) = row.split_first()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (key, time) = rest.split_at_checked(length)?;
+    (*found == kind && time.len() == 8).then_some((key, time_of(time)?))
 }
 
 /// A record that is kept to be joined with others.
@@ -307,6 +345,16 @@ pub fn store_rows<'a>(
                     value,
                 });
             }
+            (Some(Windows::Sliding(windows)), _) if key.first() == Some(&SLIDING) => {
+                let sliding = Sliding::of_row(key).ok_or_else(|| failed(&"a row that no window has"))?;
+                let (timestamp, value) = timestamped(&spec.value)?;
+                let end = sliding.start.saturating_add(windows.difference_ms);
+                all.push(StoreRow {
+                    key: windowed_key(decode(sliding.key)?, sliding.start, end, arena),
+                    timestamp,
+                    value,
+                });
+            }
             (Some(Windows::Suppress { .. }), _) if key.first() == Some(&SUPPRESSED) => {
                 let (timestamp, value) = timestamped(&spec.value)?;
                 all.push(StoreRow {
@@ -341,6 +389,7 @@ pub fn store_rows<'a>(
             (
                 Some(
                     Windows::Session(_)
+                    | Windows::Sliding(_)
                     | Windows::Join(_)
                     | Windows::Suppress { .. }
                     | Windows::Versions { .. },

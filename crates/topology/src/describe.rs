@@ -107,6 +107,10 @@ fn describe_store(store: &StoreSpec, out: &mut String) {
                 let gap = text(windows.gap_ms);
                 format!("session windows with a gap of {gap}, {}", grace(windows.grace_ms))
             }
+            Windows::Sliding(windows) => {
+                let difference = text(windows.difference_ms);
+                format!("sliding windows of {difference}, {}", grace(windows.grace_ms))
+            }
             Windows::Join(windows) => {
                 let (before, after) = (text(windows.before_ms), text(windows.after_ms));
                 let grace = grace(windows.grace_ms);

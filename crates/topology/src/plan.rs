@@ -388,6 +388,8 @@ pub enum Windows {
     Time(TimeWindows),
     /// Windows of a key's records that are near to each other.
     Session(SessionWindows),
+    /// Windows of one length, one for each set of a key's records that are near to each other.
+    Sliding(SlidingWindows),
     /// Windows around each record, in which it is joined.
     Join(JoinWindows),
     /// From a table's first update of a key until its last one is forwarded.
@@ -408,13 +410,14 @@ pub enum Windows {
 }
 
 impl Windows {
-    /// The time up to which rows are closed at a stream time: of the starts of time windows, of the ends of sessions and versions,
+    /// The time up to which rows are closed at a stream time: of the starts of time windows, of the ends of sessions, sliding windows and versions,
     /// of the last partners of records that are joined, of the first updates and of the records that wait.
     #[must_use]
     pub fn last_closed(self, stream_time: i64) -> i64 {
         match self {
             Self::Time(windows) => windows.last_closed(stream_time),
             Self::Session(windows) => windows.last_closed(stream_time),
+            Self::Sliding(windows) => windows.last_closed(stream_time),
             Self::Join(windows) => windows.last_closed(stream_time),
             Self::Suppress { limit_ms: wait }
             | Self::Versions { retention_ms: wait }
@@ -443,6 +446,33 @@ pub struct SessionWindows {
     pub gap_ms: i64,
     /// How long after its end and the gap a window takes records.
     pub grace_ms: i64,
+}
+
+/// Windows from a time to another one that is this much later, both inside, that end with a record or begin just behind one; in
+/// milliseconds (KIP-450, `SlidingWindows`, `KStreamSlidingWindowAggregate`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlidingWindows {
+    /// Most time between two records of one window.
+    pub difference_ms: i64,
+    /// How long after its end a window takes records.
+    pub grace_ms: i64,
+}
+
+impl SlidingWindows {
+    /// Windows that end at or before this are closed at a stream time.
+    #[must_use]
+    pub fn last_closed(self, stream_time: i64) -> i64 {
+        stream_time.saturating_sub(self.grace_ms).saturating_sub(1)
+    }
+
+    /// The time of the row in the order of ends with which a window of this start is forgotten. A record that is as late as may be
+    /// reads windows that ended up to twice the difference before it.
+    #[must_use]
+    pub fn forgotten(self, start: i64) -> i64 {
+        start
+            .saturating_add(self.difference_ms.saturating_mul(3))
+            .saturating_add(2)
+    }
 }
 
 /// How near in time records are that are joined; in milliseconds (`JoinWindows`).
@@ -543,7 +573,7 @@ impl StoreSpec {
     #[must_use]
     pub fn row_key(&self) -> Type {
         match self.windows {
-            Some(Windows::Time(_) | Windows::Session(_)) => windowed_key(self.key.ty()),
+            Some(Windows::Time(_) | Windows::Session(_) | Windows::Sliding(_)) => windowed_key(self.key.ty()),
             None
             | Some(
                 Windows::Join(_) | Windows::Suppress { .. } | Windows::Versions { .. } | Windows::Held { .. },

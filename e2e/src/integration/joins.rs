@@ -322,15 +322,19 @@ fn pairs<'r>(
     for record in right {
         by_key.entry(&record.0).or_default().push(record);
     }
-    let near = |left: &'r Timed| {
-        let others = by_key.get(&*left.0).into_iter().flatten();
-        let is_near = move |right: &&&'r Timed| (left.2 - before..=left.2 + after).contains(&right.2);
-        others
-            .filter(is_near)
-            .map(move |right| (left, *right))
-            .collect::<Vec<_>>()
-    };
-    left.iter().flat_map(near).collect()
+    by_key
+        .values_mut()
+        .for_each(|records| records.sort_by_key(|record| record.2));
+    let mut pairs = Vec::new();
+    for left in left {
+        let others = by_key.get(&*left.0).map(Vec::as_slice).unwrap_or_default();
+        let first = others.partition_point(|right| right.2 < left.2 - before);
+        let near = others[first..]
+            .iter()
+            .take_while(|right| right.2 <= left.2 + after);
+        pairs.extend(near.map(|right| (left, *right)));
+    }
+    pairs
 }
 
 fn joined((left, right): (&Timed, &Timed)) -> (Box<[u8]>, i64, i64) {
@@ -350,11 +354,15 @@ fn paired(scene: &Scene<'_>) -> Result<(Results, Results)> {
                 .map(|(key, value, at)| (key.clone(), value * factor, *at))
                 .collect()
         };
-        let is_met = |record: &Timed, of: &dyn Fn(&(&Timed, &Timed)) -> *const Timed| {
-            met.iter().any(|pair| std::ptr::eq(of(pair), record))
-        };
-        wanted.extend(alone(left, &|record| is_met(record, &|pair| pair.0), SIDE));
-        wanted.extend(alone(right, &|record| is_met(record, &|pair| pair.1), 1));
+        // Records by where they lie: there are equal ones.
+        let (met_left, met_right): (BTreeSet<_>, BTreeSet<_>) = met
+            .iter()
+            .map(|(left, right)| (std::ptr::from_ref(*left), std::ptr::from_ref(*right)))
+            .unzip();
+        let is_met_left = |record: &Timed| met_left.contains(&std::ptr::from_ref(record));
+        let is_met_right = |record: &Timed| met_right.contains(&std::ptr::from_ref(record));
+        wanted.extend(alone(left, &is_met_left, SIDE));
+        wanted.extend(alone(right, &is_met_right, 1));
         wanted.extend(met.iter().copied().map(joined));
     }
     wanted.sort_unstable();

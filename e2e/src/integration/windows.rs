@@ -1,7 +1,7 @@
 //! Windows on a real broker: each result is computed again from the input, by the rules, while workers are killed at every
 //! step of a transaction, between two windows that close, and while they read their stores back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,12 +14,15 @@ use super::{Counted, Integration, Test};
 use crate::orders::{BASE_MS, SplitMix};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
-const NAMES: [&str; 5] = ["data", "tumbling", "hopping", "sessions", "unique"];
+const NAMES: [&str; 6] = ["data", "tumbling", "hopping", "sliding", "sessions", "unique"];
 const PARTITIONS: i32 = 3;
 /// As in the file, in milliseconds.
 const SIZE: i64 = 100;
 const ADVANCE: i64 = 50;
 const GRACE: i64 = 40;
+const DIFFERENCE: i64 = 40;
+/// As late as records are.
+const SLIDING_GRACE: i64 = 200;
 const GAP: i64 = 30;
 const SESSION_GRACE: i64 = 20;
 const WITHIN: i64 = 50;
@@ -120,6 +123,7 @@ pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
     for (name, results) in [
         ("tumbling", tumbling as fn(&[Timed]) -> Vec<Pair>),
         ("hopping", hopping),
+        ("sliding", sliding),
         ("sessions", sessions),
         ("unique", unique),
     ] {
@@ -172,6 +176,29 @@ fn hopping(records: &[Timed]) -> Vec<Pair> {
         }
     }
     results
+}
+
+/// No record is too late: a window that is closed has all records that are near to each other.
+fn sliding(records: &[Timed]) -> Vec<Pair> {
+    let mut by_key = BTreeMap::<&[u8], BTreeMap<i64, i64>>::new();
+    for (key, value, timestamp) in records {
+        let of_key = by_key.entry(key).or_default();
+        *of_key.entry(*timestamp).or_default() += value;
+    }
+    let time = records.iter().map(|record| record.2).max().unwrap_or(i64::MIN);
+    let mut windows = BTreeSet::<(i64, &[u8])>::new();
+    for (key, values) in &by_key {
+        let starts = values.keys().flat_map(|at| [at - DIFFERENCE, at + 1]);
+        let closed = starts.filter(|start| start + DIFFERENCE + SLIDING_GRACE < time);
+        windows.extend(closed.map(|start| (start, *key)));
+    }
+    let of_window = |(start, key): (i64, &[u8])| {
+        let mut values = by_key.get(key)?.range(start..=start + DIFFERENCE).peekable();
+        // Those that begin behind a record have another one.
+        values.peek()?;
+        Some((windowed(key, &[start]), values.map(|(_, value)| value).sum()))
+    };
+    windows.into_iter().filter_map(of_window).collect()
 }
 
 fn sessions(records: &[Timed]) -> Vec<Pair> {

@@ -91,6 +91,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             None => Ok(Forward::One(self.update(aggregation, None, moving)?)),
             Some(Windows::Time(windows)) => self.aggregate_time(aggregation, windows, moving),
             Some(Windows::Session(windows)) => self.aggregate_session(aggregation, windows, moving),
+            Some(Windows::Sliding(windows)) => self.aggregate_sliding(aggregation, windows, moving),
             Some(
                 Windows::Join(_) | Windows::Suppress { .. } | Windows::Versions { .. } | Windows::Held { .. },
             ) => Err(aggregation.kept.unread(&"windows of another kind")),
@@ -297,7 +298,11 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         Ok(Some(scope.aggregate))
     }
 
-    fn forward(&mut self, aggregation: &Aggregation<'a>, moving: Moving<'a>) -> Result<(), Failure> {
+    pub(super) fn forward(
+        &mut self,
+        aggregation: &Aggregation<'a>,
+        moving: Moving<'a>,
+    ) -> Result<(), Failure> {
         match aggregation.emit {
             Emit::OnUpdate => self.run_children(aggregation.node, moving),
             Emit::OnWindowClose => Ok(()),
@@ -331,7 +336,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// The aggregate with the record.
-    fn folded(
+    pub(super) fn folded(
         &self,
         aggregation: &Aggregation<'a>,
         stored: Option<Value<'a>>,

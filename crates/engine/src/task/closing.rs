@@ -1,7 +1,7 @@
 //! How a window closes: its rows are deleted, and its result goes on or, when it cannot, becomes a dead letter.
 
 use bumpalo::Bump;
-use topology::plan::{Emit, NodeIndex, StoreIndex, SubTopology, Windows};
+use topology::plan::{Emit, NodeIndex, SlidingWindows, StoreIndex, SubTopology, Windows};
 use topology::{Type, Value};
 
 use super::Codecs;
@@ -9,11 +9,13 @@ use super::dead_letter::Letter;
 use super::results::Results;
 use super::state::State;
 use super::walk::{Moving, Walk};
+use super::windows::PRESENT;
 use crate::error::Failure;
 use crate::format::windowed_key;
 use crate::staging::Location;
 use crate::window_rows::{
-    Kept, Session, Version, begin_sessions, begin_suppressed, split_held_row, split_session_row, time_of,
+    Kept, Session, Sliding, Version, begin_sessions, begin_suppressed, split_held_row, split_session_row,
+    time_of,
 };
 use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
 
@@ -36,13 +38,15 @@ pub(super) fn close<S: Store>(
         return Ok(());
     };
     let (window, removed) = remove(sub, arena, state, (store, row))?;
-    if emit == Emit::OnUpdate {
+    if emit == Emit::OnUpdate || removed.is_silent {
         return Ok(());
     }
     let key = codecs.stores[store].decode(Some(window.key), arena);
     let key = key.map_err(|error| unread(sub, node, store, &error))?;
     let key = match sub.stores[store].windows {
-        Some(Windows::Time(_) | Windows::Session(_)) => windowed_key(key, window.start, window.end, arena),
+        Some(Windows::Time(_) | Windows::Session(_) | Windows::Sliding(_)) => {
+            windowed_key(key, window.start, window.end, arena)
+        }
         _ => key,
     };
     let closed = Moving {
@@ -91,14 +95,16 @@ pub(super) fn remove<'a, S: Store>(
     };
     let one = |value| Removed {
         value,
-        timestamp: window.timestamp,
-        before: Value::Null,
+        ..Removed::nothing(window.timestamp)
     };
     let removed = match (spec.windows, state.row_type(store)) {
         (Some(Windows::Session(_)), Some(list)) => {
             state.remove_session(store, &list, &window, arena).map(one)
         }
         (Some(Windows::Join(_)), _) => state.remove_joined(store, &spec.value, row, arena).map(one),
+        (Some(Windows::Sliding(windows)), _) => {
+            state.close_slide(store, windows, &spec.value, &window, arena)
+        }
         (Some(Windows::Suppress { .. }), _) => state.remove_suppressed(store, &spec.value, &window, arena),
         (Some(Windows::Versions { .. }), _) => {
             state.remove_version(store, &window);
@@ -120,6 +126,19 @@ pub(super) struct Removed<'a> {
     timestamp: i64,
     /// Of an update: the value before.
     before: Value<'a>,
+    /// It has no result.
+    is_silent: bool,
+}
+
+impl Removed<'_> {
+    fn nothing(timestamp: i64) -> Self {
+        Self {
+            value: Value::Null,
+            timestamp,
+            before: Value::Null,
+            is_silent: false,
+        }
+    }
 }
 
 #[cold]
@@ -185,8 +204,8 @@ impl<S: Store> State<S> {
         }
         Ok(Removed {
             value: *value,
-            timestamp,
             before: *before,
+            ..Removed::nothing(timestamp)
         })
     }
 
@@ -199,6 +218,55 @@ impl<S: Store> State<S> {
         begin_suppressed(&mut self.key);
         self.key.extend_from_slice(key);
         self.look_up(store)
+    }
+
+    /// The row of a sliding window.
+    fn look_up_slide(
+        &mut self,
+        store: StoreIndex,
+        window: &Window<'_>,
+    ) -> Result<(Location, Option<&[u8]>), StoreError> {
+        let (key, start) = (window.key, window.start);
+        Sliding { key, start }.row(&mut self.key);
+        self.look_up(store)
+    }
+
+    /// Closes a sliding window, which is read on for some time, or forgets it.
+    fn close_slide<'a>(
+        &mut self,
+        store: StoreIndex,
+        windows: SlidingWindows,
+        ty: &Type,
+        window: &Window<'_>,
+        arena: &'a Bump,
+    ) -> Result<Removed<'a>, StoreError> {
+        let (key, start) = (window.key, window.start);
+        let sliding = Sliding { key, start };
+        sliding.row(&mut self.key);
+        let forgotten = windows.forgotten(start);
+        if window.end == forgotten {
+            let row = std::mem::take(&mut self.key);
+            self.delete(store, &row, window.timestamp);
+            self.key = row;
+            return Ok(Removed {
+                is_silent: true,
+                ..Removed::nothing(window.timestamp)
+            });
+        }
+        let (_, bytes) = self.look_up_slide(store, window)?;
+        let bytes = bytes.ok_or_else(|| StoreError::new("a window has no value".to_owned()))?;
+        let bytes = arena.alloc_slice_copy(bytes);
+        let (timestamp, value) =
+            row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))?;
+        sliding.closing_row(forgotten, &mut self.key);
+        if let Some(staging) = self.staging.get_mut(store) {
+            staging.put(staging.locate(&self.key), &self.key, Some(PRESENT), timestamp);
+            self.opened(store);
+        }
+        Ok(Removed {
+            value,
+            ..Removed::nothing(timestamp)
+        })
     }
 
     /// Forgets a version that has ended.
@@ -293,7 +361,7 @@ impl Row {
                     timestamp: timestamp.map_or(0, |bytes| i64::from_be_bytes(*bytes)),
                 })
             }
-            Windows::Session(_) | Windows::Versions { .. } => {
+            Windows::Session(_) | Windows::Versions { .. } | Windows::Sliding(_) => {
                 let (start, end, key) = split_session_row(&self.key)?;
                 let timestamp = end;
                 Some(Window {
@@ -338,6 +406,7 @@ pub(super) fn letter<'a, S: Store>(
         Some(Windows::Session(_)) => Some(state.look_up_sessions(store, window.key)),
         Some(Windows::Join(_)) => Some(state.look_up_joined(store, row)),
         Some(Windows::Suppress { .. }) => Some(state.look_up_suppressed(store, window.key)),
+        Some(Windows::Sliding(_)) => Some(state.look_up_slide(store, &window)),
         Some(Windows::Time(_) | Windows::Versions { .. } | Windows::Held { .. }) | None => None,
     };
     let value = match found {

@@ -83,7 +83,11 @@ impl Clock {
                     // A deletion has a row, too.
                     Some(Arc::new(sub.stores[store].value.clone().or_absent()))
                 }
-                Windows::Time(_) | Windows::Join(_) | Windows::Suppress { .. } | Windows::Held { .. } => None,
+                Windows::Time(_)
+                | Windows::Sliding(_)
+                | Windows::Join(_)
+                | Windows::Suppress { .. }
+                | Windows::Held { .. } => None,
             },
             from: encode_time(0).to_vec(),
             floor: 0,

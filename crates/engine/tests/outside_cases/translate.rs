@@ -84,6 +84,10 @@ fn windows(window: &Json) -> Result<Json, String> {
                 json!({"size": ms("size_ms"), "advance": ms("advance_ms"), "grace": ms("grace_ms")});
             Ok(json!({"hopping": hopping}))
         }
+        Some("sliding") => {
+            let sliding = json!({"timeDifference": ms("time_difference_ms"), "grace": ms("grace_ms")});
+            Ok(json!({"sliding": sliding}))
+        }
         Some("session") => Ok(json!({"session": {"gap": ms("gap_ms"), "grace": ms("grace_ms")}})),
         _ => Err(format!("no windows {window}")),
     }

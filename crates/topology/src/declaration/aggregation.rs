@@ -21,6 +21,10 @@ pub struct WindowedBy {
     /// Windows of one size that overlap: each record is in several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hopping: Option<Hopping>,
+    /// Windows of one size, one for each set of a key's records that are as near to each other as that: each ends with a record, or
+    /// begins just behind one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding: Option<Sliding>,
     /// Windows from a key's first record to its last, as long as they are near to each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
@@ -44,6 +48,16 @@ pub struct Hopping {
     pub size: Duration,
     /// From one window's start to the next one's; at most `size`. Windows start at multiples of it since the Unix epoch.
     pub advance: Duration,
+    /// How long after its end, by the timestamps of records, a window takes records that come late.
+    pub grace: Duration<0>,
+}
+
+/// `windowedBy.sliding`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sliding {
+    /// Most time between two records of one window; from its start to its end, which both belong to it.
+    pub time_difference: Duration<0>,
     /// How long after its end, by the timestamps of records, a window takes records that come late.
     pub grace: Duration<0>,
 }

@@ -41,6 +41,10 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
                     key,
                     size_ms: windows.size_ms,
                 },
+                Windows::Sliding(windows) => Format::TimeWindowed {
+                    key,
+                    size_ms: windows.difference_ms,
+                },
                 // The others have no windowed keys.
                 Windows::Session(_)
                 | Windows::Join(_)

@@ -2,7 +2,7 @@
 
 use super::PlanError;
 use crate::declaration::{Hopping, WindowedBy};
-use crate::plan::{JoinWindows, SessionWindows, TimeWindows, Windows};
+use crate::plan::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows, Windows};
 use crate::{Duration, Path};
 
 /// Most windows that a record may be in: each is a read and a write.
@@ -13,19 +13,29 @@ const MOST: i64 = 1_000;
 /// # Errors
 /// None or several kinds; windows that leave gaps, or of which a record would be in too many.
 pub(super) fn resolve(declared: &WindowedBy, path: &Path) -> Result<Windows, PlanError> {
-    match (&declared.tumbling, &declared.hopping, &declared.session) {
-        (Some(tumbling), None, None) => Ok(Windows::Time(TimeWindows {
+    let WindowedBy {
+        tumbling,
+        hopping: hops,
+        sliding,
+        session,
+    } = declared;
+    match (tumbling, hops, sliding, session) {
+        (Some(tumbling), None, None, None) => Ok(Windows::Time(TimeWindows {
             size_ms: millis(tumbling.size),
             advance_ms: millis(tumbling.size),
             grace_ms: millis(tumbling.grace),
         })),
-        (None, Some(windows), None) => hopping(windows, &path.field("hopping").field("advance")),
-        (None, None, Some(session)) => Ok(Windows::Session(SessionWindows {
+        (None, Some(windows), None, None) => hopping(windows, &path.field("hopping").field("advance")),
+        (None, None, Some(sliding), None) => Ok(Windows::Sliding(SlidingWindows {
+            difference_ms: millis(sliding.time_difference),
+            grace_ms: millis(sliding.grace),
+        })),
+        (None, None, None, Some(session)) => Ok(Windows::Session(SessionWindows {
             gap_ms: millis(session.gap),
             grace_ms: millis(session.grace),
         })),
         _ => {
-            let message = "`windowedBy` needs exactly one of `tumbling`, `hopping` and `session`";
+            let message = "`windowedBy` needs exactly one of `tumbling`, `hopping`, `sliding` and `session`";
             Err(PlanError::new(path, message))
         }
     }
@@ -68,7 +78,7 @@ pub(super) fn of_duplicates(within: Duration) -> Windows {
 }
 
 /// For the fingerprint of a store: with a longer grace, a window that was closed would be begun anew.
-pub(super) fn canonical(windows: Windows) -> String {
+pub(crate) fn canonical(windows: Windows) -> String {
     match windows {
         Windows::Time(TimeWindows {
             size_ms,
@@ -78,6 +88,10 @@ pub(super) fn canonical(windows: Windows) -> String {
         Windows::Session(SessionWindows { gap_ms, grace_ms }) => {
             format!("sessions, gap {gap_ms}, grace {grace_ms}")
         }
+        Windows::Sliding(SlidingWindows {
+            difference_ms,
+            grace_ms,
+        }) => format!("sliding windows of {difference_ms}, grace {grace_ms}"),
         Windows::Join(JoinWindows {
             before_ms,
             after_ms,
