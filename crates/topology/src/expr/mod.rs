@@ -78,6 +78,12 @@ impl Env {
             windows: None,
         }
     }
+
+    /// Behind a step that chooses another key: whatever windows the one before had.
+    pub(crate) fn choose_key(&mut self, key: Type) {
+        self.key = key;
+        self.windows = None;
+    }
 }
 
 /// What an expression reads of a record.

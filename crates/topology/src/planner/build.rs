@@ -262,7 +262,7 @@ impl<'d> Track<'_, 'd> {
         match &step.op {
             StepOp::SelectKey(source) => {
                 let expr = compile_key(source, &self.place.env, &path.field("selectKey"))?;
-                self.place.env.key = expr.ty().clone();
+                self.place.env.choose_key(expr.ty().clone());
                 self.node(path, Op::SelectKey(expr))?;
             }
             StepOp::Filter(source) => {
@@ -295,7 +295,8 @@ impl<'d> Track<'_, 'd> {
             }
             StepOp::Map(map) => {
                 let (key, value) = compile_map(map, &self.place.env, &path.field("map"))?;
-                (self.place.env.key, self.place.env.value) = (key.ty().clone(), value.ty().clone());
+                self.place.env.choose_key(key.ty().clone());
+                self.place.env.value = value.ty().clone();
                 self.node(path, Op::Map { key, value })?;
             }
             StepOp::FlatMapValues(source) => {
@@ -336,7 +337,7 @@ impl<'d> Track<'_, 'd> {
             StepOp::GroupByKey(Some(name)) => self.cut(name, path, later)?,
             StepOp::GroupBy(group, name) => {
                 let expr = compile_key(&group.key, &self.place.env, &path.field("groupBy").field("key"))?;
-                self.place.env.key = expr.ty().clone();
+                self.place.env.choose_key(expr.ty().clone());
                 self.node(path, Op::SelectKey(expr))?;
                 self.cut(name, path, later)?;
             }
@@ -415,7 +416,7 @@ impl<'d> Track<'_, 'd> {
             Some(projection) => projection,
             None => compile("value", &self.place.env, path)?,
         };
-        self.place.env.key = key.ty().clone();
+        self.place.env.choose_key(key.ty().clone());
         self.place.env.value = change(&carried);
         self.node(path, Op::GroupTable { key, value })?;
         self.cut(name, path, &ValueReads::Whole)?;

@@ -441,7 +441,7 @@ impl<'d> Walk<'_, 'd> {
         Ok(match operator {
             Operator::SelectKey(source) => {
                 let expr = compile_key(source, &self.env, &path)?;
-                self.env.key = expr.ty().clone();
+                self.env.choose_key(expr.ty().clone());
                 self.key_changed = true;
                 (StepOp::SelectKey(source), expr.reads().value.clone())
             }
@@ -470,7 +470,8 @@ impl<'d> Walk<'_, 'd> {
                 let (key, value) = compile_map(map, &self.env, &path)?;
                 let mut reads = key.reads().value.clone();
                 reads.add(&value.reads().value);
-                (self.env.key, self.env.value) = (key.ty().clone(), value.ty().clone());
+                self.env.choose_key(key.ty().clone());
+                self.env.value = value.ty().clone();
                 self.key_changed = true;
                 (StepOp::Map(map), reads)
             }
@@ -536,7 +537,7 @@ impl<'d> Walk<'_, 'd> {
                     false => (StepOp::GroupBy(group, name), Over::Stream),
                 };
                 self.kind = Kind::Grouped(over);
-                self.env.key = ty;
+                self.env.choose_key(ty);
                 self.env.is_of_one_record = true;
                 self.key_changed = false;
                 (op, reads)

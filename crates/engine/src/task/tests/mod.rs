@@ -5,6 +5,7 @@ mod breaks;
 mod failures;
 mod held;
 mod joins;
+mod random;
 mod sliding;
 mod tables;
 mod windows;

@@ -405,3 +405,28 @@ fn names_of_joins_are_names_of_topics() {
         [error("pipelines[0].steps[2].deduplicate.store", message, "")]
     );
 }
+
+/// Found by a topology made at random: the windows of a key outlived it.
+#[test]
+fn a_key_that_is_chosen_behind_windows_has_none() {
+    let source = |name: &str| json!({"name": name, "topic": name, "key": {"serde": "String"}, "value": {"serde": "Long"}});
+    let key = |step: Json| {
+        json!({
+            "language": "v1",
+            "streams": [source("a"), source("b")],
+            "pipelines": [{
+                "name": "p", "from": "a", "to": {"topic": "out", "value": {"serde": "Long"}},
+                "steps": [
+                    {"groupByKey": {}},
+                    {"windowedBy": {"tumbling": {"size": "1m", "grace": "0s"}}},
+                    {"count": {"store": "counts"}},
+                    {"toStream": {}},
+                    step,
+                    {"merge": {"with": ["b"]}},
+                ],
+            }],
+        })
+    };
+    planned(key(json!({"selectKey": "key.key"})));
+    planned(key(json!({"map": {"key": "key.key", "expression": "value"}})));
+}
