@@ -10,6 +10,7 @@ use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, TaskId, World};
 use serde::Serialize;
 
+use crate::out::say;
 use crate::run::secret;
 use crate::validate::load;
 use crate::view::Format;
@@ -79,8 +80,8 @@ impl Said {
             claimed_by,
             ..
         } = self;
-        println!("{topic}: next offset {next_offset}, {length} since its beginning");
-        println!("claimed by  {}", claimed_by.as_deref().unwrap_or("nobody"));
+        say!("{topic}: next offset {next_offset}, {length} since its beginning");
+        say!("claimed by  {}", claimed_by.as_deref().unwrap_or("nobody"));
         for (ordinal, tasks) in &self.tasks {
             let tasks: Vec<_> = tasks.iter().map(ToString::to_string).collect();
             let owes = if self.owing.contains(ordinal) {
@@ -88,7 +89,7 @@ impl Said {
             } else {
                 ""
             };
-            println!("worker {ordinal}{owes}  {}", tasks.join(" "));
+            say!("worker {ordinal}{owes}  {}", tasks.join(" "));
         }
     }
 }
@@ -122,7 +123,7 @@ fn look(args: &ControlLogArgs, loaded: &crds::Loaded) -> anyhow::Result<()> {
     reader.read_to(end)?;
     let said = Said::of(&reader);
     match args.output {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&said)?),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&said)?),
         Format::Text => said.print(),
     }
     Ok(())

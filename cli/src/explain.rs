@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use topology::Drawing;
 
+use crate::out;
 use crate::validate::load;
 
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> ExitCode {
                 Form::Mermaid => loaded.plan.draw(Drawing::Mermaid),
                 Form::Dot => loaded.plan.draw(Drawing::Dot),
             };
-            print!("{text}");
+            out::text(format_args!("{text}"));
             ExitCode::SUCCESS
         }
         Err(code) => code,

@@ -1,12 +1,15 @@
 //! `streamapp`: check and run StreamApp files.
 //!
-//! Exit codes: 0 done · 1 failed, the message says why · 2 wrong usage · 3 the file is not valid.
+//! Exit codes: 0 done · 1 failed, the message says why · 2 wrong usage · 3 the file is not valid · 4 a migration is needed.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
+#![allow(clippy::print_stderr, reason = "a terminal program")]
 
 mod control_log;
 mod explain;
+mod files;
 mod offsets;
+mod out;
+mod plan;
 mod prepare;
 mod run;
 mod scale;
@@ -25,7 +28,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
     name = "streamapp",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done; 1 failed, the message says why; 2 wrong usage; 3 the file is not valid."
+    after_help = "Exit codes: 0 done; 1 failed, the message says why; 2 wrong usage; 3 the file is not valid; 4 a migration is needed."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -42,10 +45,15 @@ enum Command {
     Offsets(offsets::OffsetsArgs),
     /// Show who owns the application and its tasks; begin a new control log when it was lost.
     ControlLog(control_log::ControlLogArgs),
-    /// Check a StreamApp file: every error with its line, column and a way out.
+    /// Check StreamApp files: every error with its line, column and a way out.
     Validate(validate::ValidateArgs),
     /// Show what a StreamApp file becomes: sub-topologies, internal topics, stores and steps, as text or as a picture.
     Explain(explain::ExplainArgs),
+    /// Tell what becomes of an application when its topology is replaced: what goes on, and what needs a migration.
+    Plan(plan::PlanArgs),
+    /// Print the JSON Schema of StreamApp files, for editors: put
+    /// `# yaml-language-server: $schema=FILE` into the first line of a file.
+    Schema,
     /// Run the test cases of StreamApp files, without a broker.
     Test(test::TestArgs),
     /// Print a completion script for a shell.
@@ -63,10 +71,14 @@ fn main() -> ExitCode {
         Command::Offsets(args) => offsets::offsets(&args),
         Command::ControlLog(args) => control_log::control_log(&args),
         Command::Validate(args) => validate::validate(&args),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Schema => validate::schema(),
         Command::Explain(args) => explain::explain(&args),
         Command::Test(args) => test::test(&args),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "streamapp", &mut script);
+            out::text(format_args!("{}", String::from_utf8_lossy(&script)));
             ExitCode::SUCCESS
         }
     }

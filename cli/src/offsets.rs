@@ -8,6 +8,7 @@ use clap::Args;
 use control::{InputOffsets, Offsets, OffsetsState};
 use protocol::ApplicationId;
 
+use crate::out::say;
 use crate::run::secret;
 use crate::validate::load;
 use crate::view::Format;
@@ -73,7 +74,7 @@ fn look(args: &OffsetsArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
     }
     let found = offsets.look()?;
     match args.output {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&found)?),
         Format::Text => print(&found),
     }
     let wrong = |input: &&InputOffsets| !matches!(input.state, OffsetsState::Good | OffsetsState::Moving);
@@ -122,6 +123,6 @@ fn print(found: &[InputOffsets]) {
             .zip(widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
     }
 }

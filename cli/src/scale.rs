@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use protocol::ApplicationId;
 
+use crate::out::say;
 use crate::run::{WORKERS, lock, pause, state_dir};
 use crate::validate::load;
 
@@ -71,7 +72,7 @@ fn ask(args: &ScaleArgs, application: &ApplicationId) -> anyhow::Result<()> {
         }
         pause(LOOK);
     }
-    println!("{application}: {} worker(s)", args.workers);
+    say!("{application}: {} worker(s)", args.workers);
     Ok(())
 }
 

@@ -1,10 +1,12 @@
-//! `streamapp validate FILE`.
+//! `streamapp validate FILE…` and `streamapp schema`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::files::below;
+use crate::out::{say, text};
 use crate::view::Format;
 
 /// Exit code of a file that is not valid.
@@ -12,13 +14,14 @@ pub(crate) const INVALID: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// The StreamApp file (YAML or JSON).
-    file: PathBuf,
+    /// StreamApp files (YAML or JSON). Of a directory: all YAML files of the kind StreamApp below it.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
     /// Also print the plan: sub-topologies, internal topics, stores.
     #[arg(long)]
     plan: bool,
     /// How to print errors.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
 
@@ -48,35 +51,63 @@ pub(crate) fn read(file: &Path) -> Result<String, ExitCode> {
 }
 
 pub(crate) fn validate(args: &ValidateArgs) -> ExitCode {
-    match args.output {
-        Format::Text => match load(&args.file) {
-            Ok(loaded) => {
-                println!("{}: valid ({})", args.file.display(), loaded.app.application_id());
-                if args.plan {
-                    print!("{}", loaded.plan.describe());
-                }
-                ExitCode::SUCCESS
-            }
-            Err(code) => code,
+    match below(&args.files, is_stream_app, "is a StreamApp") {
+        Ok(files) => match args.output {
+            Format::Text => for_people(&files, args.plan),
+            Format::Json => for_scripts(&files),
         },
-        Format::Json => {
-            let result = match read(&args.file) {
-                Ok(text) => crds::load(&text),
-                Err(code) => return code,
-            };
-            let (valid, errors) = match &result {
-                Ok(_) => (true, serde_json::json!([])),
-                Err(diagnostics) => (false, serde_json::json!(diagnostics)),
-            };
-            println!(
-                "{}",
-                serde_json::json!({"file": args.file, "valid": valid, "errors": errors})
-            );
-            if valid {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(INVALID)
+        Err(code) => code,
+    }
+}
+
+fn for_people(files: &[PathBuf], with_plan: bool) -> ExitCode {
+    let mut result = ExitCode::SUCCESS;
+    for file in files {
+        match load(file) {
+            Ok(loaded) => {
+                say!("{}: valid ({})", file.display(), loaded.app.application_id());
+                if with_plan {
+                    text(format_args!("{}", loaded.plan.describe()));
+                }
             }
+            Err(code) => result = code,
         }
     }
+    result
+}
+
+/// One document, whatever the number of files.
+fn for_scripts(files: &[PathBuf]) -> ExitCode {
+    let (mut told, mut all_valid) = (Vec::new(), true);
+    for file in files {
+        let result = match read(file) {
+            Ok(text) => crds::load(&text),
+            Err(code) => return code,
+        };
+        let errors = result.err().unwrap_or_default();
+        let valid = errors.is_empty();
+        all_valid &= valid;
+        told.push(serde_json::json!({"file": file, "valid": valid, "errors": errors}));
+    }
+    say!("{}", serde_json::json!({"valid": all_valid, "files": told}));
+    if all_valid {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(INVALID)
+    }
+}
+
+/// Prints the schema of the files.
+pub(crate) fn schema() -> ExitCode {
+    say!("{:#}", crds::json_schema());
+    ExitCode::SUCCESS
+}
+
+/// Whether a file says that it is one; others lie beside it.
+fn is_stream_app(file: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().any(|line| {
+        let kind = line.strip_prefix("kind:").map(str::trim);
+        kind.is_some_and(|kind| kind.trim_matches(['"', '\'']) == "StreamApp")
+    })
 }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
+use crate::out::say;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use protocol::{Phase, Totals, WorkerStatus};
@@ -115,7 +116,7 @@ impl View {
     pub(crate) fn event(&self, event: &str, message: &str) {
         match self {
             Self::Terminal { line, .. } => line.suspend(|| eprintln!("{message}")),
-            Self::Json { .. } => println!("{}", serde_json::json!({"event": event, "message": message})),
+            Self::Json { .. } => say!("{}", serde_json::json!({"event": event, "message": message})),
         }
     }
 
@@ -150,7 +151,7 @@ impl View {
             Self::Json { last } => {
                 if last.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
                     *last = Some(Instant::now());
-                    println!("{}", Self::document("progress", overview));
+                    say!("{}", Self::document("progress", overview));
                 }
             }
         }
@@ -181,7 +182,7 @@ impl View {
                     totals.records_in, totals.records_out, totals.commits
                 );
             }
-            Self::Json { .. } => println!("{}", Self::document("drained", overview)),
+            Self::Json { .. } => say!("{}", Self::document("drained", overview)),
         }
     }
 }

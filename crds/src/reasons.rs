@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 47] = [
+pub const REASONS: [Reason; 49] = [
     (
         "Running",
         Kind::Ready,
@@ -67,6 +67,11 @@ pub const REASONS: [Reason; 47] = [
         "InvalidTopology",
         Kind::Stalled,
         "As InvalidSpec, inside `spec.topology`.",
+    ),
+    (
+        "NeedsMigration",
+        Kind::Stalled,
+        "With the new topology the application could not go on with what it has; the message says why. Pods of the last topology go on.",
     ),
     (
         "SecretMissing",
@@ -147,6 +152,11 @@ pub const REASONS: [Reason; 47] = [
         "TopicRecreated",
         Kind::Stalled,
         "An input topic was deleted and made again under its name; `streamapp offsets` tells the way out.",
+    ),
+    (
+        "StoreChanged",
+        Kind::Stalled,
+        "A store is to be kept in another way than it was: the topology needs a migration; `streamapp plan` tells what differs.",
     ),
     (
         "PositionsLost",

@@ -21,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use protocol::WorkerConfig;
+use topology::declaration::Topology;
 
 use crate::names;
 
@@ -120,6 +121,25 @@ pub fn children(input: &Input<'_>) -> Result<Children, serde_json::Error> {
         stateful_set: stateful_set(input, &config_name, &revision),
         revision,
     })
+}
+
+/// The Secret with the configuration that a StatefulSet's pods are made of.
+#[must_use]
+pub fn config_name_of(set: &StatefulSet) -> Option<&str> {
+    let pod = set.spec.as_ref()?.template.spec.as_ref()?;
+    let volumes = pod.volumes.as_ref()?.iter();
+    let secrets = volumes.filter_map(|volume| volume.secret.as_ref());
+    secrets
+        .into_iter()
+        .find_map(|secret| secret.secret_name.as_deref())
+}
+
+/// The topology in such a Secret; none when it is of a version that this one does not read.
+#[must_use]
+pub fn topology_of(secret: &Secret) -> Option<Topology> {
+    let bytes = secret.data.as_ref()?.get(CONFIG_FILE)?;
+    let config: serde_json::Value = serde_json::from_slice(&bytes.0).ok()?;
+    serde_json::from_value(config.get("topology")?.clone()).ok()
 }
 
 /// What makes a pod different from one of another revision. What an operator of another version adds by itself is not

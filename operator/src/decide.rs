@@ -1,6 +1,8 @@
 //! What the state of things means, and what to do next. Pure: everything observed comes in, nothing is asked.
 
 use protocol::{Phase, TaskState, WorkerStatus};
+use topology::compare::{self, Version, compare};
+use topology::declaration::Topology;
 
 /// A worker pod, as seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +82,32 @@ impl Verdict {
             Self::Progressing { reason, .. } | Self::Stalled { reason, .. } => reason,
         }
     }
+}
+
+/// Why an application cannot go on with another topology, if it cannot.
+#[must_use]
+pub fn needs_migration(running: &Topology, new: Version<'_>) -> Option<Verdict> {
+    if running == new.topology {
+        return None;
+    }
+    // One that this version does not accept any more cannot be compared with.
+    let plan = topology::plan(running).ok()?;
+    let running = Version {
+        topology: running,
+        plan: &plan,
+    };
+    let differences = compare(running, new).into_iter();
+    let told: Vec<_> = differences
+        .filter(|difference| difference.verdict == compare::Verdict::NeedsMigration)
+        .map(|difference| difference.to_string())
+        .collect();
+    (!told.is_empty()).then(|| {
+        let message = format!(
+            "spec.topology: {}; the workers go on with the topology before. Give what differs other names, or go back",
+            told.join("; ")
+        );
+        Verdict::stalled("NeedsMigration", message)
+    })
 }
 
 /// Waits of containers that end only when somebody changes something.
@@ -228,6 +256,49 @@ mod tests {
             status: Some(worker(phase)),
             ..PodView::default()
         }
+    }
+
+    #[test]
+    fn a_topology_that_cannot_go_on_is_told_with_its_reasons() {
+        let topology = |of: &str| -> Topology {
+            let declared = serde_json::json!({
+                "language": "v1",
+                "streams": [{"name": "in", "topic": "in.v1", "key": {"serde": "String"}, "value": {"serde": "Long"}}],
+                "pipelines": [{
+                    "name": "p", "from": "in", "to": {"topic": "out.v1", "value": {"serde": "String"}},
+                    "steps": [
+                        {"groupByKey": {}},
+                        {"sum": {"store": "sums", "of": of}},
+                        {"toStream": {}},
+                        {"mapValues": {"expression": "string(value)"}},
+                    ],
+                }],
+            });
+            serde_json::from_value(declared).unwrap()
+        };
+        let judged = |old: &Topology, new: &Topology| {
+            let plan = topology::plan(new).unwrap();
+            let new = Version {
+                topology: new,
+                plan: &plan,
+            };
+            needs_migration(old, new)
+        };
+        let (int, other, double) = (
+            topology("value"),
+            topology("value * 2"),
+            topology("double(value)"),
+        );
+        assert_eq!(judged(&int, &int), None);
+        assert_eq!(judged(&int, &other), None);
+        let Some(Verdict::Stalled { reason, message }) = judged(&int, &double) else {
+            panic!("it is let through")
+        };
+        assert_eq!(reason, "NeedsMigration");
+        assert!(
+            message.contains("store `sums`: its values are double, before int"),
+            "{message}"
+        );
     }
 
     #[test]

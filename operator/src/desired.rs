@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::build::{self, Children, Owner};
 use crate::controller::{Error, resource};
-use crate::decide::Verdict;
+use crate::decide::{Verdict, needs_migration};
 use crate::kafka_state::{Application, Neighbour, Problem, Settled};
 use crate::names;
 use crate::reconcile::App;
@@ -50,6 +50,15 @@ impl App<'_> {
         let wanted = loaded.app.spec.replicas;
         let replicas = existing.and_then(replicas_of).unwrap_or(wanted);
         let config = loaded.app.worker_config(kafka.clone(), build::place());
+        if let Some(running) = self.running_topology(existing).await? {
+            let new = topology::compare::Version {
+                topology: &loaded.app.spec.topology,
+                plan: &loaded.plan,
+            };
+            if let Some(verdict) = needs_migration(&running, new) {
+                return Ok(Err(verdict));
+            }
+        }
         let application = self.application(&loaded.app, kafka, replicas);
         // The image of an app that names none stays what it was: an operator of another version restarts nothing.
         let image = loaded
@@ -100,6 +109,18 @@ impl App<'_> {
             settled,
             pending,
         }))
+    }
+
+    /// What the pods are made of, or will be at their next start.
+    async fn running_topology(
+        &self,
+        existing: Option<&StatefulSet>,
+    ) -> Result<Option<topology::declaration::Topology>, Error> {
+        let Some(name) = existing.and_then(build::config_name_of) else {
+            return Ok(None);
+        };
+        let secret = self.api::<Secret>().get_opt(name).await?;
+        Ok(secret.as_ref().and_then(build::topology_of))
     }
 
     pub(crate) fn load(&self) -> Result<Result<crds::Loaded, Verdict>, Error> {

@@ -59,6 +59,9 @@ pub(crate) enum RecoveryError {
         /// The topic.
         topic: String,
     },
+    /// A store is to be kept in another way than it was.
+    #[error(transparent)]
+    StoreChanged(#[from] protocol::StoreChanged),
     /// The positions cannot be read.
     #[error(transparent)]
     Positions(#[from] PositionsError),
@@ -82,6 +85,7 @@ impl RecoveryError {
             | Self::GroupHasOffsets { .. }
             | Self::InputLost { .. }
             | Self::TopicRecreated { .. }
+            | Self::StoreChanged(_)
             | Self::Positions(_) => Phase::Hold,
         }
     }
@@ -94,6 +98,7 @@ impl RecoveryError {
             Self::GroupHasOffsets { .. } => "GroupHasOffsets",
             Self::InputLost { .. } => "InputLost",
             Self::TopicRecreated { .. } => "TopicRecreated",
+            Self::StoreChanged(_) => "StoreChanged",
             Self::Positions(PositionsError::Unreadable { .. }) => "PositionsUnreadable",
             Self::Positions(PositionsError::Blocked { .. }) => "PositionsBlocked",
             Self::UnstableOffsets { .. } => "UnstableOffsets",
@@ -183,7 +188,7 @@ pub(crate) fn recover(
             }
         }
         let begins = !start.is_empty();
-        let positions = match last {
+        let mut positions = match last {
             Some(positions) => Positions {
                 inputs: found,
                 start: positions.start.into_iter().chain(start).collect(),
@@ -195,8 +200,11 @@ pub(crate) fn recover(
                 inputs: found,
                 start,
                 stream_time: i64::MIN,
+                stores: BTreeMap::new(),
             },
         };
+        let stores = sub.stores.iter();
+        positions.note_stores(stores.map(|store| (store.name.as_str(), store.fingerprint.as_str())))?;
         recovered.insert(task.clone(), Recovered { positions, begins });
     }
     Ok(recovered)

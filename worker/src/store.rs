@@ -5,7 +5,7 @@
 //! write-ahead log is off and flushes are atomic over all column families, so what is on disk is always a committed prefix
 //! with its own positions, and a crash costs the changelog's tail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -185,10 +185,10 @@ impl Label {
             ))
         } else if found.task != self.task {
             Some(format!("belongs to task {}, not {}", found.task, self.task))
-        } else if found.stores != self.stores {
-            Some("was written by a topology whose stores have other names or types".to_owned())
         } else {
-            None
+            let mut known = self.stores.iter();
+            let changed = known.find(|(name, is)| found.stores.get(*name).is_some_and(|was| was != *is));
+            changed.map(|(name, _)| format!("has store `{name}` as another version of the topology keeps it"))
         }
     }
 }
@@ -273,13 +273,22 @@ impl TaskDb {
             return Err(StoreError::Damaged { path, reason });
         }
         let rocks = |error| StoreError::of(&path, error);
-        let families = stores.iter().map(String::as_str).chain([POSITIONS, "default"]);
         let options = memory.options().map_err(rocks)?;
+        let directory = path.join("db");
+        let there = if directory.join("CURRENT").exists() {
+            DB::list_cf(&options, &directory).map_err(rocks)?
+        } else {
+            Vec::new()
+        };
+        // RocksDB opens all that it has, those of stores that the topology has no more, too.
+        let wanted = stores.iter().map(String::as_str).chain([POSITIONS, "default"]);
+        let families: BTreeSet<_> = there.iter().map(String::as_str).chain(wanted).collect();
+        let families = families.into_iter();
         let families = families.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
-        let db = DB::open_cf_descriptors(&options, path.join("db"), families).map_err(rocks)?;
+        let mut db = DB::open_cf_descriptors(&options, directory, families).map_err(rocks)?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
-        let positions = match cf(&db, POSITIONS).map(|cf| db.get_cf(&cf, POSITIONS)) {
+        let mut positions: StorePositions = match cf(&db, POSITIONS).map(|cf| db.get_cf(&cf, POSITIONS)) {
             Some(Ok(Some(bytes))) => {
                 let unreadable = |error| StoreError::damaged(&path, format!("unreadable positions: {error}"));
                 serde_json::from_slice(&bytes).map_err(unreadable)?
@@ -287,6 +296,13 @@ impl TaskDb {
             Some(Err(error)) => return Err(rocks(error)),
             Some(Ok(None)) | None => StorePositions::default(),
         };
+        settle(
+            &path,
+            &mut db,
+            &mut positions,
+            (&there, &stores),
+            (&options, &write),
+        )?;
         let applied = Applied {
             unwritten: Unwritten::new(stores.len()),
             positions,
@@ -510,6 +526,40 @@ fn cf<'a>(db: &'a DB, name: &str) -> Option<&'a rocksdb::ColumnFamily> {
     db.cf_handle(name)
 }
 
+/// Forgets stores that the topology has no more: one that comes back begins empty, since it missed deletions. That it has no
+/// position is on disk before what it holds is dropped, and what has no position is dropped: a crash in between leaves nothing.
+fn settle(
+    path: &Path,
+    db: &mut DB,
+    positions: &mut StorePositions,
+    (there, wanted): (&[String], &[String]),
+    (options, write): (&Options, &WriteOptions),
+) -> Result<(), StoreError> {
+    let rocks = |error| StoreError::of(path, error);
+    let before = positions.changelogs.len();
+    positions.changelogs.retain(|name, _| wanted.contains(name));
+    if positions.changelogs.len() < before
+        && let Some(family) = cf(db, POSITIONS)
+    {
+        let bytes = serde_json::to_vec(positions).map_err(|error| StoreError::Incomplete {
+            path: path.to_owned(),
+            reason: format!("positions cannot be written: {error}"),
+        })?;
+        db.put_cf_opt(family, POSITIONS, bytes, write).map_err(rocks)?;
+        db.flush_cf(family).map_err(rocks)?;
+    }
+    let is_stale = |name: &&String| {
+        !positions.changelogs.contains_key(*name) && *name != POSITIONS && *name != "default"
+    };
+    for name in there.iter().filter(is_stale) {
+        db.drop_cf(name).map_err(rocks)?;
+        if wanted.contains(name) {
+            db.create_cf(name, options).map_err(rocks)?;
+        }
+    }
+    Ok(())
+}
+
 fn check_label(path: &Path, label: &Label) -> Result<(), StoreError> {
     let io = |error| StoreError::Io {
         path: path.to_owned(),
@@ -524,9 +574,15 @@ fn check_label(path: &Path, label: &Label) -> Result<(), StoreError> {
             };
             let found: Label = serde_json::from_slice(&bytes)
                 .map_err(|error| foreign(format!("has an unreadable store.json ({error})")))?;
-            label
-                .difference(&found)
-                .map_or(Ok(()), |reason| Err(foreign(reason)))
+            if let Some(reason) = label.difference(&found) {
+                return Err(foreign(reason));
+            }
+            // Stores come and go with topologies.
+            if *label == found {
+                Ok(())
+            } else {
+                write_atomically(&file, label).map_err(io)
+            }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.join("db").exists() {

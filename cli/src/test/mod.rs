@@ -18,6 +18,8 @@ use crds::Document;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
 
+use crate::files::below;
+use crate::out::say;
 use crate::validate::{load, read, refused};
 use crate::view::Format;
 use case::TestFile;
@@ -83,8 +85,8 @@ fn run(args: &TestArgs) -> Result<ExitCode, ExitCode> {
         return Err(ExitCode::FAILURE);
     }
     match args.output {
-        Format::Text => println!("{passed} passed, {failed} failed. {HONEST}"),
-        Format::Json => println!(
+        Format::Text => say!("{passed} passed, {failed} failed. {HONEST}"),
+        Format::Json => say!(
             "{}",
             serde_json::json!({"passed": passed, "failed": failed, "cases": outcomes})
         ),
@@ -99,48 +101,10 @@ fn run(args: &TestArgs) -> Result<ExitCode, ExitCode> {
     })
 }
 
-/// The StreamApp files that are meant.
+/// The StreamApp files that are meant: of a directory those that have cases.
 fn apps(files: &[PathBuf]) -> Result<Vec<PathBuf>, ExitCode> {
-    let mut apps = Vec::new();
-    for file in files {
-        if !file.is_dir() {
-            apps.push(file.clone());
-            continue;
-        }
-        let before = apps.len();
-        within(file, &mut apps).map_err(|error| {
-            eprintln!("error: cannot read directory {}: {error}", file.display());
-            ExitCode::FAILURE
-        })?;
-        if apps.len() == before {
-            eprintln!(
-                "error: no file in {} has cases beside it (`NAME.yaml` and `NAME.{TESTS}`)",
-                file.display()
-            );
-            return Err(ExitCode::FAILURE);
-        }
-    }
-    Ok(apps)
-}
-
-/// All files below a directory that have cases, in the order of their names.
-fn within(directory: &Path, apps: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    let entries = std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = entries.collect::<Result<Vec<_>, _>>()?;
-    paths.sort();
-    for path in paths {
-        // Links may go round.
-        if path.is_dir() && !path.is_symlink() {
-            within(&path, apps)?;
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml")
-            && path.with_extension(TESTS).is_file()
-        {
-            apps.push(path);
-        }
-    }
-    Ok(())
+    let nothing = format!("has cases beside it (`NAME.yaml` and `NAME.{TESTS}`)");
+    below(files, |path| path.with_extension(TESTS).is_file(), &nothing)
 }
 
 /// Runs the cases of one file.
@@ -190,9 +154,9 @@ fn cases(app: &Path, only: Option<&str>) -> Result<Vec<Outcome>, ExitCode> {
 }
 
 fn print(app: &Path, outcomes: &[Outcome]) {
-    println!("{}", app.display());
+    say!("{}", app.display());
     for outcome in outcomes {
-        println!(
+        say!(
             "  {}  {}",
             if outcome.passed { "ok  " } else { "FAIL" },
             outcome.name
@@ -202,7 +166,7 @@ fn print(app: &Path, outcomes: &[Outcome]) {
             .iter()
             .flat_map(|difference| difference.lines())
         {
-            println!("          {line}");
+            say!("          {line}");
         }
     }
 }

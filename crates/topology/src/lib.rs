@@ -4,6 +4,7 @@
 //! [`Plan`], [`Expr`] is the expression language. Nothing here does I/O, reads a clock or is random: the same
 //! declaration always gives the same plan.
 
+pub mod compare;
 pub mod declaration;
 mod describe;
 mod draw;

@@ -247,6 +247,18 @@ fn changes() -> Vec<Wrong> {
             "spec.topology.pipelines[0].steps[4].filter",
             "InvalidTopology",
         ),
+        wrong(
+            "store-of-other-tasks",
+            "/spec/topology/pipelines/0/steps",
+            json!([
+                {"groupByKey": {}},
+                {"sum": {"store": "exposure-by-customer", "of": "value.amountInCents"}},
+                {"toStream": {}},
+                {"mapValues": {"fields": {"exposure": "value"}}},
+            ]),
+            "exposure-by-customer",
+            "NeedsMigration",
+        ),
     ]
 }
 

@@ -20,6 +20,7 @@ use super::expiry;
 use super::offsets;
 use super::recovery::{self, Moments};
 use super::scene::{Scene, with_stream_fields};
+use super::topologies;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
 use crate::check::{Example, Guarantee};
@@ -30,7 +31,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 24] = [
+    let tests: [(&str, Plot); 26] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -53,6 +54,8 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-lost-volume", lost_volume),
         ("fault-damaged-store", damaged_store),
         ("fault-clock-jumps", clock::jumps),
+        ("topology-with-a-store-added", topologies::store_added),
+        ("topology-with-a-store-changed", topologies::store_changed),
         ("bounds-of-records", bounds::record_sizes),
         ("bounds-of-times-and-keys", bounds::times_and_keys),
     ];
@@ -140,7 +143,7 @@ fn unknown_field(args: &Integration, name: &str) -> Result<Counted> {
         code == 3 && document["valid"] == false,
         "exit code {code}: {text}"
     );
-    let errors = document["errors"].as_array().map_or(0, Vec::len);
+    let errors = document["files"][0]["errors"].as_array().map_or(0, Vec::len);
     ensure!(errors == 2, "{errors} errors instead of 2: {text}");
     Ok(Counted::default())
 }

@@ -469,12 +469,12 @@ fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>,
     Ok(last)
 }
 
-/// What each key had from which time on.
-fn versions(scene: &Scene<'_>, name: &str) -> Result<BTreeMap<Box<[u8]>, BTreeMap<i64, i64>>> {
-    let (mut versions, topic) = (
-        BTreeMap::<_, BTreeMap<_, _>>::new(),
-        format!("{}-{name}", scene.id),
-    );
+/// What keys had, from which time on.
+type Versions = BTreeMap<Box<[u8]>, BTreeMap<i64, i64>>;
+
+/// Those of a table.
+fn versions(scene: &Scene<'_>, name: &str) -> Result<Versions> {
+    let (mut versions, topic) = (Versions::new(), format!("{}-{name}", scene.id));
     read_all(
         &scene.broker,
         &topic,

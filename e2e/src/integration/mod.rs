@@ -19,6 +19,7 @@ mod scene;
 mod soak;
 mod standby;
 mod system;
+mod topologies;
 mod windows;
 
 use std::path::PathBuf;

@@ -19,6 +19,17 @@ fn open(path: &Path, application: &str) -> Result<TaskDb, StoreError> {
     )
 }
 
+/// Opens a directory with these stores, each with a fingerprint.
+fn open_stores(path: &Path, stores: &[(&str, &str)]) -> Result<TaskDb, StoreError> {
+    let owned = stores
+        .iter()
+        .map(|(name, fingerprint)| ((*name).to_owned(), (*fingerprint).to_owned()));
+    let label = Label::new("a", "cluster", &"t-0".parse().unwrap(), owned.collect());
+    let names = stores.iter().map(|(name, _)| (*name).to_owned());
+    let memory = StoreMemory::new(&MemoryBudget::of(DEFAULT_MEMORY_BYTES, 1).unwrap());
+    TaskDb::open(path, &label, names.collect(), &memory)
+}
+
 fn positions(offset: i64) -> StorePositions {
     let position = ChangelogPosition {
         topic_id: "id".into(),
@@ -280,4 +291,69 @@ fn a_store_that_is_damaged_again_within_a_day_is_not_rebuilt() {
         second.exists() && !first.exists() && !old.exists(),
         "the last one is kept"
     );
+}
+
+#[test]
+fn stores_come_and_go_with_topologies() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let both = || {
+        let mut both = positions(7);
+        let of_t = both.changelogs["s"].clone();
+        both.changelogs.insert("t".into(), of_t);
+        both
+    };
+    let key = &b"k"[..];
+    let of_store = |db: &TaskDb, store| {
+        let mut value = Vec::new();
+        let found = db.reader(store, 100).get(key, &mut value).unwrap();
+        found.then_some(value)
+    };
+    {
+        let mut db = open_stores(&path, &[("s", "f")]).unwrap();
+        db.apply([(0, key, Some(&b"1"[..]))], positions(7)).unwrap();
+        db.flush(FlushWait::UntilDone).unwrap();
+    }
+    // One that is new begins empty and without a position.
+    {
+        let mut db = open_stores(&path, &[("s", "f"), ("t", "f")]).unwrap();
+        assert_eq!(db.positions(), positions(7));
+        assert_eq!((of_store(&db, 0), of_store(&db, 1)), (Some(b"1".to_vec()), None));
+        db.apply([(1, key, Some(&b"2"[..]))], both()).unwrap();
+        db.flush(FlushWait::UntilDone).unwrap();
+    }
+    // One that is away is forgotten.
+    {
+        let db = open_stores(&path, &[("s", "f")]).unwrap();
+        assert_eq!(db.positions(), positions(7));
+        assert_eq!(of_store(&db, 0), Some(b"1".to_vec()));
+    }
+    {
+        let db = open_stores(&path, &[("s", "f"), ("t", "other")]).unwrap();
+        assert_eq!(db.positions(), positions(7));
+        assert_eq!((of_store(&db, 0), of_store(&db, 1)), (Some(b"1".to_vec()), None));
+    }
+    let changed = open_stores(&path, &[("s", "other")]).map(drop);
+    assert!(matches!(changed, Err(StoreError::Foreign { .. })), "{changed:?}");
+}
+
+/// A crash when a store was forgotten and not yet dropped.
+#[test]
+fn what_has_no_position_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let key = &b"k"[..];
+    {
+        let mut db = open_stores(&path, &[("s", "f"), ("t", "f")]).unwrap();
+        db.apply(
+            [(0, key, Some(&b"1"[..])), (1, key, Some(&b"2"[..]))],
+            positions(7),
+        )
+        .unwrap();
+        db.flush(FlushWait::UntilDone).unwrap();
+    }
+    let db = open_stores(&path, &[("s", "f"), ("t", "f")]).unwrap();
+    let mut value = Vec::new();
+    assert!(db.reader(0, 100).get(key, &mut value).unwrap());
+    assert!(!db.reader(1, 100).get(key, &mut value).unwrap());
 }

@@ -2,6 +2,7 @@
 //! copies, which follow a changelog for as long as they are wanted.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use protocol::{CannotContinue, ChangelogPosition, InputPosition, Owner, Positions, TaskId, check_mirror};
@@ -104,6 +105,7 @@ fn recovered(sim: &Sim, task: &TaskId, (last, mirror): Found) -> Option<Position
                 inputs: start.clone(),
                 start,
                 stream_time: i64::MIN,
+                stores: BTreeMap::new(),
             })
         }
     }

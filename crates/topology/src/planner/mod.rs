@@ -23,6 +23,8 @@ mod tests;
 mod types;
 mod windows;
 
+pub(crate) use windows::canonical as windows_text;
+
 use std::fmt;
 use std::ops::Range;
 
