@@ -30,7 +30,7 @@ mod windows;
 use std::sync::Arc;
 
 use bumpalo::Bump;
-use topology::plan::{OnBadRecord, Plan, SinkIndex, SourceIndex, StoreIndex, SubTopology};
+use topology::plan::{OnBadRecord, Plan, SinkIndex, SourceIndex, StoreIndex, SubTopology, Windows};
 
 use crate::error::Failure;
 use crate::format::Codec;
@@ -209,7 +209,7 @@ impl<S: Store> Task<S> {
     /// there is none to be closed.
     ///
     /// # Errors
-    /// As [`Self::process`]; `onError` holds for results of windows, too.
+    /// As [`Self::process`]; `onError` holds for results of windows, too, but not for updates of tables that waited.
     pub fn close_next(&mut self, output: &mut impl Output) -> Result<Option<Processed>, ProcessError> {
         let Some(store) = self.closing()? else {
             return Ok(None);
@@ -252,11 +252,15 @@ impl<S: Store> Task<S> {
         };
         state.rollback();
         let letter = closing::letter(sub, codecs, arena, state, (store, &row));
-        let policy = sub
-            .source_of(failure.node)
-            .map_or((OnBadRecord::Fail, None), |source| {
-                (source.on_error, source.dead_letters)
-            });
+        let policy = match sub.stores[store].windows {
+            // The next update would take out of later tables what never came there.
+            Some(Windows::Suppress { .. }) => (OnBadRecord::Fail, None),
+            _ => sub
+                .source_of(failure.node)
+                .map_or((OnBadRecord::Fail, None), |source| {
+                    (source.on_error, source.dead_letters)
+                }),
+        };
         let passed = pass_over(sub, policy, letter, failure, output);
         if passed.is_err() {
             state.keep_due(store, row);

@@ -256,3 +256,30 @@ fn of_two_updates_that_wait_the_last_one_goes_on_with_what_was_known_before() {
     // Of `k`: `a` comes; then `a` goes and `c` comes, and nobody hears of `b`.
     assert_eq!(keys, ["a", "t", "a", "c"]);
 }
+
+/// Else what never came to a later table would be taken out of it.
+#[test]
+fn an_update_that_waited_and_fails_is_never_passed_over() {
+    let plan = planned_of(json!({
+        "tables": [{"name": "in", "onError": "Skip"}],
+        "pipelines": [{"name": "p", "from": "in", "to": {"topic": "out", "value": {"serde": "Long"}}, "steps": [
+            {"suppress": {"store": "waiting", "untilTimeLimit": "10ms"}},
+            {"mapValues": {"expression": "int(value)"}},
+            {"toStream": {}},
+        ]}],
+    }));
+    let mut task = task(&plan, 0);
+    let mut output = Collected::default();
+    for (value, timestamp) in [("no number", 0), ("1", 20)] {
+        let record = InputRecord {
+            timestamp,
+            ..record(0, Some(value), Some(value))
+        };
+        assert_eq!(task.process(0, &record, &mut output), Ok(Processed::Done));
+    }
+    for _ in 0..2 {
+        let failed = task.close_next(&mut output).unwrap_err();
+        assert_eq!(failed.category(), ErrorCategory::Expression);
+    }
+    assert_eq!(output.sent, []);
+}
