@@ -300,7 +300,7 @@ fn each_rule_of_windows_has_its_error() {
         (
             windowed(json!({}), count(), &[]),
             at.to_owned(),
-            "`windowedBy` needs exactly one of `tumbling`, `hopping` and `session`",
+            "`windowedBy` needs exactly one of `tumbling`, `hopping`, `sliding` and `session`",
             "",
         ),
         (
