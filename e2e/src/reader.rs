@@ -62,6 +62,49 @@ pub(crate) fn settle(broker: &Broker, topic: &str, deadline: Duration) -> Result
     Ok(targets.len() as i32)
 }
 
+/// Waits until nothing is written for a second to the topics that the transactions of an application write, and none is open there.
+pub(crate) fn wait_still(
+    broker: &Broker,
+    application_id: &str,
+    topics: &[&str],
+    deadline: Duration,
+) -> Result<()> {
+    const STILL: Duration = Duration::from_secs(1);
+    let all = broker.consumer(GROUP, Isolation::Uncommitted)?;
+    let stable = broker.consumer(GROUP, Isolation::Committed)?;
+    let own = [
+        "positions",
+        "exposure-by-customer-repartition",
+        "exposure-by-customer-changelog",
+    ];
+    let own = own.map(|topic| format!("{application_id}-{topic}"));
+    let topics: Vec<_> = own
+        .iter()
+        .map(String::as_str)
+        .chain(topics.iter().copied())
+        .collect();
+    let topics: Vec<_> = topics.into_iter().chain(["__consumer_offsets"]).collect();
+    let mut before = (Vec::new(), Instant::now());
+    let mut look = || -> Result<bool> {
+        let ends = |consumer| {
+            topics
+                .iter()
+                .map(|topic| broker.ends(consumer, topic))
+                .collect::<Result<Vec<_>>>()
+        };
+        let (ends, stable) = (ends(&all)?, ends(&stable)?);
+        if ends != stable || ends != before.0 {
+            before = (ends, Instant::now());
+        }
+        Ok(before.1.elapsed() >= STILL)
+    };
+    wait::until("nothing to be under way", deadline, || match look() {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => Err("transactions go on".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    })
+}
+
 /// The first partition whose end has not reached its target.
 pub(crate) fn behind(ends: &Offsets, targets: &Offsets) -> Option<(i32, i64, i64)> {
     targets.iter().find_map(|(partition, target)| {

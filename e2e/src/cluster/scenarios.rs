@@ -12,6 +12,7 @@ use super::place::Place;
 use super::pods::{Pod, Process};
 use crate::demo::Stream;
 use crate::integration::Counted;
+use crate::reader::wait_still;
 
 /// Ports of brokers that scenarios have for themselves; each takes three.
 const UNREACHABLE_PORT: u16 = 19692;
@@ -61,6 +62,7 @@ pub(super) fn kafka_unreachable(place: &Place<'_>) -> Result<Outcome> {
     app.wait_ready()?;
     app.process(0, 2_000)?;
     let before = app.identities()?;
+    wait_still(&app.broker, &app.id, &[&app.input, &app.output], TOLD)?;
     own.down()?;
     app.wait_told("Ready", "False", "KafkaUnreachable")?;
     app.untouched_since(&before)?;
