@@ -43,6 +43,7 @@ struct Input {
     key: Json,
     value: Json,
     timestamp: Option<i64>,
+    window: Option<Window>,
 }
 
 /// A record; what it does not have is not compared.
@@ -247,6 +248,9 @@ impl Expected {
 
 impl Input {
     fn record(&self, plan: &Plan, timestamp: i64) -> Result<DriverRecord, String> {
+        if let Some(window) = &self.window {
+            return Err(format!("no topic with keys in windows, as {window:?}"));
+        }
         let sources = plan.sub_topologies.iter().flat_map(|sub| &sub.sources);
         let topic = TopicName::External(self.topic.clone());
         let source = sources.into_iter().find(|source| source.topic == topic);

@@ -24,7 +24,7 @@ use case::Case;
 const LEDGER: &str = include_str!("ledger.txt");
 
 /// Suites that are replayed; the cases of each are in `kafka-streams-joins/<name>.json`.
-const SUITES: [&str; 9] = [
+const SUITES: [&str; 11] = [
     "stream-stream-join",
     "stream-stream-join-unit",
     "stream-table-join",
@@ -34,6 +34,8 @@ const SUITES: [&str; 9] = [
     "session-windows",
     "sliding-windows",
     "suppress-scenarios",
+    "suppress-processor",
+    "foreign-key-join",
 ];
 
 #[derive(Debug, Default, serde::Serialize)]

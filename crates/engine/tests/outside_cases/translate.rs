@@ -10,6 +10,8 @@ pub(super) fn declaration(topology: &Json) -> Result<Json, String> {
     match topology["operator"].as_str() {
         Some("stream-table-join" | "table-table-join") => joins(topology),
         Some("stream-stream-join") => streams(topology),
+        Some("table-table-foreign-key-join") => Err("no foreign keys".to_owned()),
+        Some("suppress") if topology.get("mode").is_some() => suppressed_alone(topology),
         Some("suppress") => suppressed_first(topology),
         Some("count") if topology["group"] == "by the value of the table row" => suppressed(topology),
         _ => windowed(topology),
@@ -187,6 +189,20 @@ fn suppressed_first(topology: &Json) -> Result<Json, String> {
             {"name": "counted", "from": "table", "steps": steps, "to": to},
         ]}),
     )
+}
+
+/// A table whose updates wait.
+fn suppressed_alone(topology: &Json) -> Result<Json, String> {
+    if topology["mode"] != "until time limit" {
+        return Err(format!("no `suppress` {}", topology["mode"]));
+    }
+    let long = json!({"serde": "Long"});
+    let table = json!({"name": "table", "topic": "input", "key": {"serde": "String"}, "value": long});
+    let steps = json!([suppress_of(topology)?, {"toStream": {}}]);
+    let to = json!({"topic": "output", "value": long});
+    Ok(json!({"language": "v1", "tables": [table], "pipelines": [
+        {"name": "waited", "from": "table", "steps": steps, "to": to},
+    ]}))
 }
 
 fn table(topology: &Json) -> Json {
