@@ -4,6 +4,8 @@ use protocol::{Phase, TaskState, WorkerStatus};
 use topology::compare::{self, Version, compare};
 use topology::declaration::Topology;
 
+use crate::names;
+
 /// A worker pod, as seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodView {
@@ -84,9 +86,9 @@ impl Verdict {
     }
 }
 
-/// Why an application cannot go on with another topology, if it cannot.
+/// Why an application cannot go on with another topology, if it cannot; `generation` is that of the spec that has it.
 #[must_use]
-pub fn needs_migration(running: &Topology, new: Version<'_>) -> Option<Verdict> {
+pub fn needs_migration(running: &Topology, new: Version<'_>, generation: i64) -> Option<Verdict> {
     if running == new.topology {
         return None;
     }
@@ -103,8 +105,10 @@ pub fn needs_migration(running: &Topology, new: Version<'_>) -> Option<Verdict> 
         .collect();
     (!told.is_empty()).then(|| {
         let message = format!(
-            "spec.topology: {}; the workers go on with the topology before. Give what differs other names, or go back",
-            told.join("; ")
+            "spec.topology: {}; the workers go on with the topology before. Go back, or give the application another id. Where \
+             nothing is read and nothing is on its way, the annotation {}={generation} lets it pass",
+            told.join("; "),
+            names::ACCEPT_TOPOLOGY
         );
         Verdict::stalled("NeedsMigration", message)
     })
@@ -282,7 +286,7 @@ mod tests {
                 topology: new,
                 plan: &plan,
             };
-            needs_migration(old, new)
+            needs_migration(old, new, 7)
         };
         let (int, other, double) = (
             topology("value"),
@@ -295,10 +299,12 @@ mod tests {
             panic!("it is let through")
         };
         assert_eq!(reason, "NeedsMigration");
-        assert!(
-            message.contains("store `sums`: its values are double, before int"),
-            "{message}"
-        );
+        for part in [
+            "store `sums`: its values are double, before int",
+            "accept-topology=7 ",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]

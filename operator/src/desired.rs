@@ -50,12 +50,15 @@ impl App<'_> {
         let wanted = loaded.app.spec.replicas;
         let replicas = existing.and_then(replicas_of).unwrap_or(wanted);
         let config = loaded.app.worker_config(kafka.clone(), build::place());
-        if let Some(running) = self.running_topology(existing).await? {
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let accepted = self.object.annotations().get(names::ACCEPT_TOPOLOGY);
+        let is_accepted = accepted.is_some_and(|accepted| *accepted == generation.to_string());
+        if !is_accepted && let Some(running) = self.running_topology(existing).await? {
             let new = topology::compare::Version {
                 topology: &loaded.app.spec.topology,
                 plan: &loaded.plan,
             };
-            if let Some(verdict) = needs_migration(&running, new) {
+            if let Some(verdict) = needs_migration(&running, new, generation) {
                 return Ok(Err(verdict));
             }
         }

@@ -8,6 +8,9 @@ pub const MANAGER: &str = "streamapp-operator";
 pub const FINALIZER: &str = "streamapp.dev/release";
 /// On a StreamApp: workers keep consumed records of repartition topics, for audits and checkers.
 pub const KEEP_REPARTITION: &str = "streamapp.dev/keep-repartition-records";
+/// On a StreamApp: the generation whose topology is taken though the application could not go on with it. A person has seen to it that
+/// nothing is lost; what workers refuse they still refuse.
+pub const ACCEPT_TOPOLOGY: &str = "streamapp.dev/accept-topology";
 /// On a pod: the revision that it was made of.
 pub const REVISION: &str = "streamapp.dev/revision";
 /// On children: the application's identity in Kafka.
