@@ -125,12 +125,9 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let ty = self.state.row_type(kept.store);
         let ty = ty.ok_or_else(|| kept.unread(&"no versions"))?;
         let arena = self.arena;
-        let row = |time| {
-            let mut row = Vec::with_capacity(key.len() + 16);
-            Version { key, time }.row(&mut row);
-            row
-        };
-        let (from, until) = (row(at.unwrap_or(i64::MAX)), row(i64::MIN));
+        let version = |time| Version { key, time };
+        version(at.unwrap_or(i64::MAX)).row(&mut self.state.key);
+        version(i64::MIN).row(&mut self.state.next);
         let (Some(committed), Some(staging)) = (
             self.state.stores.get(kept.store),
             self.state.staging.get(kept.store),
@@ -138,8 +135,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             return Err(kept.unread(&"not open"));
         };
         let range = KeyRange {
-            from: &from,
-            until: Some(&until),
+            from: &self.state.key,
+            until: Some(&self.state.next),
         };
         let mut wrong = None;
         let scanned = scan(committed, staging, range, &mut |row, bytes| {
