@@ -50,18 +50,6 @@ impl App<'_> {
         let wanted = loaded.app.spec.replicas;
         let replicas = existing.and_then(replicas_of).unwrap_or(wanted);
         let config = loaded.app.worker_config(kafka.clone(), build::place());
-        let generation = self.object.metadata.generation.unwrap_or_default();
-        let accepted = self.object.annotations().get(names::ACCEPT_TOPOLOGY);
-        let is_accepted = accepted.is_some_and(|accepted| *accepted == generation.to_string());
-        if !is_accepted && let Some(running) = self.running_topology(existing).await? {
-            let new = topology::compare::Version {
-                topology: &loaded.app.spec.topology,
-                plan: &loaded.plan,
-            };
-            if let Some(verdict) = needs_migration(&running, new, generation) {
-                return Ok(Err(verdict));
-            }
-        }
         let application = self.application(&loaded.app, kafka, replicas);
         // The image of an app that names none stays what it was: an operator of another version restarts nothing.
         let image = loaded
@@ -101,6 +89,9 @@ impl App<'_> {
                 .get(names::KEEP_REPARTITION)
                 .is_some_and(|value| value == "true"),
         })?;
+        if let Some(verdict) = self.refused(&loaded, existing, &children).await? {
+            return Ok(Err(verdict));
+        }
         let settled = match self.settle(&application, loaded.plan, &children).await? {
             Ok(settled) => settled,
             Err(problem) => return Ok(Err(problem.verdict(&application.kafka.bootstrap_servers))),
@@ -114,16 +105,31 @@ impl App<'_> {
         }))
     }
 
-    /// What the pods are made of, or will be at their next start.
-    async fn running_topology(
+    /// Why the application cannot go on with this topology, unless a person has accepted that. One that is in the configuration that
+    /// the pods are made of is not looked at again.
+    async fn refused(
         &self,
+        loaded: &crds::Loaded,
         existing: Option<&StatefulSet>,
-    ) -> Result<Option<topology::declaration::Topology>, Error> {
-        let Some(name) = existing.and_then(build::config_name_of) else {
+        children: &Children,
+    ) -> Result<Option<Verdict>, Error> {
+        let Some(running) = existing.and_then(build::config_name_of) else {
             return Ok(None);
         };
-        let secret = self.api::<Secret>().get_opt(name).await?;
-        Ok(secret.as_ref().and_then(build::topology_of))
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let accepted = self.object.annotations().get(names::ACCEPT_TOPOLOGY);
+        if running == children.config.name_any()
+            || accepted.is_some_and(|accepted| *accepted == generation.to_string())
+        {
+            return Ok(None);
+        }
+        let secret = self.api::<Secret>().get_opt(running).await?;
+        let running = secret.as_ref().and_then(build::topology_of);
+        let new = topology::compare::Version {
+            topology: &loaded.app.spec.topology,
+            plan: &loaded.plan,
+        };
+        Ok(running.and_then(|running| needs_migration(&running, new, generation)))
     }
 
     pub(crate) fn load(&self) -> Result<Result<crds::Loaded, Verdict>, Error> {
