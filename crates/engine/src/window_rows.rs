@@ -99,11 +99,16 @@ impl<'a> Session<'a> {
 
     /// Key of the window's own row, of a key with these bytes.
     pub(crate) fn row(&self, key: &[u8], into: &mut Vec<u8>) {
-        into.clear();
-        into.extend_from_slice(&encode_time(self.end));
-        into.extend_from_slice(&encode_time(self.start));
-        into.extend_from_slice(key);
+        closing_row(self.end, self.start, key, into);
     }
+}
+
+/// Key of a row in the order of time: of what ends then, or is to be looked at then, and begins with this time.
+pub(crate) fn closing_row(end: i64, start: i64, key: &[u8], into: &mut Vec<u8>) {
+    into.clear();
+    into.extend_from_slice(&encode_time(end));
+    into.extend_from_slice(&encode_time(start));
+    into.extend_from_slice(key);
 }
 
 /// Start, end and the key's bytes of a window's own row.
@@ -139,20 +144,15 @@ pub(crate) struct Version<'a> {
 impl<'a> Version<'a> {
     /// Key of its row: those of one key lie together, the latest first.
     pub(crate) fn row(&self, into: &mut Vec<u8>) {
-        begin_key(VERSIONS, self.key, into);
+        begin_key(&[VERSIONS], self.key, into);
         into.extend_from_slice(&encode_time(!self.time));
     }
 
     /// Of such a row.
     pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
-        let (key, time) = split_key(VERSIONS, row)?;
-        Some(Self { key, time: !time })
-    }
-
-    /// Key of its row in the order of ends.
-    pub(crate) fn closing_row(&self, end: i64, into: &mut Vec<u8>) {
-        let (start, value) = (self.time, Value::Null);
-        Session { start, end, value }.row(self.key, into);
+        let (key, time) = split_key(row.strip_prefix(&[VERSIONS])?)?;
+        let time = !last_time(time)?;
+        Some(Self { key, time })
     }
 }
 
@@ -167,39 +167,37 @@ pub(crate) struct Sliding<'a> {
 impl<'a> Sliding<'a> {
     /// Key of its row: those of one key lie together, the earliest first.
     pub(crate) fn row(&self, into: &mut Vec<u8>) {
-        begin_key(SLIDING, self.key, into);
+        begin_key(&[SLIDING], self.key, into);
         into.extend_from_slice(&encode_time(self.start));
     }
 
     /// Of such a row.
     pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
-        let (key, start) = split_key(SLIDING, row)?;
+        let (key, start) = split_key(row.strip_prefix(&[SLIDING])?)?;
+        let start = last_time(start)?;
         Some(Self { key, start })
-    }
-
-    /// Key of its row in the order of what happens next to windows.
-    pub(crate) fn closing_row(&self, due: i64, into: &mut Vec<u8>) {
-        let (start, end, value) = (self.start, due, Value::Null);
-        Session { start, end, value }.row(self.key, into);
     }
 }
 
 /// Begins the row of something that a key has several of: with the key's length, so that no other key's rows lie between.
-fn begin_key(kind: u8, key: &[u8], into: &mut Vec<u8>) {
+fn begin_key(kind: &[u8], key: &[u8], into: &mut Vec<u8>) {
     let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
     into.clear();
-    into.push(kind);
+    into.extend_from_slice(kind);
     into.extend_from_slice(&length.to_be_bytes());
     into.extend_from_slice(key);
 }
 
-/// The key's bytes and the time behind them, of such a row.
-fn split_key(kind: u8, row: &[u8]) -> Option<(&[u8], i64)> {
-    let (found, rest) = row.split_first()?;
-    let (length, rest) = rest.split_first_chunk()?;
+/// The key's bytes and what is behind them, of such a row without its kind.
+fn split_key(row: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = row.split_first_chunk()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let (key, time) = rest.split_at_checked(length)?;
-    (*found == kind && time.len() == 8).then_some((key, time_of(time)?))
+    rest.split_at_checked(length)
+}
+
+/// The time that a row ends with.
+fn last_time(time: &[u8]) -> Option<i64> {
+    time_of(time).filter(|_| time.len() == 8)
 }
 
 /// A record that is kept to be joined with others.
@@ -216,11 +214,7 @@ pub(crate) struct Kept<'a> {
 impl<'a> Kept<'a> {
     /// What the rows of a side and a key begin with.
     pub(crate) fn begin(side: Side, key: &[u8], into: &mut Vec<u8>) {
-        let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        into.clear();
-        into.extend_from_slice(&[JOINED, u8::from(side == Side::Right)]);
-        into.extend_from_slice(&length.to_be_bytes());
-        into.extend_from_slice(key);
+        begin_key(&[JOINED, u8::from(side == Side::Right)], key, into);
     }
 
     /// Key of the row with its value: those of one key and side in the order of time.
@@ -232,14 +226,11 @@ impl<'a> Kept<'a> {
 
     /// Of such a row.
     pub(crate) fn of_row(row: &'a [u8]) -> Option<Self> {
-        let (&[JOINED, side, a, b, c, d], rest) = row.split_first_chunk::<6>()? else {
-            return None;
-        };
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-        let (key, rest) = rest.split_at_checked(length)?;
+        let (side, rest) = row.strip_prefix(&[JOINED])?.split_first()?;
+        let (key, rest) = split_key(rest)?;
         let (time, number) = rest.split_first_chunk::<8>()?;
         Some(Self {
-            side: if side == 0 { Side::Left } else { Side::Right },
+            side: if *side == 0 { Side::Left } else { Side::Right },
             key,
             time: time_of(time)?,
             number: u32::from_be_bytes(number.try_into().ok()?),
@@ -368,7 +359,7 @@ pub fn store_rows<'a>(
                 let (timestamp, value) = timestamped(&versions)?;
                 let key = decode(version.key)?;
                 // What the table holds is the latest one.
-                if latest.replace(version.key) != Some(version.key) && !matches!(value, Value::Null) {
+                if latest.replace(version.key) != Some(version.key) && !value.is_null() {
                     all.push(StoreRow {
                         key,
                         timestamp,

@@ -1,5 +1,6 @@
 //! Nodes with stores: aggregations, which keep one value per key or per key and window, and what drops duplicates.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bumpalo::collections::Vec as ArenaVec;
@@ -14,6 +15,9 @@ use crate::format::windowed_key;
 use crate::staging::Location;
 use crate::window_rows::{Session, begin_sessions, encode_time};
 use crate::{DropReason, ErrorCategory, Store, row};
+
+/// Takes key, timestamp and value of a row; says whether that is enough, or what is wrong with it.
+type VisitValues<'v, 'a> = dyn FnMut(&[u8], i64, Value<'a>) -> Result<ControlFlow<()>, &'static str> + 'v;
 
 /// The store of a node.
 #[derive(Clone, Copy)]
@@ -401,6 +405,29 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         encoded
             .map(drop)
             .map_err(|error| kept.unread(&format!("the key cannot be written {error}")))
+    }
+
+    /// Visits the rows from `state.key` to `state.next` with their timestamps and values; `visit` may say what is wrong with one.
+    pub(super) fn rows(
+        &self,
+        kept: &Kept<'a>,
+        ty: &Type,
+        visit: &mut VisitValues<'_, 'a>,
+    ) -> Result<(), Failure> {
+        let (arena, mut wrong) = (self.arena, None);
+        let visited = self.state.visit_rows(kept.store, &mut |row, bytes| {
+            let decoded = row::decode_timestamped(ty, arena.alloc_slice_copy(bytes), arena);
+            let flow = match decoded {
+                Ok((timestamp, value)) => visit(row, timestamp, value).map_err(str::to_owned),
+                Err(error) => Err(error.to_string()),
+            };
+            flow.unwrap_or_else(|reason| {
+                wrong = Some(reason);
+                ControlFlow::Break(())
+            })
+        });
+        visited.map_err(|error| kept.unread(&error))?;
+        wrong.map_or(Ok(()), |reason| Err(kept.unread(&reason)))
     }
 
     /// Timestamp and value under `state.key`, staged or else committed; and where it is staged.

@@ -9,13 +9,12 @@ use super::dead_letter::Letter;
 use super::results::Results;
 use super::state::State;
 use super::walk::{Moving, Walk};
-use super::windows::PRESENT;
 use crate::error::Failure;
 use crate::format::windowed_key;
 use crate::staging::Location;
 use crate::window_rows::{
-    Kept, Session, Sliding, Version, begin_sessions, begin_suppressed, split_held_row, split_session_row,
-    time_of,
+    Kept, Session, Sliding, Version, begin_sessions, begin_suppressed, closing_row, split_held_row,
+    split_session_row, time_of,
 };
 use crate::{ErrorCategory, InputRecord, Origin, Store, StoreError, row};
 
@@ -38,9 +37,9 @@ pub(super) fn close<S: Store>(
         return Ok(());
     };
     let (window, removed) = remove(sub, arena, state, (store, row))?;
-    if emit == Emit::OnUpdate || removed.is_silent {
+    let Some(removed) = removed.filter(|_| emit == Emit::OnWindowClose) else {
         return Ok(());
-    }
+    };
     let key = codecs.stores[store].decode(Some(window.key), arena);
     let key = key.map_err(|error| unread(sub, node, store, &error))?;
     let key = match sub.stores[store].windows {
@@ -75,44 +74,38 @@ pub(super) fn close<S: Store>(
     };
     match sub.stores[store].windows {
         Some(Windows::Join(_)) => walk.forget(store, closed),
-        Some(Windows::Held { .. }) => walk.release(store, closed),
+        Some(Windows::Held { .. }) => walk.release(node, closed),
         _ => walk.run_children(&sub.nodes[node], closed),
     }
 }
 
-/// Stages that a window is not there any more; returns it with its value.
+/// Stages that a window is not there any more, or goes on as something else; returns it with what was in it and may have a result.
 pub(super) fn remove<'a, S: Store>(
     sub: &SubTopology,
     arena: &'a Bump,
     state: &mut State<S>,
     (store, row): (StoreIndex, &'a Row),
-) -> Result<(Window<'a>, Removed<'a>), Failure> {
+) -> Result<(Window<'a>, Option<Removed<'a>>), Failure> {
     let (spec, clock) = (&sub.stores[store], state.clock(store));
     let node = clock.map_or(0, |clock| clock.node);
     let failed = |error: &dyn std::fmt::Display| unread(sub, node, store, error);
     let Some(window) = row.window(spec.windows) else {
         return Err(failed(&"a row that no window has"));
     };
-    let one = |value| Removed {
-        value,
-        ..Removed::nothing(window.timestamp)
-    };
+    let one = |value| Some(Removed::of(value, window.timestamp));
+    let ty = &spec.value;
     let removed = match (spec.windows, state.row_type(store)) {
         (Some(Windows::Session(_)), Some(list)) => {
             state.remove_session(store, &list, &window, arena).map(one)
         }
-        (Some(Windows::Join(_)), _) => state.remove_joined(store, &spec.value, row, arena).map(one),
-        (Some(Windows::Sliding(windows)), _) => {
-            state.close_slide(store, windows, &spec.value, &window, arena)
-        }
-        (Some(Windows::Suppress { .. }), _) => state.remove_suppressed(store, &spec.value, &window, arena),
+        (Some(Windows::Join(_)), _) => state.remove_joined(store, ty, row, arena).map(one),
+        (Some(Windows::Sliding(windows)), _) => state.close_slide(store, windows, ty, &window, arena),
+        (Some(Windows::Suppress { .. }), _) => state.remove_suppressed(store, ty, &window, arena).map(Some),
         (Some(Windows::Versions { .. }), _) => {
             state.remove_version(store, &window);
-            Ok(one(Value::Null))
+            Ok(None)
         }
-        _ => row::decode_timestamped(&spec.value, &row.value, arena)
-            .map(|(_, value)| one(value))
-            .map_err(|error| StoreError::new(error.to_string())),
+        _ => decoded(ty, &row.value, arena).map(|(_, value)| one(value)),
     };
     let removed = removed.map_err(|error| failed(&error))?;
     state.delete(store, &row.key, window.timestamp);
@@ -126,19 +119,29 @@ pub(super) struct Removed<'a> {
     timestamp: i64,
     /// Of an update: the value before.
     before: Value<'a>,
-    /// It has no result.
-    is_silent: bool,
 }
 
-impl Removed<'_> {
-    fn nothing(timestamp: i64) -> Self {
+impl<'a> Removed<'a> {
+    /// What is no update.
+    fn of(value: Value<'a>, timestamp: i64) -> Self {
         Self {
-            value: Value::Null,
+            value,
             timestamp,
             before: Value::Null,
-            is_silent: false,
         }
     }
+}
+
+/// Timestamp and value of a row.
+fn decoded<'a>(ty: &Type, bytes: &'a [u8], arena: &'a Bump) -> Result<(i64, Value<'a>), StoreError> {
+    row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))
+}
+
+/// The same of one that must be there, and whose place is overwritten.
+fn taken<'a>(ty: &Type, bytes: Option<&[u8]>, arena: &'a Bump) -> Result<(i64, Value<'a>), StoreError> {
+    let bytes =
+        bytes.ok_or_else(|| StoreError::new("a row in the order of time is about nothing".to_owned()));
+    decoded(ty, arena.alloc_slice_copy(bytes?), arena)
 }
 
 #[cold]
@@ -191,21 +194,16 @@ impl<S: Store> State<S> {
         window: &Window<'_>,
         arena: &'a Bump,
     ) -> Result<Removed<'a>, StoreError> {
-        let (location, bytes) = self.look_up_suppressed(store, window.key)?;
-        let bytes = bytes.ok_or_else(|| StoreError::new("an update has no value".to_owned()))?;
-        let bytes = arena.alloc_slice_copy(bytes);
-        let (timestamp, change) =
-            row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))?;
+        let (_, bytes) = self.look_up_suppressed(store, window.key)?;
+        let (timestamp, change) = taken(ty, bytes, arena)?;
         let Value::Struct([before, value]) = change else {
             return Err(StoreError::new("no update".to_owned()));
         };
-        if let Some(staging) = self.staging.get_mut(store) {
-            staging.put(location, &self.key, None, timestamp);
-        }
+        self.put_row(store, None, timestamp);
         Ok(Removed {
             value: *value,
+            timestamp,
             before: *before,
-            ..Removed::nothing(timestamp)
         })
     }
 
@@ -239,34 +237,17 @@ impl<S: Store> State<S> {
         ty: &Type,
         window: &Window<'_>,
         arena: &'a Bump,
-    ) -> Result<Removed<'a>, StoreError> {
-        let (key, start) = (window.key, window.start);
-        let sliding = Sliding { key, start };
-        sliding.row(&mut self.key);
-        let forgotten = windows.forgotten(start);
-        if window.end == forgotten {
-            let row = std::mem::take(&mut self.key);
-            self.delete(store, &row, window.timestamp);
-            self.key = row;
-            return Ok(Removed {
-                is_silent: true,
-                ..Removed::nothing(window.timestamp)
-            });
-        }
+    ) -> Result<Option<Removed<'a>>, StoreError> {
+        let forgotten = windows.forgotten(window.start);
         let (_, bytes) = self.look_up_slide(store, window)?;
-        let bytes = bytes.ok_or_else(|| StoreError::new("a window has no value".to_owned()))?;
-        let bytes = arena.alloc_slice_copy(bytes);
-        let (timestamp, value) =
-            row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))?;
-        sliding.closing_row(forgotten, &mut self.key);
-        if let Some(staging) = self.staging.get_mut(store) {
-            staging.put(staging.locate(&self.key), &self.key, Some(PRESENT), timestamp);
-            self.opened(store);
+        if window.end == forgotten {
+            self.put_row(store, None, window.timestamp);
+            return Ok(None);
         }
-        Ok(Removed {
-            value,
-            ..Removed::nothing(timestamp)
-        })
+        let (timestamp, value) = taken(ty, bytes, arena)?;
+        closing_row(forgotten, window.start, window.key, &mut self.key);
+        self.open_row(store, timestamp);
+        Ok(Some(Removed::of(value, timestamp)))
     }
 
     /// Forgets a version that has ended.
@@ -275,10 +256,8 @@ impl<S: Store> State<S> {
             key: window.key,
             time: window.start,
         };
-        let mut row = std::mem::take(&mut self.key);
-        version.row(&mut row);
-        self.delete(store, &row, window.timestamp);
-        self.key = row;
+        version.row(&mut self.key);
+        self.put_row(store, None, window.timestamp);
     }
 
     /// Takes a record that was kept to be joined; returns what was kept of it.
@@ -289,14 +268,9 @@ impl<S: Store> State<S> {
         row: &Row,
         arena: &'a Bump,
     ) -> Result<Value<'a>, StoreError> {
-        let (location, bytes) = self.look_up_joined(store, row)?;
-        let bytes = bytes.ok_or_else(|| StoreError::new("a record has no value".to_owned()))?;
-        let bytes = arena.alloc_slice_copy(bytes);
-        let (timestamp, value) =
-            row::decode_timestamped(ty, bytes, arena).map_err(|error| StoreError::new(error.to_string()))?;
-        if let Some(staging) = self.staging.get_mut(store) {
-            staging.put(location, &self.key, None, timestamp);
-        }
+        let (_, bytes) = self.look_up_joined(store, row)?;
+        let (timestamp, value) = taken(ty, bytes, arena)?;
+        self.put_row(store, None, timestamp);
         Ok(value)
     }
 

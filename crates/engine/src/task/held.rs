@@ -1,12 +1,11 @@
 //! What waits: updates of a table for later ones, and records for late updates of a table.
 
 use topology::Value;
-use topology::plan::{Op, StoreIndex, Windows};
+use topology::plan::{NodeIndex, Op, Windows};
 
 use super::aggregate::Kept;
 use super::joins::Lookup;
 use super::walk::{Forward, Moving, Walk};
-use super::windows::PRESENT;
 use crate::Store;
 use crate::error::Failure;
 use crate::window_rows::{begin_suppressed, encode_time, held_row};
@@ -31,10 +30,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             state.key.clear();
             state.key.extend_from_slice(&encode_time(moving.timestamp));
             state.key.extend_from_slice(key);
-            let staging = &mut state.staging[kept.store];
-            let location = staging.locate(&state.key);
-            staging.put(location, &state.key, Some(PRESENT), moving.timestamp);
-            state.opened(kept.store);
+            state.open_row(kept.store, moving.timestamp);
         }
         Ok(Forward::Nothing)
     }
@@ -59,30 +55,22 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         Ok(true)
     }
 
-    /// A record has waited for long enough.
-    pub(super) fn release(&mut self, store: StoreIndex, held: Moving<'a>) -> Result<(), Failure> {
-        let mut nodes = self.sub.nodes.iter().enumerate();
-        let join = nodes.find_map(|(index, node)| {
-            if let Op::JoinTable {
-                store: table,
-                held,
-                unmatched,
-                value,
-            } = &node.op
-                && *held == Some(store)
-            {
-                Some((index, node, *table, *unmatched, value))
-            } else {
-                None
-            }
-        });
-        let Some((index, node, table, unmatched, value)) = join else {
+    /// A record has waited at this join for long enough.
+    pub(super) fn release(&mut self, index: NodeIndex, held: Moving<'a>) -> Result<(), Failure> {
+        let node = &self.sub.nodes[index];
+        let Op::JoinTable {
+            store,
+            unmatched,
+            value,
+            ..
+        } = &node.op
+        else {
             return Ok(());
         };
-        let kept = Kept::of(self.sub, index, table)?;
+        let kept = Kept::of(self.sub, index, *store)?;
         let lookup = Lookup {
             node: index,
-            unmatched,
+            unmatched: *unmatched,
             value,
         };
         match self.join_table(&kept, &lookup, held)? {

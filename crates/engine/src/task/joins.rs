@@ -4,15 +4,14 @@ use std::ops::ControlFlow;
 
 use bumpalo::collections::Vec as ArenaVec;
 use topology::plan::{JoinWindows, Node, NodeIndex, Op, Side, StoreIndex, Unmatched, Windows};
-use topology::{Expr, Scope, Type, Value};
+use topology::{Expr, Scope, Value};
 
 use super::aggregate::Kept;
 use super::tables;
 use super::walk::{Forward, Moving, Walk};
-use super::windows::{PRESENT, scan};
 use crate::error::Failure;
 use crate::window_rows::{self, encode_time};
-use crate::{ErrorCategory, KeyRange, Store, StoreError, row};
+use crate::{ErrorCategory, Store};
 
 /// An [`Op::JoinStreams`](topology::plan::Op::JoinStreams) at its node.
 pub(super) struct Streams<'a> {
@@ -130,8 +129,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let (time, there) = found.unwrap_or((i64::MIN, Value::Null));
         let timestamp = moving.timestamp.max(time);
         let joined = self.evaluated(Moving { timestamp, ..moving }, |scope| {
-            let is_here = !matches!(scope.value, Value::Null);
-            if !join.has_result(is_here, found.is_some()) {
+            if !join.has_result(!scope.value.is_null(), found.is_some()) {
                 return Ok(Value::Null);
             }
             let (left, right) = match join.side {
@@ -258,42 +256,32 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         timestamp: i64,
     ) -> Result<ArenaVec<'a, Partner<'a>>, Failure> {
         let (first, last) = windows.around(side, timestamp);
-        window_rows::Kept::begin(side.other(), key, &mut self.state.key);
-        let arena = self.arena;
+        let state = &mut *self.state;
+        for (bound, time) in [(&mut state.key, first), (&mut state.next, last)] {
+            window_rows::Kept::begin(side.other(), key, bound);
+            bound.extend_from_slice(&encode_time(time));
+        }
         // Behind all numbers of the last time.
-        let mut until = ArenaVec::from_iter_in(self.state.key.iter().copied(), arena);
-        until.extend_from_slice(&encode_time(last));
-        until.extend_from_slice(&[0xff; 5]);
-        self.state.key.extend_from_slice(&encode_time(first));
-        let mut rows = ArenaVec::<(&'a [u8], &'a [u8])>::new_in(arena);
-        let range = KeyRange {
-            from: &self.state.key,
-            until: Some(&until),
-        };
-        let (Some(committed), Some(staging)) = (
-            self.state.stores.get(kept.store),
-            self.state.staging.get(kept.store),
-        ) else {
-            return Err(kept.unread(&"not open"));
-        };
-        let scanned = scan(committed, staging, range, &mut |row, value| {
-            rows.push((arena.alloc_slice_copy(row), arena.alloc_slice_copy(value)));
-            ControlFlow::Continue(())
-        });
-        scanned.map_err(|error| kept.unread(&error))?;
-        let mut partners = ArenaVec::with_capacity_in(rows.len(), arena);
-        for (row, value) in rows {
-            let found = window_rows::Kept::of_row(row);
-            let found = found.ok_or_else(|| kept.unread(&"a row that no record has"))?;
-            let (is_joined, value) =
-                decode(&kept.spec.value, value, found.side, arena).map_err(|error| kept.unread(&error))?;
+        state.next.extend_from_slice(&[0xff; 5]);
+        let arena = self.arena;
+        let mut partners = ArenaVec::new_in(arena);
+        self.rows(kept, &kept.spec.value, &mut |row, _, value| {
+            let row: &'a [u8] = arena.alloc_slice_copy(row);
+            let kept = window_rows::Kept::of_row(row).ok_or("a row that no record has")?;
+            let Value::Struct([Value::Bool(is_joined), left, right]) = value else {
+                return Err("no record that is joined");
+            };
             partners.push(Partner {
                 row,
-                kept: found,
-                value,
-                is_joined,
+                kept,
+                value: match kept.side {
+                    Side::Left => *left,
+                    Side::Right => *right,
+                },
+                is_joined: *is_joined,
             });
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(partners)
     }
 
@@ -329,15 +317,10 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         let value = encoded(side, is_joined, moving.value, self.arena);
         self.stage(kept, location, &kept.spec.value, value, time)?;
         record.closing_row(last, &mut self.state.key);
-        let state = &mut *self.state;
-        let staging = &mut state.staging[kept.store];
-        staging.put(staging.locate(&state.key), &state.key, Some(PRESENT), time);
-        state.opened(kept.store);
+        self.state.open_row(kept.store, time);
         Ok(())
     }
-}
 
-impl<'a, S: Store> Walk<'_, 'a, S> {
     /// The first number whose row is not there, of rows that are numbered without gaps; its row's key is in `state.key`.
     pub(super) fn next_number(
         &mut self,
@@ -381,23 +364,4 @@ pub(super) fn alone<'a>(side: Side, value: Value<'a>) -> (Value<'a>, Value<'a>) 
 fn encoded<'a>(side: Side, is_joined: bool, value: Value<'a>, arena: &'a bumpalo::Bump) -> Value<'a> {
     let (left, right) = alone(side, value);
     Value::Struct(arena.alloc([Value::Bool(is_joined), left, right]))
-}
-
-/// Whether something was joined with a record that is kept, and its value.
-pub(super) fn decode<'a>(
-    ty: &Type,
-    bytes: &'a [u8],
-    side: Side,
-    arena: &'a bumpalo::Bump,
-) -> Result<(bool, Value<'a>), StoreError> {
-    let decoded = row::decode_timestamped(ty, bytes, arena);
-    let (_, value) = decoded.map_err(|error| StoreError::new(error.to_string()))?;
-    let Value::Struct([Value::Bool(is_joined), left, right]) = value else {
-        return Err(StoreError::new("no record that is joined".to_owned()));
-    };
-    let value = match side {
-        Side::Left => *left,
-        Side::Right => *right,
-    };
-    Ok((*is_joined, value))
 }

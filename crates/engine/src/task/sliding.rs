@@ -12,11 +12,10 @@ use topology::plan::{Emit, SlidingWindows};
 
 use super::aggregate::{Aggregation, Kept};
 use super::walk::{Forward, Moving, Walk};
-use super::windows::{PRESENT, scan};
 use crate::error::Failure;
 use crate::format::windowed_key;
-use crate::window_rows::Sliding;
-use crate::{DropReason, KeyRange, Store, row};
+use crate::window_rows::{Sliding, closing_row};
+use crate::{DropReason, Store};
 
 /// A window that is kept.
 #[derive(Clone, Copy)]
@@ -121,48 +120,23 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         key: &'a [u8],
         (first, last): (i64, i64),
     ) -> Result<ArenaVec<'a, Slide<'a>>, Failure> {
-        let arena = self.arena;
         Sliding { key, start: first }.row(&mut self.state.key);
         Sliding {
             key,
             start: last.saturating_add(1),
         }
         .row(&mut self.state.next);
-        let range = KeyRange {
-            from: &self.state.key,
-            until: Some(&self.state.next),
-        };
-        let (Some(committed), Some(staging)) = (
-            self.state.stores.get(kept.store),
-            self.state.staging.get(kept.store),
-        ) else {
-            return Err(kept.unread(&"not open"));
-        };
-        let (mut slides, mut wrong) = (ArenaVec::new_in(arena), None);
-        let scanned = scan(committed, staging, range, &mut |key, bytes| {
-            let sliding = Sliding::of_row(key);
-            let decoded = row::decode_timestamped(&kept.spec.value, arena.alloc_slice_copy(bytes), arena);
-            match (sliding, decoded) {
-                (Some(Sliding { start, .. }), Ok((timestamp, value))) => {
-                    slides.push(Slide {
-                        start,
-                        timestamp,
-                        value,
-                    });
-                    ControlFlow::Continue(())
-                }
-                (_, decoded) => {
-                    let error = decoded.err().map(|error| error.to_string());
-                    wrong = Some(error.unwrap_or_else(|| "a row that no window has".to_owned()));
-                    ControlFlow::Break(())
-                }
-            }
-        });
-        scanned.map_err(|error| kept.unread(&error))?;
-        match wrong {
-            Some(wrong) => Err(kept.unread(&wrong)),
-            None => Ok(slides),
-        }
+        let mut slides = ArenaVec::new_in(self.arena);
+        self.rows(kept, &kept.spec.value, &mut |row, timestamp, value| {
+            let Sliding { start, .. } = Sliding::of_row(row).ok_or("a row that no window has")?;
+            slides.push(Slide {
+                start,
+                timestamp,
+                value,
+            });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(slides)
     }
 
     /// Stages a window that is open: what was in it, if anything, and the record, if it is.
@@ -186,8 +160,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             Some((_, value)) if !is_added => value,
             base => self.folded(aggregation, base.map(|(_, value)| value), moving)?,
         };
-        let sliding = Sliding { key, start };
-        sliding.row(&mut self.state.key);
+        Sliding { key, start }.row(&mut self.state.key);
         let (location, stored) = self.stored(kept, &kept.spec.value)?;
         self.stage(kept, location, &kept.spec.value, value, timestamp)?;
         // A window that waits for its end is forgotten some time behind that.
@@ -195,12 +168,12 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             Emit::OnUpdate => windows.forgotten(start),
             Emit::OnWindowClose => start + windows.difference_ms,
         };
-        let state = &mut *self.state;
-        sliding.closing_row(due, &mut state.key);
-        let staging = &mut state.staging[kept.store];
-        let is_there = (!value.is_null()).then_some(PRESENT);
-        staging.put(staging.locate(&state.key), &state.key, is_there, timestamp);
-        state.opened(kept.store);
+        closing_row(due, start, key, &mut self.state.key);
+        if value.is_null() {
+            self.state.put_row(kept.store, None, timestamp);
+        } else {
+            self.state.open_row(kept.store, timestamp);
+        }
         let updated = Moving {
             key: windowed_key(moving.key, start, start + windows.difference_ms, self.arena),
             value,

@@ -2,10 +2,10 @@
 
 use topology::plan::{StoreIndex, SubTopology};
 
-use super::windows::Clock;
+use super::windows::{Clock, scan};
 use crate::cache::Cache;
 use crate::staging::{Location, Staged, Staging};
-use crate::{Store, StoreError};
+use crate::{KeyRange, Store, StoreError, Visit};
 
 /// What is said of a store that the task was not given.
 const NOT_OPEN: &str = "not open";
@@ -82,6 +82,13 @@ impl<S> State<S> {
         self.stream_time = self.committed_stream_time;
     }
 
+    /// Stages what is under `self.key`; none deletes.
+    pub(super) fn put_row(&mut self, store: StoreIndex, value: Option<&[u8]>, timestamp: i64) {
+        if let Some(staging) = self.staging.get_mut(store) {
+            staging.put(staging.locate(&self.key), &self.key, value, timestamp);
+        }
+    }
+
     /// Stages that a key is not there any more.
     pub(super) fn delete(&mut self, store: StoreIndex, key: &[u8], timestamp: i64) {
         if let Some(staging) = self.staging.get_mut(store) {
@@ -91,6 +98,18 @@ impl<S> State<S> {
 }
 
 impl<S: Store> State<S> {
+    /// Visits the rows from `self.key` to the last one before `self.next`, with what is staged over them.
+    pub(super) fn visit_rows(&self, store: StoreIndex, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let (Some(committed), Some(staging)) = (self.stores.get(store), self.staging.get(store)) else {
+            return Err(StoreError::new(NOT_OPEN.to_owned()));
+        };
+        let range = KeyRange {
+            from: &self.key,
+            until: Some(&self.next),
+        };
+        scan(committed, staging, range, visit)
+    }
+
     /// What is staged under `self.key`, or else committed; and where it is staged.
     pub(super) fn look_up(&mut self, store: StoreIndex) -> Result<(Location, Option<&[u8]>), StoreError> {
         let (Some(staging), Some(committed), Some(cache)) = (

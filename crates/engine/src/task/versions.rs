@@ -7,10 +7,9 @@ use topology::plan::Windows;
 
 use super::aggregate::Kept;
 use super::walk::{Forward, Moving, Walk};
-use super::windows::{PRESENT, scan};
 use crate::error::Failure;
-use crate::window_rows::Version;
-use crate::{DropReason, KeyRange, Store, row};
+use crate::window_rows::{Version, closing_row};
+use crate::{DropReason, Store};
 
 /// A value that a key had from a time on; null where it was deleted then.
 #[derive(Clone, Copy)]
@@ -124,39 +123,13 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     ) -> Result<(), Failure> {
         let ty = self.state.row_type(kept.store);
         let ty = ty.ok_or_else(|| kept.unread(&"no versions"))?;
-        let arena = self.arena;
         let version = |time| Version { key, time };
         version(at.unwrap_or(i64::MAX)).row(&mut self.state.key);
         version(i64::MIN).row(&mut self.state.next);
-        let (Some(committed), Some(staging)) = (
-            self.state.stores.get(kept.store),
-            self.state.staging.get(kept.store),
-        ) else {
-            return Err(kept.unread(&"not open"));
-        };
-        let range = KeyRange {
-            from: &self.state.key,
-            until: Some(&self.state.next),
-        };
-        let mut wrong = None;
-        let scanned = scan(committed, staging, range, &mut |row, bytes| {
-            let Some(version) = Version::of_row(row) else {
-                wrong = Some("a row that no version has".to_owned());
-                return ControlFlow::Break(());
-            };
-            match row::decode_timestamped(&ty, arena.alloc_slice_copy(bytes), arena) {
-                Ok((_, value)) => visit(Was {
-                    time: version.time,
-                    value,
-                }),
-                Err(error) => {
-                    wrong = Some(error.to_string());
-                    ControlFlow::Break(())
-                }
-            }
-        });
-        scanned.map_err(|error| kept.unread(&error))?;
-        wrong.map_or(Ok(()), |wrong| Err(kept.unread(&wrong)))
+        self.rows(kept, &ty, &mut |row, _, value| {
+            let Version { time, .. } = Version::of_row(row).ok_or("a row that no version has")?;
+            Ok(visit(Was { time, value }))
+        })
     }
 
     fn stage_version(&mut self, kept: &Kept<'a>, key: &[u8], was: Was<'a>) -> Result<(), Failure> {
@@ -169,17 +142,12 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
 
     /// A version that ends then is not needed any more some time later.
     fn plan_end(&mut self, kept: &Kept<'a>, key: &[u8], time: i64, end: i64) {
-        let state = &mut *self.state;
-        Version { key, time }.closing_row(end, &mut state.key);
-        let staging = &mut state.staging[kept.store];
-        staging.put(staging.locate(&state.key), &state.key, Some(PRESENT), end);
-        state.opened(kept.store);
+        closing_row(end, time, key, &mut self.state.key);
+        self.state.open_row(kept.store, end);
     }
 
     fn unplan(&mut self, kept: &Kept<'a>, key: &[u8], time: i64, end: i64) {
-        let mut row = std::mem::take(&mut self.state.next);
-        Version { key, time }.closing_row(end, &mut row);
-        self.state.delete(kept.store, &row, end);
-        self.state.next = row;
+        closing_row(end, time, key, &mut self.state.key);
+        self.state.put_row(kept.store, None, end);
     }
 }

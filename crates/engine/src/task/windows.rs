@@ -21,7 +21,7 @@ use crate::{KeyRange, Store, StoreError, Visit, row};
 const ROWS: usize = 256;
 const BYTES: usize = 256 << 10;
 /// What a row in the order of time holds: that it is there.
-pub(super) const PRESENT: &[u8] = &[row::VERSION];
+const PRESENT: &[u8] = &[row::VERSION];
 
 /// The stream time of a windowed aggregation, and what it has closed.
 pub(super) struct Clock {
@@ -187,6 +187,12 @@ impl<S: Store> State<S> {
         Ok(!clock.due.is_empty())
     }
 
+    /// Stages that the row under `self.key`, which is in the order of time, is there from now on.
+    pub(super) fn open_row(&mut self, store: StoreIndex, timestamp: i64) {
+        self.put_row(store, Some(PRESENT), timestamp);
+        self.opened(store);
+    }
+
     /// The row under `self.key` is a window's, and is there from now on.
     pub(super) fn opened(&mut self, store: StoreIndex) {
         if let Some(Some(clock)) = self.clocks.get_mut(store) {
@@ -215,16 +221,13 @@ impl<S: Store> State<S> {
         let is_there = !matches!(new.value, Value::Null);
         for session in old {
             if !is_there || (session.start, session.end) != (new.start, new.end) {
-                session.row(key, &mut self.next);
-                let row = std::mem::take(&mut self.next);
-                self.delete(store, &row, session.end);
-                self.next = row;
+                session.row(key, &mut self.key);
+                self.put_row(store, None, session.end);
             }
         }
-        if is_there && let Some(staging) = self.staging.get_mut(store) {
+        if is_there {
             new.row(key, &mut self.key);
-            staging.put(staging.locate(&self.key), &self.key, Some(PRESENT), new.end);
-            self.opened(store);
+            self.open_row(store, new.end);
         }
     }
 
