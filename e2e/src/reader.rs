@@ -78,12 +78,11 @@ pub(crate) fn wait_still(
         "exposure-by-customer-changelog",
     ];
     let own = own.map(|topic| format!("{application_id}-{topic}"));
+    let own = own.iter().map(String::as_str);
     let topics: Vec<_> = own
-        .iter()
-        .map(String::as_str)
         .chain(topics.iter().copied())
+        .chain(["__consumer_offsets"])
         .collect();
-    let topics: Vec<_> = topics.into_iter().chain(["__consumer_offsets"]).collect();
     let mut before = (Vec::new(), Instant::now());
     let mut look = || -> Result<bool> {
         let ends = |consumer| {

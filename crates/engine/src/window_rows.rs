@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bumpalo::Bump;
 use topology::plan::{Side, StoreSpec, Windows};
-use topology::{Field, StructType, Type, Value};
+use topology::{Type, Value};
 
 use crate::StoreError;
 use crate::format::{Codec, windowed_key};
@@ -120,17 +120,12 @@ pub(crate) fn split_session_row(row: &[u8]) -> Option<(i64, i64, &[u8])> {
 
 /// Of the list of a key's windows, for aggregates of this type.
 pub(crate) fn sessions_type(value: &Type) -> Type {
-    let field = |name: &str, ty: Type| Field {
-        name: name.to_owned(),
-        ty,
-    };
-    let fields = vec![
-        field("start", Type::Timestamp),
-        field("end", Type::Timestamp),
-        field("value", value.clone()),
+    let fields = [
+        ("start", Type::Timestamp),
+        ("end", Type::Timestamp),
+        ("value", value.clone()),
     ];
-    let name = "session".to_owned();
-    Type::List(Box::new(Type::Struct(StructType { name, fields }.into())))
+    Type::List(Box::new(Type::record("session", fields)))
 }
 
 /// What a key had from a time on.

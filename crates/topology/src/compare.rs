@@ -49,9 +49,10 @@ impl fmt::Display for Difference {
 #[must_use]
 pub fn compare(old: Version<'_>, new: Version<'_>) -> Vec<Difference> {
     let mut found = Differences::default();
-    found.tasks(old.plan, new.plan);
+    let (before, after) = (readers(old.plan), readers(new.plan));
+    found.tasks(&before, &after);
     found.stores(old.plan, new.plan);
-    found.repartitions(old.plan, new.plan);
+    found.repartitions(&before, &after);
     found.outputs(old.plan, new.plan);
     found.pipelines(old, new);
     found
@@ -85,9 +86,8 @@ impl Differences {
     }
 
     /// Positions are kept by task and topic.
-    fn tasks(&mut self, old: &Plan, new: &Plan) {
-        let (before, after) = (readers(old), readers(new));
-        for (topic, (sub, source)) in &before {
+    fn tasks(&mut self, before: &Readers<'_>, after: &Readers<'_>) {
+        for (topic, (sub, source)) in before {
             match after.get(topic) {
                 Some((other, _)) if other == sub => {}
                 Some((other, _)) => self.migration(format!(
@@ -101,7 +101,7 @@ impl Differences {
                 None => {}
             }
         }
-        for (topic, (sub, source)) in &after {
+        for (topic, (sub, source)) in after {
             if !before.contains_key(topic) && matches!(topic, TopicName::External(_)) {
                 self.note(format!(
                     "topic {topic} is new, and read by the tasks `{sub}` from where `{}` says",
@@ -109,7 +109,7 @@ impl Differences {
                 ));
             }
         }
-        for (topic, (_, source)) in &after {
+        for (topic, (_, source)) in after {
             let Some((_, was)) = before.get(topic) else {
                 continue;
             };
@@ -158,9 +158,8 @@ impl Differences {
     }
 
     /// Records are on their way in them.
-    fn repartitions(&mut self, old: &Plan, new: &Plan) {
-        let (before, after) = (readers(old), readers(new));
-        for (topic, (_, source)) in &before {
+    fn repartitions(&mut self, before: &Readers<'_>, after: &Readers<'_>) {
+        for (topic, (_, source)) in before {
             if !matches!(topic, TopicName::Repartition(_)) {
                 continue;
             }
@@ -170,17 +169,11 @@ impl Differences {
                 ));
                 continue;
             };
-            for (what, was, is) in [
-                ("keys", &source.key, &replaced.key),
-                ("values", &source.value, &replaced.value),
-            ] {
-                if canonical_format(was) != canonical_format(is) {
-                    self.migration(format!(
-                        "{topic}: {what} are {}, before {}; records that are on their way have the old form",
-                        canonical_format(is),
-                        canonical_format(was)
-                    ));
-                }
+            let forms = [(&source.key, &replaced.key), (&source.value, &replaced.value)];
+            for form in other_forms(forms) {
+                self.migration(format!(
+                    "{topic}: {form}; records that are on their way have the old form"
+                ));
             }
         }
     }
@@ -193,17 +186,8 @@ impl Differences {
                 self.note(format!("topic {topic} is not written any more"));
                 continue;
             };
-            for (what, was, is) in [
-                ("keys", &sink.key, &replaced.key),
-                ("values", &sink.value, &replaced.value),
-            ] {
-                if canonical_format(was) != canonical_format(is) {
-                    self.note(format!(
-                        "topic {topic}: {what} are {}, before {}",
-                        canonical_format(is),
-                        canonical_format(was)
-                    ));
-                }
+            for form in other_forms([(&sink.key, &replaced.key), (&sink.value, &replaced.value)]) {
+                self.note(format!("topic {topic}: {form}"));
             }
         }
         for topic in after.keys().filter(|topic| !before.contains_key(*topic)) {
@@ -216,15 +200,10 @@ impl Differences {
         let keeps = stores(old.plan)
             .keys()
             .any(|store| stores(new.plan).contains_key(store));
-        let pipelines = |version: Version<'_>| -> BTreeMap<String, Pipeline> {
-            let pipelines = version.topology.pipelines.iter();
-            pipelines
-                .map(|pipeline| (pipeline.name.clone(), pipeline.clone()))
-                .collect()
-        };
-        let after = pipelines(new);
-        for (name, pipeline) in pipelines(old) {
-            let Some(replaced) = after.get(&name) else {
+        let after: BTreeMap<_, _> = new.topology.pipelines.iter().map(by_name).collect();
+        let before: BTreeMap<_, _> = old.topology.pipelines.iter().map(by_name).collect();
+        for (name, pipeline) in before {
+            let Some(replaced) = after.get(name) else {
                 continue;
             };
             let steps = pipeline.steps.iter().zip(&replaced.steps);
@@ -245,6 +224,10 @@ impl Differences {
             self.note(format!("pipeline `{name}`: {what}{kept}"));
         }
     }
+}
+
+fn by_name(pipeline: &Pipeline) -> (&str, &Pipeline) {
+    (&pipeline.name, pipeline)
 }
 
 /// What differs of two stores of one name.
@@ -273,6 +256,16 @@ fn differences_of(was: &StoreSpec, is: &StoreSpec) -> Vec<String> {
         found.push("it is kept in another way".to_owned());
     }
     found
+}
+
+/// What differs of the keys and of the values of a topic: each as it was and as it is.
+fn other_forms(forms: [(&Format, &Format); 2]) -> Vec<String> {
+    let named = ["keys", "values"].into_iter().zip(forms);
+    let differ = named.filter_map(|(what, (was, is))| {
+        let (was, is) = (canonical_format(was), canonical_format(is));
+        (was != is).then(|| format!("{what} are {is}, before {was}"))
+    });
+    differ.collect()
 }
 
 type Readers<'p> = BTreeMap<&'p TopicName, (&'p str, &'p Source)>;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Expr, Field, StructType, Type};
+use crate::{Expr, StructType, Type};
 
 /// Index into [`SubTopology::nodes`].
 pub type NodeIndex = usize;
@@ -337,14 +337,7 @@ pub fn windowed_key(key: Type) -> Type {
         ("windowStart", Type::Timestamp),
         ("windowEnd", Type::Timestamp),
     ];
-    let fields = fields.map(|(name, ty)| Field {
-        name: name.to_owned(),
-        ty,
-    });
-    Type::Struct(Arc::new(StructType {
-        name: "windowed key".to_owned(),
-        fields: fields.into(),
-    }))
+    Type::record("windowed key", fields)
 }
 
 /// What a store holds of a record that is joined with others: whether it was, and its value on its side.
@@ -356,29 +349,14 @@ pub fn joined_row(left: &Type, right: &Type) -> Type {
         ("left", side(left)),
         ("right", side(right)),
     ];
-    let fields = fields.map(|(name, ty)| Field {
-        name: name.to_owned(),
-        ty,
-    });
-    Type::Struct(Arc::new(StructType {
-        name: "joined".to_owned(),
-        fields: fields.into(),
-    }))
+    Type::record("joined", fields)
 }
 
 /// What a table forwards when it is grouped anew: the value that was there `before`, and the one `after`.
 #[must_use]
 pub fn change(ty: &Type) -> Type {
     let side = || ty.clone().or_absent();
-    let fields = [("before", side()), ("after", side())];
-    let fields = fields.map(|(name, ty)| Field {
-        name: name.to_owned(),
-        ty,
-    });
-    Type::Struct(Arc::new(StructType {
-        name: "change".to_owned(),
-        fields: fields.into(),
-    }))
+    Type::record("change", [("before", side()), ("after", side())])
 }
 
 /// How event time is divided for an aggregation. With the meaning that each kind has in Kafka Streams.

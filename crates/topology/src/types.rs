@@ -29,6 +29,19 @@ pub enum Type {
 }
 
 impl Type {
+    /// A record of this name with these fields, in this order.
+    #[must_use]
+    pub fn record<'f>(name: &str, fields: impl IntoIterator<Item = (&'f str, Self)>) -> Self {
+        let fields = fields.into_iter().map(|(name, ty)| Field {
+            name: name.to_owned(),
+            ty,
+        });
+        Self::Struct(Arc::new(StructType {
+            name: name.to_owned(),
+            fields: fields.collect(),
+        }))
+    }
+
     /// The type of a value of this type that may be absent, too.
     #[must_use]
     pub fn or_absent(self) -> Self {

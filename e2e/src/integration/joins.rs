@@ -450,9 +450,13 @@ fn same(name: &str, found: &Results, wanted: &Results) -> Result<()> {
     Ok(())
 }
 
-/// The last value of each key, a null one too, of the records up to a time.
-fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>, Option<i64>>> {
-    let (mut last, topic) = (BTreeMap::new(), format!("{}-{name}", scene.id));
+/// Visits key, value and timestamp of all records of a topic.
+fn read_values(
+    scene: &Scene<'_>,
+    name: &str,
+    mut visit: impl FnMut(Box<[u8]>, Option<i64>, i64),
+) -> Result<()> {
+    let topic = format!("{}-{name}", scene.id);
     read_all(
         &scene.broker,
         &topic,
@@ -460,12 +464,25 @@ fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>,
         SECONDS(60),
         |record| {
             let value = record.value.map(|value| value.try_into().map(i64::from_be_bytes));
-            if record.timestamp <= until {
-                last.insert(record.key.unwrap_or_default().into(), value.transpose()?);
-            }
+            visit(
+                record.key.unwrap_or_default().into(),
+                value.transpose()?,
+                record.timestamp,
+            );
             Ok(())
         },
-    )?;
+    )
+    .map(drop)
+}
+
+/// The last value of each key, a null one too, of the records up to a time.
+fn last(scene: &Scene<'_>, name: &str, until: i64) -> Result<BTreeMap<Box<[u8]>, Option<i64>>> {
+    let mut last = BTreeMap::new();
+    read_values(scene, name, |key, value, timestamp| {
+        if timestamp <= until {
+            last.insert(key, value);
+        }
+    })?;
     Ok(last)
 }
 
@@ -474,24 +491,15 @@ type Versions = BTreeMap<Box<[u8]>, BTreeMap<i64, i64>>;
 
 /// Those of a table.
 fn versions(scene: &Scene<'_>, name: &str) -> Result<Versions> {
-    let (mut versions, topic) = (Versions::new(), format!("{}-{name}", scene.id));
-    read_all(
-        &scene.broker,
-        &topic,
-        Isolation::Committed,
-        SECONDS(60),
-        |record| {
-            // Others come when the streams have ended.
-            if let Some(value) = record.value
-                && record.timestamp < BASE_MS + END
-            {
-                let of_key = versions.entry(record.key.unwrap_or_default().into());
-                let value = i64::from_be_bytes(value.try_into()?);
-                of_key.or_default().insert(record.timestamp, value);
-            }
-            Ok(())
-        },
-    )?;
+    let mut versions = Versions::new();
+    read_values(scene, name, |key, value, timestamp| {
+        // Others come when the streams have ended.
+        if let Some(value) = value
+            && timestamp < BASE_MS + END
+        {
+            versions.entry(key).or_default().insert(timestamp, value);
+        }
+    })?;
     Ok(versions)
 }
 

@@ -1,7 +1,6 @@
 //! Third pass: operators, stores, sinks; cuts at repartition topics.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::compile::{
     Folds, compile, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key,
@@ -23,7 +22,7 @@ use crate::plan::{
     Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Side, Sink, Source, StoreIndex, StoreSpec,
     SubTopology, TopicName, Windows, change, joined_row,
 };
-use crate::{Env, Expr, Field, Path, StructType, Type, ValueReads};
+use crate::{Env, Expr, Path, Type, ValueReads};
 
 /// The sub-topologies of pipelines, of which each comes after those that it reads; in the order in which records flow.
 ///
@@ -315,7 +314,9 @@ impl<'d> Track<'_, 'd> {
                 let key = key_format(&self.place.env.key, path)?;
                 let key = match &by {
                     None => key,
-                    Some(by) => Format::Row(key_and(key.ty(), by.ty().clone())),
+                    Some(by) => {
+                        Format::Row(Type::record("key", [("key", key.ty()), ("by", by.ty().clone())]))
+                    }
                 };
                 let windows = windows::of_duplicates(declared.within);
                 let store = self.store(&declared.store, key, Type::Bool, Some(windows))?;
@@ -627,23 +628,7 @@ const NOTHING: &str = "nothing";
 fn carried(ty: &Type, later: &ValueReads) -> Type {
     match (ty, later) {
         (Type::Struct(_), _) => prune(ty, later),
-        (_, ValueReads::Nothing) => Type::Struct(Arc::new(StructType {
-            name: NOTHING.to_owned(),
-            fields: Vec::new(),
-        })),
+        (_, ValueReads::Nothing) => Type::record(NOTHING, []),
         (_, ValueReads::Fields(_) | ValueReads::Whole) => ty.clone(),
     }
-}
-
-/// What records are found by that are the same.
-fn key_and(key: Type, by: Type) -> Type {
-    let fields = [("key", key), ("by", by)].map(|(name, ty)| Field {
-        name: name.to_owned(),
-        ty,
-    });
-    let name = "key".to_owned();
-    Type::Struct(Arc::new(StructType {
-        name,
-        fields: fields.into(),
-    }))
 }

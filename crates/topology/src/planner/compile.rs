@@ -283,13 +283,7 @@ fn compile_remove(
         }
         Aggregation::Reduce(reduce) => match (&reduce.remove, is_of_table) {
             (None, false) => return Ok(None),
-            (given, true) => compile_next(
-                Extra::Remove.given(given.as_ref(), path)?,
-                "remove",
-                ty,
-                env,
-                path,
-            )?,
+            (given, true) => Extra::Remove.changed(given.as_ref(), ty, env, path)?,
             (Some(_), false) => return Err(Extra::Remove.refused(path).into()),
         },
         _ if !is_of_table => return Ok(None),
@@ -368,6 +362,18 @@ impl Extra {
         PlanError::new(&path.field(self.name()), message).suggest("leave it out")
     }
 
+    /// An expression for how an aggregate of this type goes on, which must be there.
+    fn changed(
+        self,
+        given: Option<&String>,
+        ty: &Type,
+        env: &Env,
+        path: &Path,
+    ) -> Result<Expr, Vec<PlanError>> {
+        let source = self.given(given, path)?;
+        compile_changed(source, self.name(), ty, env, &path.field(self.name()))
+    }
+
     /// That of an `aggregate` of this type.
     fn compile(
         self,
@@ -386,10 +392,7 @@ impl Extra {
         };
         match (parts(aggregate, path)?, self) {
             (Parts::One { .. }, Self::Merge) => compiled(aggregate.merge.as_ref(), ty, path),
-            (Parts::One { .. }, Self::Remove) => {
-                let source = self.given(aggregate.remove.as_ref(), path)?;
-                compile_next(source, self.name(), ty, env, path)
-            }
+            (Parts::One { .. }, Self::Remove) => self.changed(aggregate.remove.as_ref(), ty, env, path),
             (Parts::Fields(fields), _) => each_field(fields, path, |name, field, path| {
                 compiled(self.of_field(field), field_of(ty, name), path)
             }),
@@ -576,10 +579,6 @@ fn compile_add(source: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, 
 }
 
 /// The same, of a field with this name.
-fn compile_next(source: &str, name: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
-    compile_changed(source, name, ty, env, &path.field(name))
-}
-
 fn compile_changed(
     source: &str,
     name: &str,

@@ -83,3 +83,11 @@ pub(super) fn drive(
     let stores = task.stores_mut().iter_mut().map(std::mem::take);
     (committed, stores.collect())
 }
+
+/// Results for people: key, value and time of each.
+pub(super) fn lines(sent: Vec<Sent>) -> Vec<String> {
+    let text =
+        |bytes: Option<Vec<u8>>| bytes.map_or("null".to_owned(), |bytes| String::from_utf8(bytes).unwrap());
+    let line = |(_, key, value, timestamp): Sent| format!("{}={} at {timestamp}", text(key), text(value));
+    sent.into_iter().map(line).collect()
+}

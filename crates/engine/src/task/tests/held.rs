@@ -2,17 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::breaks::{Given, breaks, drive};
+use super::breaks::{Given, breaks, drive, lines};
 use super::*;
-
-type Lines = Vec<String>;
-
-fn lines(sent: Vec<Sent>) -> Lines {
-    let text =
-        |bytes: Option<Vec<u8>>| bytes.map_or("null".to_owned(), |bytes| String::from_utf8(bytes).unwrap());
-    let line = |(_, key, value, timestamp): Sent| format!("{}={} at {timestamp}", text(key), text(value));
-    sent.into_iter().map(line).collect()
-}
 
 fn planned_of(mut declaration: serde_json::Value) -> Arc<Plan> {
     for list in ["streams", "tables"] {
@@ -112,7 +103,7 @@ fn input(sources: usize) -> impl Strategy<Value = Vec<Given>> {
         .prop_map(move |records| records.into_iter().enumerate().map(given).collect())
 }
 
-fn joined_by_the_rules(versions: &mut Versions, grace: Option<i64>, records: &[Given]) -> Lines {
+fn joined_by_the_rules(versions: &mut Versions, grace: Option<i64>, records: &[Given]) -> Vec<String> {
     let (mut results, mut time) = (Vec::new(), i64::MIN);
     let mut waiting = Vec::<(i64, String, usize, String)>::new();
     for (number, given) in records.iter().enumerate() {
@@ -143,7 +134,7 @@ fn joined_by_the_rules(versions: &mut Versions, grace: Option<i64>, records: &[G
     results
 }
 
-fn suppressed_by_the_rules(limit: i64, records: &[Given]) -> Lines {
+fn suppressed_by_the_rules(limit: i64, records: &[Given]) -> Vec<String> {
     let (mut results, mut time) = (Vec::new(), i64::MIN);
     // By key: when the first update came, and the last one.
     let mut waiting = BTreeMap::<String, (i64, Given)>::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use topology::plan::{JoinWindows, Side, Unmatched};
 
-use super::breaks::{Given, breaks, drive};
+use super::breaks::{Given, breaks, drive, lines};
 use super::*;
 
 /// Two sources of String values under String keys, `left` and `right`, of these kinds, and a pipeline that reads `left`.
@@ -43,13 +43,6 @@ fn given(source: usize, key: &str, value: &str, timestamp: i64) -> Given {
         value: (!value.is_empty()).then(|| value.to_owned()),
         timestamp,
     }
-}
-
-fn lines(sent: Vec<Sent>) -> Vec<String> {
-    let text =
-        |bytes: Option<Vec<u8>>| bytes.map_or("null".to_owned(), |bytes| String::from_utf8(bytes).unwrap());
-    let line = |(_, key, value, timestamp): Sent| format!("{}={} at {timestamp}", text(key), text(value));
-    sent.into_iter().map(line).collect()
 }
 
 fn results(plan: &Arc<Plan>, records: &[Given]) -> Vec<String> {

@@ -17,21 +17,29 @@ fn pipeline(steps: serde_json::Value) -> serde_json::Value {
     json!([{"name": "p", "from": "in", "steps": steps, "to": {"topic": "out", "value": {"serde": "Long"}}}])
 }
 
-fn pipe(
-    driver: &mut Driver,
-    key: &str,
-    value: Option<i64>,
-    timestamp: i64,
-) -> Vec<(String, Option<i64>, i64)> {
-    let record = DriverRecord {
+/// A record of the table.
+fn update(driver: &Driver, key: &str, value: Option<i64>, timestamp: i64) -> DriverRecord {
+    DriverRecord {
         topic: TopicName::External("in".into()),
         partition: driver.partition(Some(key.as_bytes())),
         key: Some(key.into()),
         value: value.map(|value| value.to_be_bytes().to_vec()),
         headers: Vec::new(),
         timestamp,
-    };
-    let outputs = driver.pipe(record).unwrap().outputs.into_iter();
+    }
+}
+
+fn pipe(
+    driver: &mut Driver,
+    key: &str,
+    value: Option<i64>,
+    timestamp: i64,
+) -> Vec<(String, Option<i64>, i64)> {
+    let outputs = driver
+        .pipe(update(driver, key, value, timestamp))
+        .unwrap()
+        .outputs
+        .into_iter();
     let long = |bytes: Vec<u8>| i64::from_be_bytes(bytes.try_into().unwrap());
     let result = |record: DriverRecord| {
         let key = String::from_utf8(record.key.unwrap()).unwrap();
@@ -130,14 +138,7 @@ proptest! {
                 driver.restart();
             }
             let key = key.to_string();
-            let record = DriverRecord {
-                topic: TopicName::External("in".into()),
-                partition: driver.partition(Some(key.as_bytes())),
-                key: Some(key.clone().into_bytes()),
-                value: value.map(|value| value.to_be_bytes().to_vec()),
-                headers: Vec::new(),
-                timestamp,
-            };
+            let record = update(&driver, &key, value, timestamp);
             for output in driver.pipe(record).unwrap().outputs {
                 let place = (output.topic.to_string(), output.key.unwrap());
                 match output.value {
