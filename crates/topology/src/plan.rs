@@ -52,7 +52,7 @@ impl SubTopology {
         self.nodes.get(node).map_or("", |node| node.path.as_str())
     }
 
-    fn leads(&self, from: NodeIndex, to: NodeIndex) -> bool {
+    pub(crate) fn leads(&self, from: NodeIndex, to: NodeIndex) -> bool {
         let (mut seen, mut next) = (vec![false; self.nodes.len()], vec![from]);
         while let Some(at) = next.pop() {
             if at == to {

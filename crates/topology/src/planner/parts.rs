@@ -103,8 +103,41 @@ impl Parts {
             let next = parts.iter().position(is_ready).unwrap_or(0);
             ordered.push(parts.remove(next));
         }
+        ordered.iter_mut().for_each(order_children);
         ordered
     }
+}
+
+/// Lets a join of tables see an update of one side before what that update changes on its other side: such a join comes before
+/// other children of a node that lead to where the other side is kept. So each side finds the other one as the join has seen it,
+/// and what is there no more is taken back. All else stays in declared order.
+fn order_children(sub: &mut SubTopology) {
+    for at in 0..sub.nodes.len() {
+        let mut children = sub.nodes[at].children.clone();
+        let mut ordered = Vec::with_capacity(children.len());
+        while !children.is_empty() {
+            let waits = |child: NodeIndex| {
+                let mut others = children.iter().filter(|other| **other != child);
+                others.any(|other| is_seen_before(sub, *other, child))
+            };
+            let next = children.iter().position(|child| !waits(*child)).unwrap_or(0);
+            ordered.push(children.remove(next));
+        }
+        sub.nodes[at].children = ordered;
+    }
+}
+
+/// Whether a node looks up what another one leads to.
+fn is_seen_before(sub: &SubTopology, node: NodeIndex, other: NodeIndex) -> bool {
+    let Op::JoinTables { other: looked_up, .. } = sub.nodes[node].op else {
+        return false;
+    };
+    let keeps = |op: &Op| {
+        matches!(op, Op::Table { store } | Op::Aggregate { store, .. }
+            if *store == looked_up)
+    };
+    let mut nodes = sub.nodes.iter().enumerate();
+    nodes.any(|(at, node)| keeps(&node.op) && sub.leads(other, at))
 }
 
 impl SubTopology {

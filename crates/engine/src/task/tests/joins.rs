@@ -6,6 +6,7 @@ use topology::plan::{JoinWindows, Side, Unmatched};
 
 use super::breaks::{Given, breaks, drive, lines};
 use super::*;
+use crate::{Driver, DriverRecord};
 
 /// Two sources of String values under String keys, `left` and `right`, of these kinds, and a pipeline that reads `left`.
 fn planned_join(kinds: (&str, &str), steps: serde_json::Value) -> Arc<Plan> {
@@ -338,5 +339,67 @@ proptest! {
         prop_assert_eq!(results.next(), None);
         prop_assert_eq!(straight.1.last().unwrap().values.len(), joined.len());
         prop_assert_eq!(drive(&plan, &records, &breaks), straight);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// An update changes several tables that are joined with each other: each join takes back what it had sent.
+    #[test]
+    fn a_table_is_joined_with_what_is_made_of_it(
+        records in proptest::collection::vec((0..3u8, proptest::option::of(1..12i64)), 1..30),
+    ) {
+        let long = |topic: &str| json!({"topic": topic, "value": {"serde": "Long"}});
+        let remove = "aggregate == value ? null : aggregate - value";
+        let sums = json!({"store": "sums", "initial": "0", "add": "aggregate + value", "remove": remove});
+        let made = json!([{"filter": "value % 3 != 0"}, {"mapValues": {"expression": "value * 10"}}, {"toTable": {"store": "made"}}]);
+        let joined = json!([
+            {"join": {"with": "in", "name": "once", "expression": "left + right"}},
+            {"join": {"with": "in", "name": "twice", "expression": "left * 100 + right"}},
+        ]);
+        let declared = json!({
+            "language": "v1",
+            "tables": [{"name": "in", "topic": "in", "key": {"serde": "String"}, "value": {"serde": "Long"}}],
+            "pipelines": [
+                {"name": "made", "from": "in", "steps": made},
+                {"name": "joined", "from": "made", "steps": joined},
+                {"name": "out", "from": "joined", "steps": [{"toStream": {}}], "to": long("out")},
+                {"name": "sums", "from": "joined", "to": long("sums"),
+                 "steps": [{"groupBy": {"key": "string(value % 2)"}}, {"aggregate": sums}, {"toStream": {}}]},
+            ],
+        });
+        let plan = Arc::new(topology::plan(&serde_json::from_value(declared).unwrap()).unwrap());
+        let mut driver = Driver::new(plan, 1);
+        let (mut table, mut shown) = (BTreeMap::new(), BTreeMap::new());
+        for (key, value) in records {
+            let key = key.to_string();
+            let record = DriverRecord {
+                topic: TopicName::External("in".into()),
+                partition: 0,
+                key: Some(key.clone().into_bytes()),
+                value: value.map(|value| value.to_be_bytes().to_vec()),
+                headers: Vec::new(),
+                timestamp: 0,
+            };
+            for output in driver.pipe(record).unwrap().outputs {
+                let place = (output.topic.to_string(), String::from_utf8(output.key.unwrap()).unwrap());
+                match output.value {
+                    Some(value) => shown.insert(place, i64::from_be_bytes(value.try_into().unwrap())),
+                    None => shown.remove(&place),
+                };
+            }
+            match value {
+                Some(value) => table.insert(key, value),
+                None => table.remove(&key),
+            };
+            let mut wanted = BTreeMap::new();
+            for (key, value) in table.iter().filter(|(_, value)| *value % 3 != 0) {
+                let twice = value * 11 * 100 + value;
+                wanted.insert(("out".to_owned(), key.clone()), twice);
+                *wanted.entry(("sums".to_owned(), (twice % 2).to_string())).or_insert(0) += twice;
+            }
+            prop_assert_eq!(&shown, &wanted);
+        }
     }
 }
