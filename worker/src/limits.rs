@@ -82,6 +82,8 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
+    use engine::ChosenBy;
+
     use super::*;
 
     fn limits(config: &[(&str, &str)]) -> Limits {
@@ -93,7 +95,7 @@ mod tests {
         Outgoing {
             sink: 0,
             key,
-            partition_key: None,
+            to: ChosenBy::Key(None),
             value,
             headers: &[],
             timestamp,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use engine::{Head, InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task, earliest};
+use engine::{
+    ChosenBy, Head, InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task, earliest,
+};
 use kafka::{
     Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle,
     TransactionalProducer, Wakeup,
@@ -169,7 +171,7 @@ impl StreamTask {
             })
         });
         let inputs = inputs.collect::<Result<Vec<_>, kafka::Error>>()?;
-        let mut engine = Task::new(seed.plan, seed.sub_topology, readers);
+        let mut engine = Task::new(seed.plan, seed.sub_topology, seed.shared.id.partition, readers);
         engine.restore_stream_time(seed.committed.stream_time);
         engine.set_cache_bytes(seed.cache_bytes);
         let parts = Parts {
@@ -567,6 +569,14 @@ impl ThreadOutput<'_> {
 impl Output for ThreadOutput<'_> {
     fn check(&self, record: &Outgoing<'_>) -> Result<(), OutputError> {
         let target = self.sink(record.sink)?;
+        if let ChosenBy::Value(partition) = record.to
+            && !(0..target.partitions).contains(&partition)
+        {
+            let topic = target.topic.name();
+            return Err(OutputError::new(format!(
+                "topic {topic} has no partition {partition}"
+            )));
+        }
         match target.limits.refusal(record, self.targets.now_ms) {
             Some(why) => Err(OutputError::new(format!("topic {}: {why}", target.topic.name()))),
             None => Ok(()),
@@ -575,8 +585,7 @@ impl Output for ThreadOutput<'_> {
 
     fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), OutputError> {
         let target = self.sink(outgoing.sink)?;
-        let partition =
-            engine::partition::of_result(outgoing.partition_key, self.source_partition, target.partitions);
+        let partition = engine::partition::of_result(outgoing.to, self.source_partition, target.partitions);
         let record = Record {
             partition,
             key: outgoing.key,

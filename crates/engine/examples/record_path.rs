@@ -34,8 +34,8 @@ fn main() {
         {"aggregate":{"store":"by-customer","initial":"0","add":"aggregate + value.amountInCents"}},{"toStream":{}},
         {"filter":"value >= 1000000"},{"mapValues":{"fields":{"id":"'risk:' + key + ':' + string(value)","exposure":"value"}}}]}]}"#;
     let plan = Arc::new(topology::plan(&serde_json::from_str(declared).unwrap()).unwrap());
-    let mut first = Task::in_memory(Arc::clone(&plan), 0);
-    let mut second = Task::in_memory(plan, 1);
+    let mut first = Task::in_memory(Arc::clone(&plan), 0, 0);
+    let mut second = Task::in_memory(plan, 1, 0);
     let inputs: Vec<String> = (0..1000)
         .map(|n| {
             let note = "0123456789abcdef".repeat(6);
@@ -145,7 +145,7 @@ fn with_windows(windows: &str) -> Duration {
 fn run(declared: &str, made: impl Fn(u32) -> (usize, String)) -> Duration {
     const RECORDS: u32 = 500_000;
     let plan = topology::plan(&serde_json::from_str(declared).unwrap()).unwrap();
-    let mut task = Task::in_memory(Arc::new(plan), 0);
+    let mut task = Task::in_memory(Arc::new(plan), 0, 0);
     let (mut last, value) = (Last(Vec::new(), Vec::new()), 7_i64.to_be_bytes());
     let started = Instant::now();
     for n in 0..RECORDS {

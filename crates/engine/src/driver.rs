@@ -11,7 +11,8 @@ use topology::Plan;
 use topology::plan::{Sink, StoreSpec, TopicName};
 
 use crate::{
-    InputRecord, MemoryStore, Outgoing, Output, OutputError, ProcessError, Processed, Task, partition,
+    ChosenBy, InputRecord, MemoryStore, Outgoing, Output, OutputError, ProcessError, Processed, Task,
+    partition,
 };
 
 /// A topology under test.
@@ -66,7 +67,7 @@ impl Driver {
         let subs = 0..plan.sub_topologies.len();
         let tasks = subs.map(|sub| {
             (0..partitions)
-                .map(|_| Task::in_memory(Arc::clone(&plan), sub))
+                .map(|partition| Task::in_memory(Arc::clone(&plan), sub, partition))
                 .collect()
         });
         Self {
@@ -80,10 +81,10 @@ impl Driver {
     /// Replaces every task by a new one that has its stores and its stream time, as a crash does.
     pub fn restart(&mut self) {
         for (sub, tasks) in self.tasks.iter_mut().enumerate() {
-            for before in tasks {
+            for (before, partition) in tasks.iter_mut().zip(0..) {
                 let stores = before.stores().to_vec();
                 let stream_time = before.committed_stream_time();
-                *before = Task::new(Arc::clone(&self.plan), sub, stores);
+                *before = Task::new(Arc::clone(&self.plan), sub, partition, stores);
                 before.restore_stream_time(stream_time);
             }
         }
@@ -92,7 +93,7 @@ impl Driver {
     /// Partition of a record with this key, as Kafka's default partitioner chooses it; null keys go to the first.
     #[must_use]
     pub fn partition(&self, key: Option<&[u8]>) -> i32 {
-        partition::of_result(key, 0, self.partitions)
+        partition::of_result(ChosenBy::Key(key), 0, self.partitions)
     }
 
     /// Whether topics have this partition.
@@ -193,7 +194,7 @@ impl Output for Sent<'_> {
         let headers = record.headers.iter();
         self.queue.push_back(DriverRecord {
             topic: sink.topic.clone(),
-            partition: partition::of_result(record.partition_key, self.source_partition, self.partitions),
+            partition: partition::of_result(record.to, self.source_partition, self.partitions),
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             headers: headers

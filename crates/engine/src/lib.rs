@@ -24,7 +24,9 @@ pub use driver::{Driven, Driver, DriverRecord, DriverStore};
 pub use error::{ErrorCategory, ProcessError, Recovery};
 pub use format::{FormatError, decode};
 pub use inputs::{Head, earliest};
-pub use record::{BadRecord, DropReason, InputRecord, Origin, Outgoing, Output, OutputError, Processed};
+pub use record::{
+    BadRecord, ChosenBy, DropReason, InputRecord, Origin, Outgoing, Output, OutputError, Processed,
+};
 pub use staging::Change;
 pub use store::{KeyRange, MemoryStore, Store, StoreError, Visit};
 pub use task::Task;

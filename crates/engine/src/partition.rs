@@ -1,6 +1,8 @@
 //! Kafka's partitioning of keys: `Utils.murmur2` and `Utils.toPositive` of kafka-clients, so that records
 //! land where Kafka's own producers put them.
 
+use crate::ChosenBy;
+
 /// 32-bit murmur2 with Kafka's seed, as `org.apache.kafka.common.utils.Utils.murmur2`.
 #[must_use]
 pub fn murmur2(data: &[u8]) -> i32 {
@@ -34,8 +36,12 @@ pub fn partition_for(key: &[u8], count: i32) -> i32 {
 /// The partition of a task's result among `count`. Kafka spreads null keys at random; here they follow their input, so
 /// that replay gives the same result.
 #[must_use]
-pub fn of_result(key: Option<&[u8]>, input: i32, count: i32) -> i32 {
-    key.map_or_else(|| input % count.max(1), |key| partition_for(key, count))
+pub fn of_result(chosen_by: ChosenBy<'_>, input: i32, count: i32) -> i32 {
+    match chosen_by {
+        ChosenBy::Value(partition) => partition,
+        ChosenBy::Key(None) => input % count.max(1),
+        ChosenBy::Key(Some(key)) => partition_for(key, count),
+    }
 }
 
 #[cfg(test)]
@@ -90,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_result_follows_its_key_or_else_its_input() {
-        assert_eq!(of_result(Some(b"customer-000042"), 3, 12), 1);
-        assert_eq!(of_result(None, 5, 12), 5);
+        assert_eq!(of_result(ChosenBy::Key(Some(b"customer-000042")), 3, 12), 1);
+        assert_eq!(of_result(ChosenBy::Key(None), 5, 12), 5);
         // A topic with fewer partitions than the input.
-        assert_eq!(of_result(None, 5, 3), 2);
+        assert_eq!(of_result(ChosenBy::Key(None), 5, 3), 2);
     }
 }

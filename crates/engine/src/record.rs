@@ -30,14 +30,23 @@ pub struct Outgoing<'a> {
     pub sink: SinkIndex,
     /// The key; `None` for null.
     pub key: Option<&'a [u8]>,
-    /// What its partition is chosen by: the key, of a windowed one only the key in the window.
-    pub partition_key: Option<&'a [u8]>,
+    /// What its partition is chosen by.
+    pub to: ChosenBy<'a>,
     /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
     /// Names and values. Only dead letters have some.
     pub headers: &'a [(&'static str, &'a [u8])],
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
+}
+
+/// What the partition of a result is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChosenBy<'a> {
+    /// The key, of a windowed one only the key in the window.
+    Key(Option<&'a [u8]>),
+    /// The value says it.
+    Value(i32),
 }
 
 impl Outgoing<'_> {

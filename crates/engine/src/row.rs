@@ -60,6 +60,16 @@ pub fn encode_time(timestamp: i64, into: &mut Vec<u8>) {
     into.extend_from_slice(&timestamp.to_be_bytes());
 }
 
+/// Makes the beginning of keys the first one that is behind all of these. Rows have one: their first byte is [`VERSION`].
+pub(crate) fn end_of_prefix(prefix: &mut Vec<u8>) {
+    while let Some(last) = prefix.pop() {
+        if let Some(next) = last.checked_add(1) {
+            prefix.push(next);
+            return;
+        }
+    }
+}
+
 /// Reads what [`encode_time`] wrote.
 ///
 /// # Errors

@@ -14,6 +14,7 @@
 mod aggregate;
 mod closing;
 mod dead_letter;
+mod foreign_keys;
 mod held;
 mod joins;
 mod results;
@@ -81,16 +82,16 @@ impl Codecs {
 }
 
 impl<S: Store> Task<S> {
-    /// A task of `plan.sub_topologies[sub_topology]` over committed stores, one per store of the
+    /// A task of `plan.sub_topologies[sub_topology]` at a partition over committed stores, one per store of the
     /// sub-topology, in its order. Stream time begins at `i64::MIN`; see [`Self::restore_stream_time`].
     ///
     /// # Panics
     /// When `sub_topology` is out of range.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, sub_topology: usize, stores: Vec<S>) -> Self {
+    pub fn new(plan: Arc<Plan>, sub_topology: usize, partition: i32, stores: Vec<S>) -> Self {
         let sub = &plan.sub_topologies[sub_topology];
         let codecs = Codecs::new(sub);
-        let state = State::new(sub, stores);
+        let state = State::new(sub, partition, stores);
         Self {
             plan,
             sub_topology,
@@ -365,9 +366,9 @@ impl Task<MemoryStore> {
     /// # Panics
     /// As [`Self::new`].
     #[must_use]
-    pub fn in_memory(plan: Arc<Plan>, sub_topology: usize) -> Self {
+    pub fn in_memory(plan: Arc<Plan>, sub_topology: usize, partition: i32) -> Self {
         let stores = vec![MemoryStore::default(); plan.sub_topologies[sub_topology].stores.len()];
-        Self::new(plan, sub_topology, stores)
+        Self::new(plan, sub_topology, partition, stores)
     }
 
     /// Applies the changes to the stores and says [`Self::committed`]: a commit where there is no broker.

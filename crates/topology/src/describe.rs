@@ -197,6 +197,16 @@ pub(crate) fn label(sub: &SubTopology, node: &Node) -> String {
             };
             format!("join, {side}, in {} -> {}", store(index), type_text(value.ty()))
         }
+        Op::Subscribe { foreign_key } => format!("subscribe -> {}", type_text(foreign_key.ty())),
+        Op::Register { store: index, table } => format!("register in {} for {}", store(index), store(table)),
+        Op::Notify { store: index } => format!("notify those in {}", store(index)),
+        Op::JoinForeignKey { table, value, .. } => {
+            format!(
+                "join by foreign key from {} -> {}",
+                store(table),
+                type_text(value.ty())
+            )
+        }
         Op::Sink(sink) => {
             let topic = sub
                 .sinks

@@ -198,7 +198,9 @@ fn stores_of(node: &Node) -> impl Iterator<Item = StoreIndex> {
         | Op::Table { store }
         | Op::Suppress { store }
         | Op::JoinTables { other: store, .. }
-        | Op::JoinStreams { store, .. } => [Some(store), None],
+        | Op::JoinStreams { store, .. }
+        | Op::Notify { store } => [Some(store), None],
+        Op::Register { store, table } | Op::JoinForeignKey { store, table, .. } => [Some(store), Some(table)],
         Op::JoinTable { store, held, .. } => [Some(store), held],
         Op::Forward
         | Op::Filter(_)
@@ -206,6 +208,7 @@ fn stores_of(node: &Node) -> impl Iterator<Item = StoreIndex> {
         | Op::FilterTable { .. }
         | Op::MapTable(_)
         | Op::GroupTable { .. }
+        | Op::Subscribe { .. }
         | Op::SelectKey(_)
         | Op::MapValues(_)
         | Op::Map { .. }

@@ -46,6 +46,17 @@ impl SubTopology {
         self.sources.iter().find(|source| self.leads(source.node, node))
     }
 
+    /// Whether rows of a store are visited in the order of their keys.
+    #[must_use]
+    pub fn is_ordered(&self, store: StoreIndex) -> bool {
+        let has_windows = self
+            .stores
+            .get(store)
+            .is_some_and(|store| store.windows.is_some());
+        let visits = |node: &Node| matches!(node.op, Op::Notify { store: of } if of == store);
+        has_windows || self.nodes.iter().any(visits)
+    }
+
     /// The declaration's path of a node.
     #[must_use]
     pub fn path(&self, node: NodeIndex) -> &str {
@@ -196,6 +207,42 @@ pub enum Op {
         /// The new value, from `left` and `right`.
         value: Expr,
     },
+    /// Forwards what an update of a table says to those whose key it names: a record of [`subscription`] under the key that is named
+    /// now, and one under the key that was named before, where that is another one (`SubscriptionSendProcessorSupplier`, KIP-213).
+    Subscribe {
+        /// The key that a value names; null where it names none.
+        foreign_key: Expr,
+    },
+    /// Keeps who names a key, and answers with a record of [`response`] what the table has under it
+    /// (`SubscriptionReceiveProcessorSupplier`).
+    Register {
+        /// The store of those who name a key, by that and by their own.
+        store: StoreIndex,
+        /// The table's store.
+        table: StoreIndex,
+    },
+    /// Forwards an update of the table to all who name its key, as a record of [`response`] each
+    /// (`ForeignTableJoinProcessorSupplier`).
+    Notify {
+        /// As of [`Self::Register`].
+        store: StoreIndex,
+    },
+    /// Keeps and forwards the value of a key that names one of another table, with what is there under that; a tombstone where there
+    /// is no result any more. Of an update of the own table only what needs no answer (`ResponseJoinProcessorSupplier`).
+    JoinForeignKey {
+        /// The own table's store.
+        table: StoreIndex,
+        /// The store of the results.
+        store: StoreIndex,
+        /// [`Side::Left`]: of updates of the own table; [`Side::Right`]: of records of [`response`].
+        side: Side,
+        /// What becomes of a value that names nothing.
+        unmatched: Unmatched,
+        /// As of [`Self::Subscribe`].
+        foreign_key: Expr,
+        /// The new value, from `left` and `right`.
+        value: Expr,
+    },
     /// Writes the record to a topic.
     Sink(SinkIndex),
 }
@@ -282,6 +329,8 @@ pub struct Sink {
     pub key: Format,
     /// How values are written.
     pub value: Format,
+    /// The field of the values that says the partition; without one it is chosen by the key.
+    pub partition: Option<usize>,
 }
 
 /// How bytes become values and back. A null record key or value (tombstone) is [`crate::Value::Null`].
@@ -358,6 +407,38 @@ pub fn change(ty: &Type) -> Type {
     let side = || ty.clone().or_absent();
     Type::record("change", [("before", side()), ("after", side())])
 }
+
+/// What the row of a subscription is found by: the key that is named, and the one whose value names it.
+#[must_use]
+pub fn subscriber(foreign_key: &Type, key: &Type) -> Type {
+    let fields = [("foreignKey", foreign_key.clone()), ("key", key.clone())];
+    Type::record("subscriber", fields)
+}
+
+/// What says under a key whether that of another table names it, and in which partition that one lies.
+#[must_use]
+pub fn subscription(key: &Type) -> Type {
+    let fields = [
+        ("key", key.clone()),
+        ("isThere", Type::Bool),
+        ("partition", Type::Int),
+    ];
+    Type::record("subscription", fields)
+}
+
+/// What is said of a key that is named: which it is, and its value, if there is one; and to which partition.
+#[must_use]
+pub fn response(foreign_key: &Type, value: &Type) -> Type {
+    let fields = [
+        ("foreignKey", foreign_key.clone()),
+        ("value", value.clone().or_absent()),
+        ("partition", Type::Int),
+    ];
+    Type::record("response", fields)
+}
+
+/// The field of a [`response`] that says where it goes.
+pub(crate) const RESPONSE_PARTITION: usize = 2;
 
 /// How event time is divided for an aggregation. With the meaning that each kind has in Kafka Streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,7 +57,7 @@ pub(super) fn close<S: Store>(
     // Steps behind it do not ask for a record's coordinates.
     let none = InputRecord {
         topic: "",
-        partition: 0,
+        partition: state.partition,
         offset: 0,
         timestamp: closed.timestamp,
         key: None,

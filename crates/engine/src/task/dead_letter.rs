@@ -6,7 +6,7 @@
 use topology::plan::{SinkIndex, SubTopology};
 
 use crate::error::Failure;
-use crate::{BadRecord, ErrorCategory, InputRecord, Origin, Outgoing, Output, Recovery};
+use crate::{BadRecord, ChosenBy, ErrorCategory, InputRecord, Origin, Outgoing, Output, Recovery};
 
 /// Most bytes of the reason: it may quote the record.
 const REASON: usize = 1_000;
@@ -73,7 +73,7 @@ pub(super) fn send(
     let outgoing = Outgoing {
         sink,
         key: letter.key,
-        partition_key: letter.key,
+        to: ChosenBy::Key(letter.key),
         value: letter.value,
         headers: &headers,
         timestamp: letter.timestamp,

@@ -88,7 +88,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
     }
 
     /// What a table has under a key; or had at a time, where it keeps what is replaced.
-    fn found(
+    pub(super) fn found(
         &mut self,
         kept: &Kept<'a>,
         key: Value<'a>,

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use topology::plan::{NodeIndex, SinkIndex};
+use topology::Value;
+use topology::plan::{NodeIndex, Sink, SinkIndex};
 
 use super::walk::Moving;
 use crate::error::Failure;
 use crate::format::Codec;
-use crate::{ErrorCategory, Outgoing, Output, OutputError, Recovery};
+use crate::{ChosenBy, ErrorCategory, Outgoing, Output, OutputError, Recovery};
 
 /// In the order of sending. The memory is kept from record to record.
 #[derive(Default)]
@@ -21,9 +22,15 @@ struct Send {
     /// The sink's node, for errors.
     node: NodeIndex,
     key: Option<Range<usize>>,
-    partition_key: Option<Range<usize>>,
+    to: To,
     value: Option<Range<usize>>,
     timestamp: i64,
+}
+
+/// As [`ChosenBy`].
+enum To {
+    Key(Option<Range<usize>>),
+    Value(i32),
 }
 
 impl Results {
@@ -34,7 +41,7 @@ impl Results {
 
     pub(super) fn push(
         &mut self,
-        sink: SinkIndex,
+        (sink, spec): (SinkIndex, &Sink),
         node: NodeIndex,
         codecs: &(Codec, Codec),
         moving: &Moving<'_>,
@@ -51,15 +58,24 @@ impl Results {
         };
         let key = encode(&codecs.0, moving.key, "key")?;
         let value = encode(&codecs.1, moving.value, "value")?;
-        let partition_key = key.clone().map(|key| {
-            let length = codecs.0.partitioned_by(&self.bytes[key.clone()]).len();
-            key.start..key.start + length
-        });
+        let to = match (spec.partition, moving.value) {
+            (None, _) => To::Key(key.clone().map(|key| {
+                let length = codecs.0.partitioned_by(&self.bytes[key.clone()]).len();
+                key.start..key.start + length
+            })),
+            (Some(field), Value::Struct(fields)) if let Some(Value::Int(partition)) = fields.get(field) => {
+                To::Value(i32::try_from(*partition).unwrap_or(i32::MAX))
+            }
+            (Some(_), _) => {
+                let reason = "the value does not say to which partition it goes";
+                return Err(Failure::new(ErrorCategory::Serialization, node, reason));
+            }
+        };
         self.sends.push(Send {
             sink,
             node,
             key,
-            partition_key,
+            to,
             value,
             timestamp: moving.timestamp,
         });
@@ -84,7 +100,10 @@ impl Results {
         Outgoing {
             sink: send.sink,
             key: self.slice(send.key.as_ref()),
-            partition_key: self.slice(send.partition_key.as_ref()),
+            to: match &send.to {
+                To::Key(key) => ChosenBy::Key(self.slice(key.as_ref())),
+                To::Value(partition) => ChosenBy::Value(*partition),
+            },
             value: self.slice(send.value.as_ref()),
             headers: &[],
             timestamp: send.timestamp,

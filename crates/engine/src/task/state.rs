@@ -11,6 +11,8 @@ use crate::{KeyRange, Store, StoreError, Visit};
 const NOT_OPEN: &str = "not open";
 
 pub(super) struct State<S> {
+    /// Of the task.
+    pub(super) partition: i32,
     pub(super) stores: Vec<S>,
     /// Of what the stores hold.
     cached: Vec<Cache>,
@@ -26,13 +28,14 @@ pub(super) struct State<S> {
 }
 
 impl<S> State<S> {
-    pub(super) fn new(sub: &SubTopology, stores: Vec<S>) -> Self {
+    pub(super) fn new(sub: &SubTopology, partition: i32, stores: Vec<S>) -> Self {
         let clocks: Vec<_> = (0..stores.len()).map(|store| Clock::of(sub, store)).collect();
-        let staging = clocks.iter().map(|clock| match clock {
-            Some(_) => Staging::ordered(),
-            None => Staging::default(),
+        let staging = (0..stores.len()).map(|store| match sub.is_ordered(store) {
+            true => Staging::ordered(),
+            false => Staging::default(),
         });
         Self {
+            partition,
             staging: staging.collect(),
             cached: stores.iter().map(|_| Cache::default()).collect(),
             clocks,

@@ -6,6 +6,7 @@ use topology::{EvalError, Scope, Value};
 
 use super::Codecs;
 use super::aggregate::{Aggregation, Kept};
+use super::foreign_keys::ForeignKey;
 use super::joins;
 use super::results::Results;
 use super::state::State;
@@ -102,11 +103,12 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         Ok(match &node.op {
             Op::Forward => Forward::One(moving),
             Op::Sink(sink) => {
-                let Some(codecs) = self.codecs.sinks.get(*sink) else {
+                let (Some(codecs), Some(spec)) = (self.codecs.sinks.get(*sink), self.sub.sinks.get(*sink))
+                else {
                     let reason = format!("the plan has no sink {sink}");
                     return Err(Failure::new(ErrorCategory::Output, index, reason));
                 };
-                self.results.push(*sink, index, codecs, &moving)?;
+                self.results.push((*sink, spec), index, codecs, &moving)?;
                 Forward::Nothing
             }
             // Without a key there is nothing on the other side.
@@ -260,6 +262,37 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                     value,
                 };
                 self.join_tables(&kept, &join, moving)?
+            }
+            Op::Subscribe { foreign_key } => self.subscribe((index, node), foreign_key, moving)?,
+            Op::Register { store, table } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                let table = Kept::of(self.sub, index, *table)?;
+                self.register(&kept, &table, moving)?
+            }
+            Op::Notify { store } => {
+                let kept = Kept::of(self.sub, index, *store)?;
+                self.notify(&kept, node, moving)?
+            }
+            Op::JoinForeignKey {
+                table,
+                store,
+                side,
+                unmatched,
+                foreign_key,
+                value,
+            } => {
+                let table = Kept::of(self.sub, index, *table)?;
+                let join = ForeignKey {
+                    node: index,
+                    results: Kept::of(self.sub, index, *store)?,
+                    unmatched: *unmatched,
+                    foreign_key,
+                    value,
+                };
+                match side {
+                    Side::Left => self.join_named(&join, moving)?,
+                    Side::Right => self.join_response(&table, &join, moving)?,
+                }
             }
             Op::JoinStreams {
                 store,

@@ -111,7 +111,7 @@ impl Output for Last {
 
 /// A task of a stage.
 pub fn task<S: Store>(plan: &Arc<Plan>, stage: usize, stores: Vec<S>) -> Task<S> {
-    Task::new(Arc::clone(plan), stage, stores)
+    Task::new(Arc::clone(plan), stage, 0, stores)
 }
 
 /// Runs one record and asserts that it was processed.

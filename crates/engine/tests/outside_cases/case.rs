@@ -173,6 +173,18 @@ impl Case {
             }
             return Ok(());
         }
+        if self.compare == "last_value_per_key" {
+            for (wanted, found) in wanted.iter().zip(found) {
+                let (wanted, found) = (
+                    last_values(wanted.iter().map(record)),
+                    last_values(found.iter().cloned()),
+                );
+                if wanted != found {
+                    return Err(format!("wanted {wanted:?}, found {found:?}"));
+                }
+            }
+            return Ok(());
+        }
         let wanted = wanted.iter().flat_map(|list| list.iter().map(record));
         let (wanted, found) = (by_window(wanted), by_window(found.iter().flatten().cloned()));
         let reduce = |mut list: Vec<Json>| -> Result<Vec<Json>, String> {
@@ -221,6 +233,18 @@ fn by_topic(records: impl Iterator<Item = Json>) -> BTreeMap<String, Vec<Json>> 
             .push(record);
     }
     by_topic
+}
+
+/// The last value of each topic and key.
+fn last_values(records: impl Iterator<Item = Json>) -> BTreeMap<String, Json> {
+    records
+        .map(|record| {
+            (
+                format!("{} {}", record["topic"], record["key"]),
+                record["value"].clone(),
+            )
+        })
+        .collect()
 }
 
 fn by_window(records: impl Iterator<Item = Json>) -> BTreeMap<String, Vec<Json>> {

@@ -10,7 +10,7 @@ pub(super) fn declaration(topology: &Json) -> Result<Json, String> {
     match topology["operator"].as_str() {
         Some("stream-table-join" | "table-table-join") => joins(topology),
         Some("stream-stream-join") => streams(topology),
-        Some("table-table-foreign-key-join") => Err("no foreign keys".to_owned()),
+        Some("table-table-foreign-key-join") => foreign_keys(topology),
         Some("suppress") if topology.get("mode").is_some() => suppressed_alone(topology),
         Some("suppress") => suppressed_first(topology),
         Some("count") if topology["group"] == "by the value of the table row" => suppressed(topology),
@@ -162,6 +162,54 @@ fn joins(topology: &Json) -> Result<Json, String> {
             .collect::<Vec<_>>();
         json!({"language": "v1", "tables": tables, "pipelines": pipelines})
     })
+}
+
+/// A join by foreign keys, and a second join of its results with one of the tables.
+fn foreign_keys(topology: &Json) -> Result<Json, String> {
+    let text = |field: &str| topology[field].as_str().unwrap_or_default();
+    let serde = |ty: &str| json!({"serde": if ty.starts_with("int") { "Long" } else { "String" }});
+    let source = |side: &str| {
+        let key = serde(text("key_type"));
+        let mut source = json!({"name": side, "topic": text(side), "key": key, "value": {"serde": "String"}});
+        if let Some(retention) = text(&format!("{side}_store")).strip_prefix("versioned, history retention ")
+        {
+            source["historyRetention"] = json!(retention.replace(' ', ""));
+        }
+        source
+    };
+    let foreign_key = match text("foreign_key") {
+        "the part of the left value after '|'" => "value.split('|')[1]",
+        "the part of the left value after '|'; null when that part is returnNull" => {
+            "value.split('|')[1] == 'returnNull' ? optional.none() : optional.of(value.split('|')[1])"
+        }
+        "always null" => "value == '' ? optional.of(value) : optional.none()",
+        "the integer before '-' in the left value" => "int(value.split('-')[0])",
+        other => return Err(format!("no foreign key {other}")),
+    };
+    let mut first = join(topology, "right");
+    for join in first
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|step| step.values_mut())
+    {
+        join["foreignKey"] = json!(foreign_key);
+        join["name"] = json!("first");
+    }
+    let to = |topology: &Json| json!({"topic": topology["output"], "value": {"serde": "String"}});
+    let mut pipelines = vec![json!({"name": "joined", "from": "left", "steps": [first]})];
+    if topology.get("output").is_some() {
+        let steps = json!([{"toStream": {}}]);
+        pipelines.push(json!({"name": "sent", "from": "joined", "steps": steps, "to": to(topology)}));
+    }
+    if let Some(then) = topology.get("then") {
+        let (from, with) = match then["left"].as_str() {
+            Some("result of the foreign-key join") => ("joined", "left"),
+            _ => ("left", "joined"),
+        };
+        let steps = json!([join(then, with), {"toStream": {}}]);
+        pipelines.push(json!({"name": "again", "from": from, "steps": steps, "to": to(then)}));
+    }
+    Ok(json!({"language": "v1", "tables": [source("left"), source("right")], "pipelines": pipelines}))
 }
 
 /// A table that is counted by its values, whose counts wait.

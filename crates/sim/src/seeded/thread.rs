@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use engine::partition::partition_for;
+use engine::partition::of_result;
 use engine::{Change, Head, InputRecord, Outgoing, Output, OutputError, Task as Engine, earliest};
 use protocol::{Guarantee, Positions, TaskId};
 use topology::plan::TopicName;
@@ -124,7 +124,7 @@ impl Output for Collected<'_> {
 
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), OutputError> {
         let (topic, external) = self.sinks[record.sink];
-        let partition = partition_for(record.partition_key.unwrap_or_default(), PARTITIONS);
+        let partition = of_result(record.to, 0, PARTITIONS);
         self.sent.push(Sent {
             place: (topic, partition),
             external,
@@ -145,7 +145,7 @@ impl Task {
         let topic = |name: &TopicName| sim.app.topic(&name.resolve(&sim.app.id.0));
         let external = |name: &TopicName| matches!(name, TopicName::External(_));
         let readers = seed.db.iter().map(|db| Reader(Rc::clone(db))).collect();
-        let mut engine = Engine::new(plan.clone(), seed.sub_topology, readers);
+        let mut engine = Engine::new(plan.clone(), seed.sub_topology, seed.task.partition, readers);
         engine.restore_stream_time(seed.committed.stream_time);
         // Small enough that keys are forgotten now and then.
         engine.set_cache_bytes(2_000);

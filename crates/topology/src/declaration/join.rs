@@ -13,7 +13,13 @@ use crate::Duration;
 pub struct Join {
     /// The other side: name of a table, of a stream or of a pipeline.
     pub with: String,
-    /// Name of the join: of the store that it keeps, if any, and of the repartition topics where a key was changed before.
+    /// Of two tables: the key of the other side that a value on this side names, from `key` and `value`; it may be absent. Without
+    /// it, equal keys are joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub foreign_key: Option<String>,
+    /// Name of the join: of the store that it keeps, if any, and of the repartition topics where a key was changed before, or with
+    /// `foreignKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Of two streams: how far apart the timestamps of two records are, at most, that are joined.

@@ -19,8 +19,9 @@ use crate::declaration::{
 };
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
-    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Side, Sink, Source, StoreIndex, StoreSpec,
-    SubTopology, TopicName, Windows, change, joined_row,
+    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, RESPONSE_PARTITION, Side, Sink, Source,
+    StoreIndex, StoreSpec, SubTopology, TopicName, Windows, change, joined_row, response, subscriber,
+    subscription,
 };
 use crate::{Env, Expr, Path, Type, ValueReads};
 
@@ -117,6 +118,7 @@ impl<'d> Builder<'d> {
                 topic: TopicName::External(topic.clone()),
                 key: Format::Bytes,
                 value: Format::Bytes,
+                partition: None,
             });
         }
         let place = Place {
@@ -476,9 +478,12 @@ impl<'d> Track<'_, 'd> {
         if let Some(name) = right_cut {
             other = self.aside(other, |track| track.cut(name, path, &ValueReads::Whole))?;
         }
-        let other = self.unite(other);
         let env = join::env(joined.kind, joined.how, &self.place.env, &other.env.value);
         let value = join::compile(joined.declared, joined.kind, &env, path)?;
+        if joined.how == How::ForeignKey {
+            return self.join_foreign_key(joined, other, &value, path);
+        }
+        let other = self.unite(other);
         let not_kept = || PlanError::new(path, "not valid");
         let (left, right) = joined.unmatched();
         match joined.how {
@@ -501,7 +506,7 @@ impl<'d> Track<'_, 'd> {
                 joined.follow(&mut self.place.env);
                 self.place.store = None;
             }
-            How::Tables => {
+            How::Tables | How::ForeignKey => {
                 let left_store = self.place.store.ok_or_else(not_kept)?;
                 let right_store = other.store.ok_or_else(not_kept)?;
                 let op = |other, side| Op::JoinTables {
@@ -542,6 +547,70 @@ impl<'d> Track<'_, 'd> {
         Ok(())
     }
 
+    /// What a value names is told to where that is kept, and what is there is told back.
+    fn join_foreign_key(
+        &mut self,
+        joined: &Joined<'d>,
+        other: Place,
+        value: &Expr,
+        path: &Path,
+    ) -> Result<(), Vec<PlanError>> {
+        let not_valid = || PlanError::new(path, "not valid");
+        let name = joined.declared.name.as_deref().ok_or_else(not_valid)?;
+        let [subscriptions, responses] = join::names(joined.declared).map(|part| format!("{name}-{part}"));
+        let (table, other_table) = (
+            self.place.store.ok_or_else(not_valid)?,
+            other.store.ok_or_else(not_valid)?,
+        );
+        let (key, foreign) = (self.place.env.key.clone(), other.env.clone());
+        let foreign_key = join::compile_foreign_key(joined.declared, &self.place.env, path)?;
+
+        // Parts that are cut here become those of the tables, which were begun before: no place that is waited for moves.
+        let asked = self.aside(self.place.clone(), |track| {
+            let foreign_key = foreign_key.clone();
+            track.node(path, Op::Subscribe { foreign_key })?;
+            track.place.env = Env::of_record(foreign.key.clone(), subscription(&key));
+            let way = Way {
+                kind: SourceKind::Table,
+                partition: None,
+            };
+            track.cut_as(way, &subscriptions, path, &ValueReads::Whole)
+        })?;
+        let answered = self.aside(asked, |track| {
+            let other = track.unite(other);
+            let by = Format::Row(subscriber(&foreign.key, &key));
+            let store = track.store(&subscriptions, by, Type::Int, None)?;
+            let table = other_table;
+            track.node(path, Op::Register { store, table })?;
+            let told = track.aside(other, |track| track.node(path, Op::Notify { store }))?;
+            track.place.last = track.meet(path, Op::Forward, &[track.place.last, told.last])?;
+            track.place.env = Env::of_record(key.clone(), response(&foreign.key, &foreign.value));
+            let way = Way {
+                kind: SourceKind::Table,
+                partition: Some(RESPONSE_PARTITION),
+            };
+            track.cut_as(way, &responses, path, &ValueReads::Whole)
+        })?;
+        let answered = self.unite(answered);
+        let (unmatched, _) = joined.unmatched();
+        let kept = value.ty().clone();
+        let store = self.store(name, key_format(&key, path)?, kept, None)?;
+        let op = |side| Op::JoinForeignKey {
+            table,
+            store,
+            side,
+            unmatched,
+            foreign_key: foreign_key.clone(),
+            value: value.clone(),
+        };
+        self.node(path, op(Side::Left))?;
+        let there = self.aside(answered, |track| track.node(path, op(Side::Right)))?;
+        self.place.last = self.meet(path, Op::Forward, &[self.place.last, there.last])?;
+        joined.follow(&mut self.place.env);
+        self.place.store = Some(store);
+        Ok(())
+    }
+
     fn store(
         &mut self,
         name: &str,
@@ -572,6 +641,14 @@ impl<'d> Track<'_, 'd> {
 
     /// Writes to a repartition topic what is read later, and goes on behind it.
     fn cut(&mut self, name: &str, path: &Path, later: &ValueReads) -> Result<(), PlanError> {
+        let way = Way {
+            kind: SourceKind::Stream,
+            partition: None,
+        };
+        self.cut_as(way, name, path, later)
+    }
+
+    fn cut_as(&mut self, way: Way, name: &str, path: &Path, later: &ValueReads) -> Result<(), PlanError> {
         let value = carried(&self.place.env.value, later);
         self.project(&value, path)?;
         let topic = TopicName::Repartition(name.to_owned());
@@ -582,6 +659,7 @@ impl<'d> Track<'_, 'd> {
                 topic: topic.clone(),
                 key: key.clone(),
                 value: format.clone(),
+                partition: way.partition,
             },
         )?;
         let source = Source {
@@ -597,7 +675,7 @@ impl<'d> Track<'_, 'd> {
             offset_reset: OffsetReset::Earliest,
         };
         let parts = &mut self.builder.parts;
-        self.place.at = parts.begin(source, Vec::new(), SourceKind::Stream, path);
+        self.place.at = parts.begin(source, Vec::new(), way.kind, path);
         self.place.last = 0;
         self.place.env.value = value;
         self.place.env.is_of_one_record = true;
@@ -617,8 +695,23 @@ impl<'d> Track<'_, 'd> {
         let key = sink::key(to, &self.place.env, path)?;
         let value = sink::value(to, &self.place.env.value, path)?;
         let topic = TopicName::External(to.topic.clone());
-        self.sink(path, Sink { topic, key, value })
+        let partition = None;
+        let sink = Sink {
+            topic,
+            key,
+            value,
+            partition,
+        };
+        self.sink(path, sink)
     }
+}
+
+/// How records go through a repartition topic.
+struct Way {
+    /// What its reader is: a part that reads only tables gives its name to no other one.
+    kind: SourceKind,
+    /// As [`Sink::partition`].
+    partition: Option<usize>,
 }
 
 /// Name of a record without fields.

@@ -32,6 +32,8 @@ pub(crate) enum How {
     StreamTable(Option<i64>),
     /// Two tables.
     Tables,
+    /// Two tables, of which the values of one name keys of the other.
+    ForeignKey,
     /// Two streams.
     Streams(JoinWindows),
 }
@@ -57,8 +59,8 @@ impl Joined<'_> {
     pub(super) fn result(&self) -> Kind {
         match (self.how, &self.declared.name) {
             (How::StreamTable(_) | How::Streams(_), _) => Kind::Stream,
-            (How::Tables, Some(_)) => Kind::Table(Lookup::Kept),
-            (How::Tables, None) => Kind::Table(Lookup::NotKept),
+            (How::Tables | How::ForeignKey, Some(_)) => Kind::Table(Lookup::Kept),
+            (How::Tables | How::ForeignKey, None) => Kind::Table(Lookup::NotKept),
         }
     }
 
@@ -82,7 +84,19 @@ pub(super) fn resolve<'d>(
     path: &Path,
 ) -> Result<Joined<'d>, Vec<PlanError>> {
     let how = sides(kind, declared, here, with, path)?;
-    if here.env.key != with.env.key {
+    if how == How::ForeignKey {
+        let foreign_key = compile_foreign_key(declared, here.env, path)?;
+        if *present(foreign_key.ty()) != with.env.key {
+            let message = format!(
+                "keys of `{}` have type {}, the expression has type {}",
+                declared.with,
+                with.env.key,
+                foreign_key.ty()
+            );
+            return Err(PlanError::new(&path.field("foreignKey"), message).into());
+        }
+        sink::key_format(&with.env.key, &path.field("with"))?;
+    } else if here.env.key != with.env.key {
         let message = format!(
             "keys of `{}` have type {}, those here {}: only equal keys are joined",
             declared.with, with.env.key, here.env.key
@@ -106,13 +120,13 @@ pub(super) fn resolve<'d>(
     let env = env(kind, how, here.env, &with.env.value);
     let value = compile(declared, kind, &env, path)?;
     let value = match how {
-        How::Tables => of_table(value, path)?,
+        How::Tables | How::ForeignKey => of_table(value, path)?,
         How::StreamTable(_) | How::Streams(_) => value,
     };
     let reads = match how {
         How::StreamTable(None) => value.reads().value.clone(),
         // They are kept as they are.
-        How::StreamTable(Some(_)) | How::Tables | How::Streams(_) => ValueReads::Whole,
+        How::StreamTable(Some(_)) | How::Tables | How::ForeignKey | How::Streams(_) => ValueReads::Whole,
     };
     Ok(Joined {
         declared,
@@ -123,6 +137,32 @@ pub(super) fn resolve<'d>(
         reads,
         value: value.ty().clone(),
     })
+}
+
+/// What is added to the name of a join for what it needs beside its store.
+pub(super) fn names(declared: &Join) -> [&'static str; 2] {
+    match declared.foreign_key {
+        Some(_) => [SUBSCRIPTIONS, RESPONSES],
+        None => ["left", "right"],
+    }
+}
+
+/// Of the repartition topic that says who names which keys, and of the store of those.
+pub(super) const SUBSCRIPTIONS: &str = "subscriptions";
+/// Of the repartition topic that says what there is under keys that are named.
+pub(super) const RESPONSES: &str = "responses";
+
+/// The key that a value on this side names.
+pub(super) fn compile_foreign_key(declared: &Join, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    let path = &path.field("foreignKey");
+    let source = declared.foreign_key.as_deref().unwrap_or_default();
+    let expr = super::compile::compile(source, env, path)?;
+    Ok(of_table(expr, path)?)
+}
+
+/// The type of the key, where it may be absent.
+fn present(ty: &Type) -> &Type {
+    if let Type::Optional(inner) = ty { inner } else { ty }
 }
 
 /// The new value.
@@ -192,6 +232,12 @@ fn sides(
 ) -> Result<How, PlanError> {
     let name = &declared.with;
     let at = path.field("with");
+    let are_tables = matches!((here.kind, with.kind), (Kind::Table(_), Kind::Table(_)));
+    if declared.foreign_key.is_some() && !are_tables {
+        let message = "only a value of a table names a key of another table";
+        let error = PlanError::new(&path.field("foreignKey"), message);
+        return Err(error.suggest("choose the stream's key with `selectKey`, or make both sides tables"));
+    }
     let how = match (here.kind, with.kind) {
         (_, Kind::Table(Lookup::NotKept)) => {
             let message = format!("the values of `{name}` are not kept: they cannot be looked up");
@@ -203,7 +249,7 @@ fn sides(
             return Err(PlanError::new(path, message).suggest(instead));
         }
         (Kind::Stream, Kind::Table(lookup)) => How::StreamTable(held(declared, lookup, path)?),
-        (Kind::Table(Lookup::Kept | Lookup::Versions), Kind::Table(_)) => How::Tables,
+        (Kind::Table(Lookup::Kept | Lookup::Versions), Kind::Table(_)) => tables(kind, declared, path)?,
         (Kind::Table(Lookup::NotKept), Kind::Table(_)) => {
             let message = "the values on this side are not kept, and the other side looks them up";
             return Err(PlanError::new(path, message).suggest(KEEP));
@@ -215,7 +261,7 @@ fn sides(
         }
         (Kind::Stream | Kind::Grouped(_), _) => return streams(declared, path),
     };
-    let grace = declared.grace.filter(|_| how == How::Tables);
+    let grace = declared.grace.filter(|_| !matches!(how, How::StreamTable(_)));
     let times = [
         ("within", declared.within),
         ("before", declared.before),
@@ -229,6 +275,22 @@ fn sides(
         }
         None => Ok(how),
     }
+}
+
+/// Two tables.
+fn tables(kind: JoinKind, declared: &Join, path: &Path) -> Result<How, PlanError> {
+    if declared.foreign_key.is_none() {
+        return Ok(How::Tables);
+    }
+    if kind == JoinKind::Outer {
+        let message = "with `foreignKey` there is no outer join: nothing says of a value of the other table that it has no partner";
+        return Err(PlanError::new(path, message).suggest("write `leftJoin`"));
+    }
+    if declared.name.is_none() {
+        let message = "with `foreignKey`, updates go through repartition topics, which need a name";
+        return Err(PlanError::new(&path.field("name"), message).suggest("add `name`"));
+    }
+    Ok(How::ForeignKey)
 }
 
 /// How long records wait for a table, if they do.

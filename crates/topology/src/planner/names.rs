@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::PlanError;
+use super::{PlanError, join};
 use crate::Path;
 use crate::declaration::{
     GroupBy, GroupByKey, OnBadRecord, Operator, SourceKind, Stream, Suppress, ToTable, Topology,
@@ -88,8 +88,8 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                         let path = path.field(kind.name()).field("name");
                         name(given, &path, errors);
                         unique(&mut seen, given, "join", &path, errors);
-                        for side in ["left", "right"] {
-                            seen.insert(format!("{given}-{side}").into(), "join");
+                        for part in join::names(join) {
+                            seen.insert(format!("{given}-{part}").into(), "join");
                         }
                     }
                 }

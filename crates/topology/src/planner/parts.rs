@@ -92,20 +92,30 @@ impl Parts {
         let mut parts: Vec<_> = self.0.into_iter().flatten().map(|part| part.sub).collect();
         let mut ordered = Vec::<SubTopology>::with_capacity(parts.len());
         while !parts.is_empty() {
-            let feeds = |from: &SubTopology, to: &SubTopology| {
-                let mut sinks = from.sinks.iter();
-                sinks.any(|sink| to.sources.iter().any(|source| source.topic == sink.topic))
-            };
-            let is_ready = |part: &SubTopology| {
-                let mut others = parts.iter().filter(|other| other.name != part.name);
-                !others.any(|other| feeds(other, part))
-            };
-            let next = parts.iter().position(is_ready).unwrap_or(0);
-            ordered.push(parts.remove(next));
+            // Those that feed each other are fed by as many, what is behind them by more.
+            let next = (0..parts.len()).min_by_key(|part| feeding(&parts, *part));
+            ordered.push(parts.remove(next.unwrap_or(0)));
         }
         ordered.iter_mut().for_each(order_children);
         ordered
     }
+}
+
+/// How many of the parts feed one, directly or through others, itself included.
+fn feeding(parts: &[SubTopology], part: usize) -> usize {
+    let feeds = |from: usize, to: usize| {
+        let mut sinks = parts[from].sinks.iter();
+        sinks.any(|sink| parts[to].sources.iter().any(|source| source.topic == sink.topic))
+    };
+    let mut found = vec![part];
+    let mut next = 0;
+    while let Some(to) = found.get(next).copied() {
+        let new = (0..parts.len()).filter(|from| feeds(*from, to) && !found.contains(from));
+        let new: Vec<_> = new.collect();
+        found.extend(new);
+        next += 1;
+    }
+    found.len()
 }
 
 /// Lets a join of tables see an update of one side before what that update changes on its other side: such a join comes before
@@ -133,7 +143,7 @@ fn is_seen_before(sub: &SubTopology, node: NodeIndex, other: NodeIndex) -> bool 
         return false;
     };
     let keeps = |op: &Op| {
-        matches!(op, Op::Table { store } | Op::Aggregate { store, .. }
+        matches!(op, Op::Table { store } | Op::Aggregate { store, .. } | Op::JoinForeignKey { store, .. }
             if *store == looked_up)
     };
     let mut nodes = sub.nodes.iter().enumerate();
@@ -169,7 +179,12 @@ impl SubTopology {
                 | Op::Table { store }
                 | Op::Suppress { store }
                 | Op::JoinTables { other: store, .. }
-                | Op::JoinStreams { store, .. } => *store += store_offset,
+                | Op::JoinStreams { store, .. }
+                | Op::Notify { store } => *store += store_offset,
+                Op::Register { store, table } | Op::JoinForeignKey { store, table, .. } => {
+                    *store += store_offset;
+                    *table += store_offset;
+                }
                 Op::Sink(sink) => *sink += sink_offset,
                 Op::Forward
                 | Op::Filter(_)
@@ -177,6 +192,7 @@ impl SubTopology {
                 | Op::FilterTable { .. }
                 | Op::MapTable(_)
                 | Op::GroupTable { .. }
+                | Op::Subscribe { .. }
                 | Op::SelectKey(_)
                 | Op::MapValues(_)
                 | Op::Map { .. }

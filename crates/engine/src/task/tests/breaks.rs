@@ -56,7 +56,7 @@ pub(super) fn drive(
             task.process(given.source, &record, &mut open).unwrap();
             at += 1;
         }
-        let restarted = |task: &Task<MemoryStore>| Task::new(Arc::clone(plan), 0, task.stores().to_vec());
+        let restarted = |task: &Task<MemoryStore>| Task::new(Arc::clone(plan), 0, 0, task.stores().to_vec());
         match breaks.next().flatten() {
             Some(how @ (Break::Commit | Break::Restart)) => {
                 task.commit_in_memory();

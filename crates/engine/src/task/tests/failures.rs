@@ -67,7 +67,7 @@ fn a_state_that_its_changelog_does_not_take_stops_the_task_before_anything_is_st
         }
     }
     let mut output = Collected::default();
-    let mut task = Task::new(sums(), 0, vec![Small(MemoryStore::default())]);
+    let mut task = Task::new(sums(), 0, 0, vec![Small(MemoryStore::default())]);
     let value = order(1);
     task.process(0, &record(0, Some("k"), Some(&value)), &mut output)
         .unwrap();
@@ -316,7 +316,7 @@ fn a_damaged_or_unreadable_store_stops_the_task_with_its_name() {
         assert_eq!(error.category(), ErrorCategory::StoreRead);
         error.record.reason
     };
-    let broken = Task::new(Arc::clone(&plan), 0, vec![Broken]).process(0, &input, &mut output);
+    let broken = Task::new(Arc::clone(&plan), 0, 0, vec![Broken]).process(0, &input, &mut output);
     assert_eq!(reason(broken), "store `sums`: disk");
     let mut damaged = task(&plan, 0);
     damaged.stores_mut()[0].values.insert(b"k".to_vec(), vec![1, 0]);
@@ -324,6 +324,6 @@ fn a_damaged_or_unreadable_store_stops_the_task_with_its_name() {
         reason(damaged.process(0, &input, &mut output)),
         "store `sums`: the row has 2 bytes and ends within a value"
     );
-    let missing = Task::new(plan, 0, Vec::<MemoryStore>::new()).process(0, &input, &mut output);
+    let missing = Task::new(plan, 0, 0, Vec::<MemoryStore>::new()).process(0, &input, &mut output);
     assert_eq!(reason(missing), "store `sums`: not open");
 }

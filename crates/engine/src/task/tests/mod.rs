@@ -3,6 +3,7 @@
 mod aggregates;
 mod breaks;
 mod failures;
+mod foreign_keys;
 mod held;
 mod joins;
 mod random;
@@ -101,7 +102,7 @@ fn sums() -> Arc<Plan> {
 }
 
 fn task(plan: &Arc<Plan>, sub: usize) -> Task<MemoryStore> {
-    Task::in_memory(Arc::clone(plan), sub)
+    Task::in_memory(Arc::clone(plan), sub, 0)
 }
 
 fn order(amount: i64) -> String {
@@ -246,6 +247,7 @@ fn branches() -> Arc<Plan> {
         topic: TopicName::External("t".into()),
         key: Format::String,
         value,
+        partition: None,
     };
     let source = Source {
         name: "s".into(),

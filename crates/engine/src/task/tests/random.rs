@@ -156,6 +156,10 @@ impl Steps<'_> {
                 self.push(step);
                 self.end = End::Table;
             }
+            4 if self.end == End::Table && self.choose(2) == 0 => {
+                let name = self.store();
+                self.join(json!({"with": "t", "name": name, "foreignKey": "string(value % 4)"}));
+            }
             4 if self.end == End::Table => {
                 self.join(json!({"with": "t"}));
                 self.end = End::Passing;

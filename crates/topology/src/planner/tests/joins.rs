@@ -228,6 +228,100 @@ fn the_join_of_tables_is_one_itself() {
 }
 
 #[test]
+fn what_a_value_names_is_asked_for_where_it_is_kept() {
+    let mut json = shop(json!([]));
+    let join =
+        json!({"with": "regions", "name": "region-of", "foreignKey": "value.name", "expression": "right"});
+    json["pipelines"][3]["steps"] = json!([{"leftJoin": join}, {"toStream": {}}]);
+    json["pipelines"][3]["steps"][0]["leftJoin"]["expression"] = json!("left");
+    let plan = planned(json);
+    let sub = |name: &str| plan.sub_topologies.iter().find(|sub| sub.name == name).unwrap();
+    let (own, other) = (sub("customers"), sub("regions"));
+    let read = |sub: &SubTopology| {
+        let sources = sub.sources.iter();
+        sources.map(|source| source.topic.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        read(own),
+        ["customers.v1", "<application.id>-region-of-responses-repartition"]
+    );
+    assert_eq!(
+        read(other),
+        [
+            "regions.v1",
+            "<application.id>-region-of-subscriptions-repartition"
+        ]
+    );
+    let stores = |sub: &SubTopology| {
+        sub.stores
+            .iter()
+            .map(|store| store.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(stores(own), ["customers", "region-of"]);
+    assert_eq!(stores(other), ["regions", "region-of-subscriptions"]);
+    assert!(other.is_ordered(1) && !other.is_ordered(0));
+}
+
+#[test]
+fn each_rule_of_foreign_keys_has_its_error() {
+    let good = json!({"with": "regions", "name": "n", "foreignKey": "value.name", "expression": "left"});
+    for (kind, changes, field, message, help) in [
+        (
+            "outerJoin",
+            json!({}),
+            "",
+            "with `foreignKey` there is no outer join: nothing says of a value of the other table that it has no partner",
+            "write `leftJoin`",
+        ),
+        (
+            "join",
+            json!({"name": null}),
+            ".name",
+            "with `foreignKey`, updates go through repartition topics, which need a name",
+            "add `name`",
+        ),
+        (
+            "join",
+            json!({"foreignKey": "value.limit"}),
+            ".foreignKey",
+            "keys of `regions` have type string, the expression has type int?",
+            "",
+        ),
+        (
+            "join",
+            json!({"foreignKey": "string(ts)"}),
+            ".foreignKey",
+            "`ts` is that of an update, and a table's value has none when it is computed again",
+            "put it into the value before the table",
+        ),
+        (
+            "join",
+            json!({"grace": "1s"}),
+            ".grace",
+            "`grace` is for two streams, `regions` is a table",
+            "leave it out",
+        ),
+        (
+            "join",
+            json!({"with": "orders"}),
+            ".foreignKey",
+            "only a value of a table names a key of another table",
+            "choose the stream's key with `selectKey`, or make both sides tables",
+        ),
+    ] {
+        let mut join = good.clone();
+        join.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let mut json = shop(json!([]));
+        json["pipelines"][3]["steps"] = json!([{kind: join}, {"toStream": {}}]);
+        let wanted = error(&format!("pipelines[3].steps[0].{kind}{field}"), message, help);
+        assert_eq!(errors(json), [wanted], "{message}");
+    }
+}
+
+#[test]
 fn each_rule_of_joins_has_its_error() {
     let good = json!({"with": "customers", "expression": "left"});
     let case = |kind: &str, changes: Json| {

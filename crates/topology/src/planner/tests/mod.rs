@@ -105,6 +105,10 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::JoinTable { .. } => "join with table",
         Op::JoinTables { .. } => "join of tables",
         Op::JoinStreams { .. } => "join of streams",
+        Op::Subscribe { .. } => "subscribe",
+        Op::Register { .. } => "register",
+        Op::Notify { .. } => "notify",
+        Op::JoinForeignKey { .. } => "join by foreign key",
         Op::Sink(_) => "sink",
     };
     sub.nodes
