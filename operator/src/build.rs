@@ -40,54 +40,54 @@ const CONFIG_FILE: &str = "config.json";
 
 /// The StreamApp that children belong to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Its namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
 }
 
 /// Everything that children depend on.
 #[derive(Debug)]
-pub struct Input<'a> {
+pub(crate) struct Input<'a> {
     /// The StreamApp.
-    pub owner: &'a Owner,
+    pub(crate) owner: &'a Owner,
     /// Its spec.
-    pub spec: &'a crds::Spec,
+    pub(crate) spec: &'a crds::Spec,
     /// Image of the workers.
-    pub image: &'a str,
+    pub(crate) image: &'a str,
     /// Worker pods.
-    pub replicas: u32,
+    pub(crate) replicas: u32,
     /// What workers read at their start, with the values of Secrets.
-    pub config: &'a WorkerConfig,
+    pub(crate) config: &'a WorkerConfig,
     /// Whether workers keep consumed records of repartition topics.
-    pub keep_repartition_records: bool,
+    pub(crate) keep_repartition_records: bool,
 }
 
 /// The children, and what pods are made of.
 #[derive(Clone, Debug)]
-pub struct Children {
+pub(crate) struct Children {
     /// The workers' configuration.
-    pub config: Secret,
+    pub(crate) config: Secret,
     /// Without a token: workers do not talk to Kubernetes.
-    pub service_account: ServiceAccount,
+    pub(crate) service_account: ServiceAccount,
     /// Gives pods their names.
-    pub service: Service,
+    pub(crate) service: Service,
     /// Evictions take one worker at a time.
-    pub disruption_budget: PodDisruptionBudget,
+    pub(crate) disruption_budget: PodDisruptionBudget,
     /// Only the status port is open.
-    pub network_policy: NetworkPolicy,
+    pub(crate) network_policy: NetworkPolicy,
     /// The workers.
-    pub stateful_set: StatefulSet,
+    pub(crate) stateful_set: StatefulSet,
     /// Hash of what pods are made of.
-    pub revision: String,
+    pub(crate) revision: String,
 }
 
 /// Where workers keep their stores and listen; part of [`WorkerConfig`].
 #[must_use]
-pub fn place() -> crds::Place {
+pub(crate) fn place() -> crds::Place {
     crds::Place {
         state_dir: format!("{VOLUME_DIRECTORY}/state").into(),
         http_listen: format!("0.0.0.0:{}", names::WORKER_PORT),
@@ -98,7 +98,7 @@ pub fn place() -> crds::Place {
 ///
 /// # Errors
 /// When the configuration cannot be written as JSON.
-pub fn children(input: &Input<'_>) -> Result<Children, serde_json::Error> {
+pub(crate) fn children(input: &Input<'_>) -> Result<Children, serde_json::Error> {
     let config = serde_json::to_vec_pretty(input.config)?;
     let config_name = format!("{}-config-{}", input.owner.name, hash(&config));
     let revision = revision(input, &config_name)?;
@@ -125,7 +125,7 @@ pub fn children(input: &Input<'_>) -> Result<Children, serde_json::Error> {
 
 /// The Secret with the configuration that a StatefulSet's pods are made of.
 #[must_use]
-pub fn config_name_of(set: &StatefulSet) -> Option<&str> {
+pub(crate) fn config_name_of(set: &StatefulSet) -> Option<&str> {
     let pod = set.spec.as_ref()?.template.spec.as_ref()?;
     let volumes = pod.volumes.as_ref()?.iter();
     let secrets = volumes.filter_map(|volume| volume.secret.as_ref());
@@ -136,7 +136,7 @@ pub fn config_name_of(set: &StatefulSet) -> Option<&str> {
 
 /// The topology in such a Secret; none when it is of a version that this one does not read.
 #[must_use]
-pub fn topology_of(secret: &Secret) -> Option<Topology> {
+pub(crate) fn topology_of(secret: &Secret) -> Option<Topology> {
     let bytes = secret.data.as_ref()?.get(CONFIG_FILE)?;
     let config: serde_json::Value = serde_json::from_slice(&bytes.0).ok()?;
     serde_json::from_value(config.get("topology")?.clone()).ok()

@@ -26,7 +26,7 @@ pub(crate) struct Memory {
 }
 
 /// What all reconciles share.
-pub struct Context {
+pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
@@ -43,7 +43,7 @@ impl Context {
     ///
     /// # Errors
     /// When Kubernetes does not answer.
-    pub async fn new(
+    pub(crate) async fn new(
         client: Client,
         metrics: Metrics,
         worker_image: String,

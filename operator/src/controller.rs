@@ -24,7 +24,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Why a reconcile could not be finished.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Kubernetes refuses or does not answer.
     #[error("Kubernetes: {0}")]
     Kube(#[from] kube::Error),
@@ -38,13 +38,13 @@ pub enum Error {
 
 /// The kind, as the API server knows it.
 #[must_use]
-pub fn resource() -> ApiResource {
+pub(crate) fn resource() -> ApiResource {
     let kind = GroupVersionKind::gvk(crds::GROUP, crds::VERSION, "StreamApp");
     ApiResource::from_gvk_with_plural(&kind, crds::PLURAL)
 }
 
 /// Reconciles until the process ends. Without namespaces: all of the cluster.
-pub async fn run(context: Arc<Context>, namespaces: Vec<String>) {
+pub(crate) async fn run(context: Arc<Context>, namespaces: Vec<String>) {
     let controllers: Vec<_> = if namespaces.is_empty() {
         vec![controller(Arc::clone(&context), None)]
     } else {

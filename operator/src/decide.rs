@@ -8,35 +8,35 @@ use crate::names;
 
 /// A worker pod, as seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodView {
+pub(crate) struct PodView {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its ordinal.
-    pub ordinal: u32,
+    pub(crate) ordinal: u32,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Its address, once it has one.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// Its node.
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
     /// The revision that it was made of.
-    pub revision: Option<String>,
+    pub(crate) revision: Option<String>,
     /// Kubernetes calls it ready: the worker processes.
-    pub is_ready: bool,
+    pub(crate) is_ready: bool,
     /// It is being deleted.
-    pub is_deleting: bool,
+    pub(crate) is_deleting: bool,
     /// Why its container does not run, or why no node takes it: reason and message.
-    pub waiting: Option<(String, String)>,
+    pub(crate) waiting: Option<(String, String)>,
     /// Restarts of its container.
-    pub restarts: i32,
+    pub(crate) restarts: i32,
     /// What the worker says; `None`: it does not answer.
-    pub status: Option<WorkerStatus>,
+    pub(crate) status: Option<WorkerStatus>,
 }
 
 impl PodView {
     /// The worker says that no broker answers it.
     #[must_use]
-    pub fn has_lost_kafka(&self) -> bool {
+    pub(crate) fn has_lost_kafka(&self) -> bool {
         let reason = self.status.as_ref().and_then(|status| status.reason.as_deref());
         reason == Some("BrokerUnreachable")
     }
@@ -44,7 +44,7 @@ impl PodView {
 
 /// What people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Every worker runs what the spec says.
     Ready,
     /// The operator, or a worker, works towards it.
@@ -65,20 +65,20 @@ pub enum Verdict {
 
 impl Verdict {
     /// A [`Self::Progressing`].
-    pub fn progressing(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn progressing(reason: impl Into<String>, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.into(), message.into());
         Self::Progressing { reason, message }
     }
 
     /// A [`Self::Stalled`].
-    pub fn stalled(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn stalled(reason: impl Into<String>, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.into(), message.into());
         Self::Stalled { reason, message }
     }
 
     /// The reason.
     #[must_use]
-    pub fn reason(&self) -> &str {
+    pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Ready => "Running",
             Self::Progressing { reason, .. } | Self::Stalled { reason, .. } => reason,
@@ -88,7 +88,7 @@ impl Verdict {
 
 /// Why an application cannot go on with another topology, if it cannot; `generation` is that of the spec that has it.
 #[must_use]
-pub fn needs_migration(running: &Topology, new: Version<'_>, generation: i64) -> Option<Verdict> {
+pub(crate) fn needs_migration(running: &Topology, new: Version<'_>, generation: i64) -> Option<Verdict> {
     if running == new.topology {
         return None;
     }
@@ -127,7 +127,7 @@ const STUCK: [&str; 6] = [
 /// The pod to replace now, if any: one at a time, and only while no other is away. A pod of an old revision that does
 /// not run never blocks its own fix.
 #[must_use]
-pub fn to_replace<'a>(revision: &str, replicas: u32, pods: &'a [PodView]) -> Option<&'a PodView> {
+pub(crate) fn to_replace<'a>(revision: &str, replicas: u32, pods: &'a [PodView]) -> Option<&'a PodView> {
     let is_outdated = |pod: &&PodView| pod.revision.as_deref() != Some(revision) && !pod.is_deleting;
     if let Some(broken) = pods
         .iter()
@@ -152,7 +152,7 @@ fn is_restoring(pod: &PodView) -> bool {
 
 /// What the pods say, when the spec itself is in order.
 #[must_use]
-pub fn judge(revision: &str, replicas: u32, pods: &[PodView]) -> Verdict {
+pub(crate) fn judge(revision: &str, replicas: u32, pods: &[PodView]) -> Verdict {
     if let Some(stalled) = pods.iter().find_map(stalled) {
         return stalled;
     }

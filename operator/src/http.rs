@@ -20,24 +20,24 @@ const SECONDS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
 
 /// What a reconcile ended with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// `ready`, `progressing`, `stalled`, `deleting` or `error`.
-    pub outcome: String,
+    pub(crate) outcome: String,
 }
 
 /// The operator's metrics.
 #[derive(Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Reconciles by outcome.
-    pub reconciles: Family<Outcome, Counter>,
+    pub(crate) reconciles: Family<Outcome, Counter>,
     /// How long a reconcile took.
-    pub duration: Histogram,
+    pub(crate) duration: Histogram,
     /// Applications by outcome of their last reconcile.
-    pub apps: Family<Outcome, Gauge>,
+    pub(crate) apps: Family<Outcome, Gauge>,
     /// Pods that were replaced by a roll.
-    pub replaced: Counter,
+    pub(crate) replaced: Counter,
     /// 1 on the operator that acts.
-    pub leader: Gauge<i64, AtomicI64>,
+    pub(crate) leader: Gauge<i64, AtomicI64>,
     registry: Arc<Registry>,
 }
 
@@ -80,7 +80,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Notes a reconcile.
-    pub fn reconciled(&self, outcome: &str, took: Duration) {
+    pub(crate) fn reconciled(&self, outcome: &str, took: Duration) {
         let outcome = Outcome {
             outcome: outcome.to_owned(),
         };
@@ -93,7 +93,7 @@ impl Metrics {
 ///
 /// # Errors
 /// When the address cannot be used.
-pub async fn serve(listen: &str, metrics: Metrics) -> std::io::Result<()> {
+pub(crate) async fn serve(listen: &str, metrics: Metrics) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok" }))
         // An operator that waits for the lease is as ready as the one that has it.

@@ -14,37 +14,37 @@ const CONTACT: Duration = Duration::from_secs(5);
 
 /// An application as Kafka should know it.
 #[derive(Clone, Debug)]
-pub struct Application {
+pub(crate) struct Application {
     /// Its id.
-    pub id: ApplicationId,
+    pub(crate) id: ApplicationId,
     /// The cluster, with credentials.
-    pub kafka: KafkaConfig,
+    pub(crate) kafka: KafkaConfig,
     /// Replicas of internal topics.
-    pub replication_factor: i32,
+    pub(crate) replication_factor: i32,
     /// Worker pods.
-    pub replicas: u32,
+    pub(crate) replicas: u32,
     /// Copies of each task's stores, beside its owner's.
-    pub standbys: u32,
+    pub(crate) standbys: u32,
     /// Who owns it: this object.
-    pub claimant: Claimant,
+    pub(crate) claimant: Claimant,
 }
 
 /// What was found or made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// Topics that did not exist before.
-    pub created: Vec<String>,
+    pub(crate) created: Vec<String>,
     /// Properties of internal topics that were set back.
-    pub corrected: Vec<String>,
+    pub(crate) corrected: Vec<String>,
     /// Tasks of the plan.
-    pub tasks: u32,
+    pub(crate) tasks: u32,
     /// Sub-topologies, as `name×partitions`.
-    pub topology: Vec<String>,
+    pub(crate) topology: Vec<String>,
 }
 
 /// Why Kafka does not let the application run.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// A Kafka call failed.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
@@ -76,7 +76,7 @@ pub enum Problem {
 
 /// Where the owner of a claim is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Neighbour {
+pub(crate) enum Neighbour {
     /// A StreamApp of this cluster.
     SameCluster,
     /// Of another cluster, or a `streamapp run`.
@@ -112,7 +112,7 @@ impl From<control::Error> for Problem {
 impl Problem {
     /// What people are told; `servers` is where the cluster was looked for.
     #[must_use]
-    pub fn verdict(&self, servers: &str) -> Verdict {
+    pub(crate) fn verdict(&self, servers: &str) -> Verdict {
         let message = self.to_string();
         match self {
             Self::Kafka(error) => {
@@ -153,7 +153,7 @@ impl Application {
     ///
     /// # Errors
     /// [`Problem`]
-    pub fn settle(&self, plan: &Plan, claiming: Claiming<'_>) -> Result<Settled, Problem> {
+    pub(crate) fn settle(&self, plan: &Plan, claiming: Claiming<'_>) -> Result<Settled, Problem> {
         let settings = control::settings(&self.kafka);
         let admin = Admin::new(&settings)?;
         admin.cluster_id(CONTACT)?;
@@ -211,7 +211,7 @@ impl Application {
     ///
     /// # Errors
     /// [`Problem`]
-    pub fn release(&self) -> Result<(), Problem> {
+    pub(crate) fn release(&self) -> Result<(), Problem> {
         let settings = control::settings(&self.kafka);
         let admin = Admin::new(&settings)?;
         admin.cluster_id(CONTACT)?;

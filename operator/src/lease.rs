@@ -15,7 +15,7 @@ const DURATION: Duration = Duration::from_secs(15);
 const PERIOD: Duration = Duration::from_secs(4);
 
 /// A lease that is ours or wants to be.
-pub struct Leadership {
+pub(crate) struct Leadership {
     api: Api<Lease>,
     name: String,
     identity: String,
@@ -33,7 +33,7 @@ enum Tried {
 impl Leadership {
     /// A lease in the operator's own namespace.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -43,7 +43,7 @@ impl Leadership {
     }
 
     /// Waits until the lease is ours.
-    pub async fn acquire(&mut self) {
+    pub(crate) async fn acquire(&mut self) {
         loop {
             match self.attempt().await {
                 Ok(Tried::Held) => return,
@@ -55,7 +55,7 @@ impl Leadership {
     }
 
     /// Renews the lease until it is lost.
-    pub async fn hold(&mut self) {
+    pub(crate) async fn hold(&mut self) {
         let mut renewed = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(PERIOD).await;
@@ -71,7 +71,7 @@ impl Leadership {
     }
 
     /// Gives the lease up, so that the next operator need not wait.
-    pub async fn release(&self) {
+    pub(crate) async fn release(&self) {
         let released = async {
             let mut lease = self.api.get(&self.name).await?;
             if let Some(spec) = &mut lease.spec

@@ -1,16 +1,36 @@
-//! The operator process: takes the lease, then reconciles StreamApps until it loses it or is told to end.
+//! The operator process: takes the lease, then reconciles StreamApps until it loses it or is told to end. One reconcile goes
+//!
+//! ```text
+//! dereference → validate → Kafka (topics, claim, assignment) → build → apply → observe → decide → status
+//! ```
+//!
+//! [`build`], [`decide`] and [`status`] are pure; `reconcile` (with `desired` and `deletion`) is the one place that asks and acts.
+
+mod build;
+mod context;
+mod controller;
+mod decide;
+mod deletion;
+mod desired;
+mod http;
+mod kafka_state;
+mod lease;
+mod names;
+mod observe;
+mod reconcile;
+mod status;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
 use kube::Client;
-use streamapp_operator::context::Context;
-use streamapp_operator::controller::run;
-use streamapp_operator::http::{self, Metrics};
-use streamapp_operator::lease::Leadership;
-
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::context::Context;
+use crate::controller::run;
+use crate::http::Metrics;
+use crate::lease::Leadership;
 
 /// Reconciles StreamApps into StatefulSets, Kafka topics and assignments.
 #[derive(Debug, Parser)]

@@ -16,7 +16,7 @@ const STATUS_BYTES: u64 = 1024 * 1024;
 
 /// A pod without its worker's words.
 #[must_use]
-pub fn view(app: &str, pod: &Pod) -> Option<PodView> {
+pub(crate) fn view(app: &str, pod: &Pod) -> Option<PodView> {
     let name = pod.name_any();
     let status = pod.status.clone().unwrap_or_default();
     let is_true = |kind: &str| {
@@ -67,7 +67,7 @@ pub fn view(app: &str, pod: &Pod) -> Option<PodView> {
 }
 
 /// Asks every worker, side by side.
-pub async fn ask(pods: &mut [PodView]) {
+pub(crate) async fn ask(pods: &mut [PodView]) {
     let asked = pods.iter().map(|pod| {
         let address = pod.address.clone();
         async move {

@@ -6,36 +6,36 @@ use crate::decide::{PodView, Verdict};
 use crate::names;
 
 /// Everything the status says.
-pub struct Input<'a> {
+pub(crate) struct Input<'a> {
     /// The StreamApp's name.
-    pub app: &'a str,
+    pub(crate) app: &'a str,
     /// The generation that was reconciled.
-    pub generation: Option<i64>,
+    pub(crate) generation: Option<i64>,
     /// Identity in Kafka.
-    pub application_id: &'a str,
+    pub(crate) application_id: &'a str,
     /// Hash of what pods are made of.
-    pub revision: &'a str,
+    pub(crate) revision: &'a str,
     /// Image of the workers.
-    pub image: &'a str,
+    pub(crate) image: &'a str,
     /// Worker pods that there should be.
-    pub replicas: u32,
+    pub(crate) replicas: u32,
     /// Those that there are.
-    pub pods: &'a [PodView],
+    pub(crate) pods: &'a [PodView],
     /// Tasks of the plan, where known.
-    pub tasks: Option<u32>,
+    pub(crate) tasks: Option<u32>,
     /// The plan in short.
-    pub topology: Vec<String>,
+    pub(crate) topology: Vec<String>,
     /// What people are told.
-    pub verdict: &'a Verdict,
+    pub(crate) verdict: &'a Verdict,
     /// The status before.
-    pub before: &'a Status,
+    pub(crate) before: &'a Status,
     /// RFC 3339.
-    pub now: &'a str,
+    pub(crate) now: &'a str,
 }
 
 /// Builds the status.
 #[must_use]
-pub fn status(input: &Input<'_>) -> Status {
+pub(crate) fn status(input: &Input<'_>) -> Status {
     let before = input.before;
     let running = |pod: &&PodView| pod.is_ready && !pod.is_deleting;
     let statuses = || input.pods.iter().filter_map(|pod| pod.status.as_ref());
