@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Duration, Path};
 
 pub use aggregation::{
-    Aggregate, AggregateField, Aggregation, Collect, Count, Emit, Fold, Hopping, Reduce, Session, Sliding,
-    TopK, Tumbling, WindowedBy,
+    Aggregate, AggregateField, Aggregation, Cogroup, Collect, Count, Emit, Fold, Hopping, Reduce, Session,
+    Sliding, TopK, Tumbling, WindowedBy,
 };
 pub use join::{Join, JoinKind, Merge, ToTable};
 

@@ -277,7 +277,7 @@ impl Side {
 }
 
 /// What an aggregate is for the first record of a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum First {
     /// This, to which the record is added.
     Initial(Expr),

@@ -19,9 +19,9 @@ use crate::orders::{BASE_MS, SplitMix};
 use crate::reader::read_all;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "left", "right", "rates", "limits", "paired", "moved", "enriched", "merged", "totals", "grouped",
-    "priced", "calm", "owners", "named", "sums",
+    "priced", "calm", "owners", "named", "sums", "together",
 ];
 const PARTITIONS: i32 = 3;
 /// Tasks of all sub-topologies.
@@ -427,7 +427,7 @@ pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
         );
         records += wanted.len();
     }
-    records += totals(scene)? + grouped(scene, &inputs)? + named(scene, &inputs)?;
+    records += totals(scene)? + grouped(scene, &inputs)? + named(scene, &inputs)? + together(scene, &inputs)?;
     Ok(Counted {
         kills,
         records: u64::try_from(records)?,
@@ -597,6 +597,26 @@ fn named(scene: &Scene<'_>, inputs: &BTreeMap<i32, Sides>) -> Result<usize> {
         same_values(name, &found, &wanted.collect())?;
     }
     Ok(found(scene, "named")?.len())
+}
+
+/// Each record of either stream made one result, and the last one of a key is the sum of all; returns how many there were.
+fn together(scene: &Scene<'_>, inputs: &BTreeMap<i32, Sides>) -> Result<usize> {
+    let (mut wanted, mut records) = (Last::new(), 0);
+    for (left, right) in inputs.values() {
+        let factors = [(left, 1), (right, SIDE)];
+        for (key, value) in factors
+            .iter()
+            .flat_map(|(side, factor)| side.iter().map(move |(key, value, _)| (key, value * factor)))
+        {
+            let sum = wanted.entry(key.clone()).or_insert(Some(0));
+            *sum = sum.map(|sum| sum + value);
+            records += 1;
+        }
+    }
+    let found = found(scene, "together")?.len();
+    ensure!(found == records, "together: {found} results, wanted {records}");
+    same_values("together", &last(scene, "together", i64::MAX)?, &wanted)?;
+    Ok(records)
 }
 
 /// What is known in the end is the join of both tables; returns of how many keys.

@@ -117,9 +117,28 @@ pub struct Aggregate {
     /// Fields of the value, ordered by name; each reads all of them as they were, as `aggregate.<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<BTreeMap<String, AggregateField>>,
+    /// Other streams whose records are aggregated with these, under equal keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cogroup: Vec<Cogroup>,
     /// When results are sent on; anything but `OnUpdate` only behind `windowedBy`.
     #[serde(default, skip_serializing_if = "Emit::is_on_update")]
     pub emit: Emit,
+}
+
+/// Another stream of an `aggregate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cogroup {
+    /// Name of a stream or pipeline whose keys have the same type.
+    pub with: String,
+    /// New value from `aggregate` (the value so far), `key` and `value`, of that stream. `null` deletes the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub add: Option<String>,
+    /// Where the aggregate has `fields`: the new values of those that a record of that stream changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("additionalProperties" = {"type": "string", "format": "cel"}))]
+    pub fields: Option<BTreeMap<String, String>>,
 }
 
 /// A field of an aggregate.
@@ -276,6 +295,16 @@ impl<'a> Aggregation<'a> {
             Self::Collect(collect) => &collect.store,
             Self::TopK(top) => &top.store,
             Self::Reduce(reduce) => &reduce.store,
+        }
+    }
+
+    /// Other streams that are aggregated with this one.
+    #[must_use]
+    pub fn cogroup(&self) -> &'a [Cogroup] {
+        if let Self::Aggregate(aggregate) = self {
+            &aggregate.cogroup
+        } else {
+            &[]
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::cogroup::{self, Cogrouped};
 use super::compile::{
-    Folds, compile, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key,
+    Folds, Over, compile, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key,
     compile_map, compile_map_values, compile_timestamp,
 };
 use super::join::{self, How, Joined};
@@ -14,8 +15,8 @@ use super::resolve::{Resolved, Step, StepOp, aggregated};
 use super::sink::key_format;
 use super::{PlanError, sink, windows};
 use crate::declaration::{
-    Emit as DeclaredEmit, GroupBy, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad, SinkTopic,
-    SourceKind,
+    Aggregation, Emit as DeclaredEmit, GroupBy, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad,
+    SinkTopic, SourceKind,
 };
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
@@ -55,6 +56,7 @@ fn sources<'d>(pipelines: &[Resolved<'d>]) -> Vec<Origin<'d>> {
     let mut found = Vec::<Origin<'d>>::new();
     for pipeline in pipelines {
         let others = pipeline.steps.iter().flat_map(|step| step.others());
+        let others = others.map(|(origin, _)| origin);
         for origin in std::iter::once(&pipeline.from).chain(others) {
             let is_new = found.iter().all(|other| other.id() != origin.id());
             if matches!(origin, Origin::Source(_)) && is_new {
@@ -78,11 +80,8 @@ fn live_of_all<'d>(pipelines: &[Resolved<'d>]) -> (Vec<Vec<ValueReads>>, BTreeMa
         }
         let live = live(pipeline, end);
         for (step, later) in pipeline.steps.iter().zip(&live[1..]) {
-            // What is joined is kept as it is.
-            let is_merge = matches!(step.op, StepOp::Merge(_));
-            let reads = if is_merge { later } else { &ValueReads::Whole };
-            for other in step.others() {
-                of.entry(other.id()).or_default().add(reads);
+            for (other, reads) in step.others() {
+                of.entry(other.id()).or_default().add(reads.unwrap_or(later));
             }
         }
         let first = live.first().unwrap_or(&ValueReads::Whole);
@@ -237,12 +236,20 @@ impl<'d> Track<'_, 'd> {
     }
 
     /// Lets this part and that of another place be one; returns the other place as it is then.
-    fn unite(&mut self, mut other: Place) -> Place {
-        let (here, there) = (self.place.at, other.at);
-        let ends = self.builder.ends.values_mut();
-        let places = ends.chain([&mut self.place, &mut other]);
-        self.builder.parts.unite(here, there, places);
+    fn unite(&mut self, other: Place) -> Place {
+        let [other] = self.unite_all([other]);
         other
+    }
+
+    /// The same, with those of several.
+    fn unite_all<O: AsMut<[Place]>>(&mut self, mut others: O) -> O {
+        for at in 0..others.as_mut().len() {
+            let (here, there) = (self.place.at, others.as_mut()[at].at);
+            let ends = self.builder.ends.values_mut();
+            let places = ends.chain([&mut self.place]).chain(others.as_mut());
+            self.builder.parts.unite(here, there, places);
+        }
+        others
     }
 
     /// Goes on from another place, and comes back with where that leads.
@@ -345,37 +352,8 @@ impl<'d> Track<'_, 'd> {
                 self.cut(name, path, later)?;
             }
             StepOp::GroupTable(group, name) => self.group_table(group, name, later, path)?,
-            StepOp::Aggregate(aggregation, over) => {
-                let Folds {
-                    first,
-                    add,
-                    merge,
-                    remove,
-                } = compile_aggregation(
-                    *aggregation,
-                    *over,
-                    &self.place.env,
-                    &path.field(aggregation.name()),
-                )?;
-                let windows = over.windows();
-                let value = first.expr().ty().clone();
-                let key = key_format(&self.place.env.key, path)?;
-                let store = self.store(aggregation.store(), key, value.clone(), windows)?;
-                self.place.store = Some(store);
-                aggregated(&mut self.place.env, aggregation.emit(), windows, value);
-                let emit = match aggregation.emit() {
-                    DeclaredEmit::OnUpdate => Emit::OnUpdate,
-                    DeclaredEmit::OnWindowClose => Emit::OnWindowClose,
-                };
-                let op = Op::Aggregate {
-                    store,
-                    emit,
-                    first,
-                    add,
-                    merge: merge.map(Box::new),
-                    remove: remove.map(Box::new),
-                };
-                self.node(path, op)?;
+            StepOp::Aggregate(aggregation, over, others) => {
+                self.aggregate(*aggregation, *over, others, path)?;
             }
             StepOp::Suppress(declared) => {
                 // A windowed key, too.
@@ -390,6 +368,63 @@ impl<'d> Track<'_, 'd> {
             }
             StepOp::ToStream => self.node(path, Op::Forward)?,
         }
+        Ok(())
+    }
+
+    /// Keeps one value per key, of this stream and of those that are aggregated with it.
+    fn aggregate(
+        &mut self,
+        aggregation: Aggregation<'d>,
+        over: Over,
+        cogroup: &[Cogrouped<'d>],
+        path: &Path,
+    ) -> Result<(), Vec<PlanError>> {
+        let inner = path.field(aggregation.name());
+        let mut others = Vec::new();
+        for cogrouped in cogroup {
+            let other = self.builder.end(&cogrouped.with, path)?;
+            others.push(match &cogrouped.cut {
+                Some(name) => self.aside(other, |track| track.cut(name, path, &cogrouped.reads))?,
+                None => other,
+            });
+        }
+        let others = self.unite_all(others);
+        let Folds {
+            first,
+            add,
+            merge,
+            remove,
+        } = compile_aggregation(aggregation, over, &self.place.env, &inner)?;
+        let windows = over.windows();
+        let value = first.expr().ty().clone();
+        let key = key_format(&self.place.env.key, path)?;
+        let store = self.store(aggregation.store(), key, value.clone(), windows)?;
+        let emit = match aggregation.emit() {
+            DeclaredEmit::OnUpdate => Emit::OnUpdate,
+            DeclaredEmit::OnWindowClose => Emit::OnWindowClose,
+        };
+        let op = |add| Op::Aggregate {
+            store,
+            emit,
+            first: first.clone(),
+            add,
+            merge: merge.clone().map(Box::new),
+            remove: remove.clone().map(Box::new),
+        };
+        self.node(path, op(add))?;
+        let mut behind = vec![self.place.last];
+        for ((index, cogrouped), other) in cogroup.iter().enumerate().zip(others) {
+            let inner = inner.field("cogroup").index(index);
+            let add = cogroup::compile_add(cogrouped.declared, &value, &other.env, &inner)?;
+            self.place.env.is_of_one_record &= other.env.is_of_one_record;
+            let other = self.aside(other, |track| track.node(&inner, op(add)))?;
+            behind.push(other.last);
+        }
+        if behind.len() > 1 {
+            self.place.last = self.meet(path, Op::Forward, &behind)?;
+        }
+        aggregated(&mut self.place.env, aggregation.emit(), windows, value);
+        self.place.store = Some(store);
         Ok(())
     }
 
@@ -429,14 +464,11 @@ impl<'d> Track<'_, 'd> {
 
     fn merge(&mut self, origins: &[Origin<'d>], later: &ValueReads, path: &Path) -> Result<(), PlanError> {
         let value = prune(&self.place.env.value, later);
+        let others = origins.iter().map(|origin| self.builder.end(origin, path));
+        let others = self.unite_all(others.collect::<Result<Vec<_>, _>>()?);
         self.project(&value, path)?;
         let mut behind = vec![self.place.last];
-        for origin in origins {
-            let other = self.builder.end(origin, path)?;
-            let here = self.place.last;
-            let other = self.unite(other);
-            let moved = self.place.last - here;
-            behind.iter_mut().for_each(|node| *node += moved);
+        for other in others {
             self.place.env.is_of_one_record &= other.env.is_of_one_record;
             let other = self.aside(other, |track| track.project(&value, path))?;
             behind.push(other.last);

@@ -544,7 +544,7 @@ fn each_field(
 }
 
 /// The type of a field of a record that has it.
-fn field_of<'t>(ty: &'t Type, name: &str) -> &'t Type {
+pub(super) fn field_of<'t>(ty: &'t Type, name: &str) -> &'t Type {
     let Type::Struct(record) = ty else { return ty };
     record.field(name).map_or(ty, |(_, field)| &field.ty)
 }
@@ -579,7 +579,7 @@ fn compile_add(source: &str, ty: &Type, env: &Env, path: &Path) -> Result<Expr, 
 }
 
 /// The same, of a field with this name.
-fn compile_changed(
+pub(super) fn compile_changed(
     source: &str,
     name: &str,
     ty: &Type,

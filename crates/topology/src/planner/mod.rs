@@ -10,6 +10,7 @@
 //! store, by `groupByKey.name` or by the join) that was met first, or else the table.
 
 mod build;
+mod cogroup;
 mod compile;
 mod join;
 mod live;

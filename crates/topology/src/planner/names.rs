@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{PlanError, join};
+use super::{PlanError, cogroup, join};
 use crate::Path;
 use crate::declaration::{
     GroupBy, GroupByKey, OnBadRecord, Operator, SourceKind, Stream, Suppress, ToTable, Topology,
@@ -69,6 +69,9 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     let path = path.field(aggregation.name()).field("store");
                     name(aggregation.store(), &path, errors);
                     unique(&mut seen, aggregation.store(), "store", &path, errors);
+                    for other in aggregation.cogroup() {
+                        seen.insert(cogroup::repartition(aggregation, other).into(), "store");
+                    }
                 }
                 Ok(Operator::Deduplicate(declared)) => {
                     let path = path.field("deduplicate").field("store");

@@ -56,6 +56,13 @@ pub(super) fn places_read_by<'d>(
             Ok(Operator::Join(kind, join)) => {
                 places.push((&join.with, path.field(kind.name()).field("with")));
             }
+            Ok(Operator::Aggregate(aggregation)) => {
+                let path = path.field(aggregation.name()).field("cogroup");
+                let others = aggregation.cogroup().iter().enumerate();
+                places.extend(
+                    others.map(|(index, other)| (other.with.as_str(), path.index(index).field("with"))),
+                );
+            }
             Ok(Operator::Merge(merge)) => {
                 let path = path.field("merge").field("with");
                 let with = merge.with.iter().enumerate();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::PlanError;
+use super::cogroup::{self, Cogrouped};
 use super::compile::{
     Over, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_initial, compile_key,
     compile_map, compile_map_values, compile_timestamp, of_table,
@@ -56,7 +57,8 @@ pub(crate) enum StepOp<'d> {
     /// With the name of the repartition topic, where the key was changed before.
     GroupByKey(Option<&'d str>),
     WindowedBy,
-    Aggregate(Aggregation<'d>, Over),
+    /// With the other streams that are aggregated with this one.
+    Aggregate(Aggregation<'d>, Over, Vec<Cogrouped<'d>>),
     Merge(Vec<Origin<'d>>),
     Join(Joined<'d>),
     /// With the name of the repartition topic, where the key was changed before.
@@ -66,14 +68,20 @@ pub(crate) enum StepOp<'d> {
 }
 
 impl<'d> Step<'d> {
-    /// What it brings in beside its own pipeline.
-    pub(crate) fn others(&self) -> &[Origin<'d>] {
+    /// What it brings in beside its own pipeline, and what it reads of it: none where that is what is read later.
+    pub(crate) fn others(&self) -> Vec<(&Origin<'d>, Option<&ValueReads>)> {
         if let StepOp::Merge(origins) = &self.op {
-            origins
+            origins.iter().map(|origin| (origin, None)).collect()
         } else if let StepOp::Join(joined) = &self.op {
-            std::slice::from_ref(&joined.with)
+            // What is joined is kept as it is.
+            vec![(&joined.with, Some(&ValueReads::Whole))]
+        } else if let StepOp::Aggregate(_, _, others) = &self.op {
+            others
+                .iter()
+                .map(|other| (&other.with, Some(&other.reads)))
+                .collect()
         } else {
-            &[]
+            Vec::new()
         }
     }
 }
@@ -572,8 +580,10 @@ impl<'d> Walk<'_, 'd> {
                 }
                 sink::key_format(&self.env.key, &path)?;
                 let folds = compile_aggregation(aggregation, over, &self.env, &path)?;
-                self.aggregated(aggregation, windows, folds.first.expr().ty().clone());
-                (StepOp::Aggregate(aggregation, over), folds.reads())
+                let ty = folds.first.expr().ty().clone();
+                let others = self.cogroup(aggregation, over, &ty, &path)?;
+                self.aggregated(aggregation, windows, ty);
+                (StepOp::Aggregate(aggregation, over, others), folds.reads())
             }
             Operator::Suppress(declared) => {
                 self.kind = Kind::Table(Lookup::NotKept);
@@ -585,6 +595,38 @@ impl<'d> Walk<'_, 'd> {
                 (StepOp::ToStream, ValueReads::Nothing)
             }
         })
+    }
+
+    /// The other streams of an aggregation. On errors: all of them.
+    fn cogroup(
+        &mut self,
+        aggregation: Aggregation<'d>,
+        over: Over,
+        ty: &Type,
+        path: &Path,
+    ) -> Result<Vec<Cogrouped<'d>>, Vec<PlanError>> {
+        let path = path.field("cogroup");
+        if over == Over::Table && !aggregation.cogroup().is_empty() {
+            let message = "only streams are aggregated together, and these are values of a table";
+            let error = PlanError::new(&path, message);
+            return Err(error
+                .suggest("take each update as a record: `toStream: {}` before the grouping")
+                .into());
+        }
+        let (mut others, mut errors) = (Vec::new(), Vec::new());
+        for (index, declared) in aggregation.cogroup().iter().enumerate() {
+            let path = path.index(index);
+            let end = self.end_of(&declared.with, &path.field("with"))?;
+            match cogroup::resolve(aggregation, declared, (&self.env.key, ty), end, &path) {
+                Ok(other) => others.push(other),
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+        if errors.is_empty() {
+            Ok(others)
+        } else {
+            Err(errors)
+        }
     }
 
     /// Whether a step's expression is computed of a table's values, which are not kept then.

@@ -238,3 +238,64 @@ fn a_list_can_be_as_long_as_the_language_allows() {
     );
     assert_eq!(results.last().unwrap(), r#"{"list":[1099,100,1000]}"#);
 }
+
+/// Records of two streams of Long values under String keys, of which the second one takes away what the first one adds.
+fn balance(aggregate: &serde_json::Value, windows: Option<serde_json::Value>) -> Arc<Plan> {
+    let stream = |name: &str| json!({"name": name, "topic": name, "key": {"serde": "String"}, "value": {"serde": "Long"}});
+    let mut steps = vec![json!({"groupByKey": {}})];
+    steps.extend(windows.map(|windows| json!({"windowedBy": windows})));
+    steps.extend([json!({"aggregate": aggregate}), json!({"toStream": {}})]);
+    let declared = json!({
+        "language": "v1",
+        "streams": [stream("paid"), stream("spent")],
+        "pipelines": [
+            {"name": "moved", "from": "spent", "steps": [{"selectKey": "key"}]},
+            {"name": "balance", "from": "paid", "steps": steps, "to": {"topic": "out", "value": {"serde": "Long"}}},
+        ],
+    });
+    Arc::new(topology::plan(&serde_json::from_value(declared).unwrap()).unwrap())
+}
+
+/// What comes of records: stream, key, value, timestamp.
+fn piped(plan: Arc<Plan>, records: &[(&str, &str, i64, i64)]) -> Vec<(i64, i64)> {
+    let mut driver = crate::Driver::new(plan, 2);
+    let long = |bytes: Vec<u8>| i64::from_be_bytes(bytes.try_into().unwrap());
+    let mut results = Vec::new();
+    for (stream, key, value, timestamp) in records {
+        driver.restart();
+        let record = crate::DriverRecord {
+            topic: TopicName::External((*stream).into()),
+            partition: driver.partition(Some(key.as_bytes())),
+            key: Some((*key).into()),
+            value: Some(value.to_be_bytes().to_vec()),
+            headers: Vec::new(),
+            timestamp: *timestamp,
+        };
+        let outputs = driver.pipe(record).unwrap().outputs.into_iter();
+        results.extend(outputs.map(|output| (long(output.value.unwrap()), output.timestamp)));
+    }
+    results
+}
+
+#[test]
+fn streams_are_aggregated_together() {
+    let mut aggregate = json!({
+        "store": "balances", "initial": "0", "add": "aggregate + value",
+        "cogroup": [{"with": "moved", "add": "aggregate - value"}],
+    });
+    let records = [
+        ("paid", "a", 10, 1),
+        ("spent", "b", 7, 2),
+        ("spent", "a", 4, 3),
+        ("paid", "a", 5, 2),
+        ("paid", "b", 7, 14),
+        ("spent", "a", 1, 25),
+    ];
+    let updates = [(10, 1), (-7, 2), (6, 3), (11, 3), (0, 14), (10, 25)];
+    assert_eq!(piped(balance(&aggregate, None), &records), updates);
+    // A window closes with a record of either stream.
+    aggregate["emit"] = json!("OnWindowClose");
+    let windows = json!({"tumbling": {"size": "10ms", "grace": "0ms"}});
+    let closed = piped(balance(&aggregate, Some(windows)), &records);
+    assert_eq!(closed, [(11, 3), (-7, 2), (7, 14)]);
+}

@@ -84,7 +84,14 @@ impl Steps<'_> {
             }
             5 => {
                 self.push(json!({"groupByKey": {}}));
-                let aggregation = self.aggregation("OnUpdate");
+                let aggregation = match self.choose(3) {
+                    0 => {
+                        let store = self.store();
+                        let other = json!({"with": "b", "add": "aggregate * 3 % 1000 + value"});
+                        json!({"aggregate": {"store": store, "initial": "1", "add": "aggregate + value", "cogroup": [other]}})
+                    }
+                    _ => self.aggregation("OnUpdate"),
+                };
                 self.push(aggregation);
                 self.end = End::Table;
             }

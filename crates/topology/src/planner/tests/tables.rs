@@ -196,3 +196,122 @@ fn each_rule_of_versions_and_of_what_waits_has_its_error() {
     );
     assert_eq!(errors(joined(Some("1h"), json!({"grace": "1m"}))), [only]);
 }
+
+/// Orders that are aggregated with payments.
+fn together(aggregate: Json) -> Json {
+    let mut json = orders_risk();
+    let payment = json!({"name": "Payment", "fields": {"paid": "int", "note": "string"}});
+    json["types"].as_array_mut().unwrap().push(payment);
+    let mut payments = json["streams"][0].clone();
+    payments["name"] = json!("payments");
+    payments["topic"] = json!("payments.v1");
+    payments["value"]["type"] = json!("Payment");
+    payments.as_object_mut().unwrap().remove("timestamp");
+    json["streams"].as_array_mut().unwrap().push(payments);
+    let keyed = json!({"name": "keyed", "from": "payments", "steps": [{"selectKey": "value.note"}]});
+    json["pipelines"].as_array_mut().unwrap().push(keyed);
+    json["pipelines"][0]["steps"] = json!([
+        {"selectKey": "value.customerId"},
+        {"groupByKey": {}},
+        {"aggregate": aggregate},
+        {"toStream": {}},
+    ]);
+    json
+}
+
+#[test]
+fn streams_that_are_aggregated_together_meet_behind_their_cuts() {
+    let fields = json!({
+        "orders": {"initial": "0", "add": "aggregate.orders + 1"},
+        "open": {"initial": "0", "add": "aggregate.open + value.amountInCents"},
+    });
+    let other = json!({"with": "keyed", "fields": {"open": "aggregate.open - value.paid"}});
+    let plan = planned(together(
+        json!({"store": "open", "fields": fields, "cogroup": [other]}),
+    ));
+    let topics: Vec<_> = plan
+        .sub_topologies
+        .iter()
+        .map(|sub| {
+            sub.sources
+                .iter()
+                .map(|source| source.topic.to_string())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let repartition = |name: &str| format!("<application.id>-{name}-repartition");
+    assert_eq!(
+        topics.last().unwrap(),
+        &[repartition("open"), repartition("open-keyed")]
+    );
+    let last = plan.sub_topologies.last().unwrap();
+    let Format::Row(Type::Struct(carried)) = &last.sources[1].value else {
+        panic!("{:?}", last.sources[1].value)
+    };
+    assert_eq!(field_names(carried), ["paid"]);
+    assert_eq!(last.stores.len(), 1);
+}
+
+#[test]
+fn each_rule_of_streams_that_are_aggregated_together_has_its_error() {
+    let one = |cogroup: Json| {
+        let aggregate =
+            json!({"store": "open", "initial": "0", "add": "aggregate + 1", "cogroup": [cogroup]});
+        let mut json = together(aggregate);
+        json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+        errors(json)
+    };
+    let fields = |cogroup: Json| {
+        let fields = json!({"orders": {"initial": "0", "add": "aggregate.orders + 1"}});
+        errors(together(
+            json!({"store": "open", "fields": fields, "cogroup": [cogroup]}),
+        ))
+    };
+    let at = |field: &str| format!("pipelines[0].steps[2].aggregate.cogroup[0]{field}");
+    for (found, field, message, help) in [
+        (
+            one(json!({"with": "payment", "add": "aggregate"})),
+            ".with",
+            "unknown stream, table or pipeline `payment`",
+            "did you mean `payments`?",
+        ),
+        (
+            one(json!({"with": "keyed", "add": "1.5"})),
+            ".add",
+            "`add` has type double, but the aggregate has type int",
+            "begin with a double, e.g. `0.0`, or convert with `int(…)`",
+        ),
+        (
+            one(json!({"with": "keyed", "fields": {"orders": "1"}})),
+            "",
+            "the aggregate is one value: say what becomes of it with a record of this stream",
+            "write `add`, and only that",
+        ),
+        (
+            fields(json!({"with": "keyed", "add": "aggregate"})),
+            "",
+            "the aggregate has `fields`: say which of them a record of this stream changes",
+            "write `fields`, and only that",
+        ),
+        (
+            fields(json!({"with": "keyed", "fields": {"order": "1"}})),
+            ".fields.order",
+            "the aggregate has no field `order`",
+            "did you mean `orders`?",
+        ),
+    ] {
+        // Whoever is not read, since the name is wrong, is told, too.
+        let found: Vec<_> = found
+            .into_iter()
+            .filter(|(path, ..)| *path == at(field))
+            .collect();
+        assert_eq!(found, [error(&at(field), message, help)]);
+    }
+    let mut json = together(json!({"store": "open", "initial": "0", "add": "aggregate + 1",
+        "cogroup": [{"with": "keyed", "add": "aggregate"}]}));
+    json["pipelines"][1]["steps"] = json!([{"selectKey": "value.paid"}]);
+    json["pipelines"][0]["to"]["value"]["serde"] = json!("Long");
+    let message = "keys of `keyed` have type int, those here string";
+    let wanted = error(&at(".with"), message, "give both the same key with `selectKey`");
+    assert_eq!(errors(json), [wanted]);
+}
