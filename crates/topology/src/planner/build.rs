@@ -512,14 +512,12 @@ impl<'d> Track<'_, 'd> {
         }
         let env = join::env(joined.kind, joined.how, &self.place.env, &other.env.value);
         let value = join::compile(joined.declared, joined.kind, &env, path)?;
-        if joined.how == How::ForeignKey {
-            return self.join_foreign_key(joined, other, &value, path);
-        }
-        let other = self.unite(other);
         let not_kept = || PlanError::new(path, "not valid");
         let (left, right) = joined.unmatched();
         match joined.how {
+            How::ForeignKey => self.join_foreign_key(joined, other, &value, path)?,
             How::StreamTable(grace_ms) => {
+                let other = self.unite(other);
                 let held = match (grace_ms, &joined.declared.name) {
                     (Some(grace_ms), Some(name)) => {
                         let key = key_format(&self.place.env.key, path)?;
@@ -538,7 +536,8 @@ impl<'d> Track<'_, 'd> {
                 joined.follow(&mut self.place.env);
                 self.place.store = None;
             }
-            How::Tables | How::ForeignKey => {
+            How::Tables => {
+                let other = self.unite(other);
                 let left_store = self.place.store.ok_or_else(not_kept)?;
                 let right_store = other.store.ok_or_else(not_kept)?;
                 let op = |other, side| Op::JoinTables {
@@ -558,6 +557,7 @@ impl<'d> Track<'_, 'd> {
                 }
             }
             How::Streams(windows) => {
+                let other = self.unite(other);
                 let name = joined.declared.name.as_deref().ok_or_else(not_kept)?;
                 let key = key_format(&self.place.env.key, path)?;
                 let kept = joined_row(&self.place.env.value, &other.env.value);

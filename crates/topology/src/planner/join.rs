@@ -139,18 +139,14 @@ pub(super) fn resolve<'d>(
     })
 }
 
-/// What is added to the name of a join for what it needs beside its store.
+/// What is added to the name of a join for the repartition topics that it may need.
 pub(super) fn names(declared: &Join) -> [&'static str; 2] {
     match declared.foreign_key {
-        Some(_) => [SUBSCRIPTIONS, RESPONSES],
+        // Who names which keys, which is a store, too; and what there is under these.
+        Some(_) => ["subscriptions", "responses"],
         None => ["left", "right"],
     }
 }
-
-/// Of the repartition topic that says who names which keys, and of the store of those.
-pub(super) const SUBSCRIPTIONS: &str = "subscriptions";
-/// Of the repartition topic that says what there is under keys that are named.
-pub(super) const RESPONSES: &str = "responses";
 
 /// The key that a value on this side names.
 pub(super) fn compile_foreign_key(declared: &Join, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {

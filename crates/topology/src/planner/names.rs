@@ -22,13 +22,19 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
     let mut seen = Seen::new();
     for (index, record_type) in declaration.types.iter().enumerate() {
         let path = root.field("types").index(index).field("name");
-        unique(&mut seen, &record_type.name, "type", &path, errors);
+        unique(&mut seen, record_type.name.as_str(), "type", &path, errors);
     }
     // Streams, stores and repartitions give their names to tasks and topics.
     let (mut seen, mut topics) = (Seen::new(), Seen::new());
     for (stream, kind, path) in declaration.sources() {
         name(&stream.name, &path.field("name"), errors);
-        unique(&mut seen, &stream.name, kind.name(), &path.field("name"), errors);
+        unique(
+            &mut seen,
+            stream.name.as_str(),
+            kind.name(),
+            &path.field("name"),
+            errors,
+        );
         topic(&stream.topic, &path.field("topic"), errors);
         if let Some(other) = topics.insert(Cow::Borrowed(&stream.topic), kind.name()) {
             let message = format!("topic `{}` is already read by another {other}", stream.topic);
@@ -45,7 +51,7 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
         name(&pipeline.name, &path.field("name"), errors);
         unique(
             &mut pipelines,
-            &pipeline.name,
+            pipeline.name.as_str(),
             "pipeline",
             &path.field("name"),
             errors,
@@ -66,17 +72,20 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
             let path = root.field("pipelines").index(index).field("steps").index(step);
             match declared.operator() {
                 Ok(Operator::Aggregate(aggregation)) => {
-                    let path = path.field(aggregation.name()).field("store");
+                    let inner = path.field(aggregation.name());
+                    let path = inner.field("store");
                     name(aggregation.store(), &path, errors);
                     unique(&mut seen, aggregation.store(), "store", &path, errors);
-                    for other in aggregation.cogroup() {
-                        seen.insert(cogroup::repartition(aggregation, other).into(), "store");
+                    for (index, other) in aggregation.cogroup().iter().enumerate() {
+                        let path = inner.field("cogroup").index(index).field("with");
+                        let name = cogroup::repartition(aggregation, other);
+                        unique(&mut seen, name, "repartition", &path, errors);
                     }
                 }
                 Ok(Operator::Deduplicate(declared)) => {
                     let path = path.field("deduplicate").field("store");
                     name(&declared.store, &path, errors);
-                    unique(&mut seen, &declared.store, "store", &path, errors);
+                    unique(&mut seen, declared.store.as_str(), "store", &path, errors);
                 }
                 Ok(
                     operator @ (Operator::ToTable(ToTable { store, .. })
@@ -84,15 +93,15 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                 ) => {
                     let path = path.field(operator.name()).field("store");
                     name(store, &path, errors);
-                    unique(&mut seen, store, "store", &path, errors);
+                    unique(&mut seen, store.as_str(), "store", &path, errors);
                 }
                 Ok(Operator::Join(kind, join)) => {
                     if let Some(given) = &join.name {
                         let path = path.field(kind.name()).field("name");
                         name(given, &path, errors);
-                        unique(&mut seen, given, "join", &path, errors);
+                        unique(&mut seen, given.as_str(), "join", &path, errors);
                         for part in join::names(join) {
-                            seen.insert(format!("{given}-{part}").into(), "join");
+                            unique(&mut seen, format!("{given}-{part}"), "join", &path, errors);
                         }
                     }
                 }
@@ -103,7 +112,7 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
                     if let Some(given) = given {
                         let path = path.field(operator.name()).field("name");
                         name(given, &path, errors);
-                        unique(&mut seen, given, "repartition", &path, errors);
+                        unique(&mut seen, given.as_str(), "repartition", &path, errors);
                     }
                 }
                 Ok(
@@ -125,16 +134,15 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
 
 fn unique<'a>(
     seen: &mut Seen<'a>,
-    name: &'a str,
+    name: impl Into<Cow<'a, str>>,
     what: &'static str,
     path: &Path,
     errors: &mut Vec<PlanError>,
 ) {
-    if let Some(other) = seen.insert(Cow::Borrowed(name), what) {
-        errors.push(PlanError::new(
-            path,
-            format!("the name `{name}` is already taken by a {other}"),
-        ));
+    let name = name.into();
+    if let Some(other) = seen.insert(name.clone(), what) {
+        let message = format!("the name `{name}` is already taken by a {other}");
+        errors.push(PlanError::new(path, message));
     }
 }
 

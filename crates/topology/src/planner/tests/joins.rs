@@ -498,6 +498,17 @@ fn names_of_joins_are_names_of_topics() {
         errors(shop(steps)),
         [error("pipelines[0].steps[2].deduplicate.store", message, "")]
     );
+    // The other way round.
+    let steps = json!([
+        {"deduplicate": {"store": "j-left", "within": "1m"}},
+        {"selectKey": "value.customer"},
+        {"join": {"with": "customers", "name": "j", "expression": "left"}},
+    ]);
+    let message = "the name `j-left` is already taken by a store";
+    assert_eq!(
+        errors(shop(steps)),
+        [error("pipelines[0].steps[2].join.name", message, "")]
+    );
 }
 
 /// Found by a topology made at random: the windows of a key outlived it.
