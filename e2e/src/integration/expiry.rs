@@ -96,7 +96,13 @@ fn wait_forgotten(scene: &Scene<'_>) -> Result<()> {
     let consumer: BaseConsumer = scene.broker.config().set("group.id", &scene.id).create()?;
     wait::until("the group's offsets to expire", SECONDS(180), || {
         let mut inputs = TopicPartitionList::new();
-        inputs.add_partition_range(&scene.input(), 0, PARTITIONS - 1);
+        // Those of one topic may go a moment after those of the other.
+        for topic in [
+            scene.input(),
+            format!("{}-exposure-by-customer-repartition", scene.id),
+        ] {
+            inputs.add_partition_range(&topic, 0, PARTITIONS - 1);
+        }
         let committed = consumer
             .committed_offsets(inputs, REQUEST)
             .map_err(|error| error.to_string())?;

@@ -84,6 +84,20 @@ impl Cluster {
         }
     }
 
+    fn subscribers(&self) -> usize {
+        let subs = self.plan.sub_topologies.iter().zip(&self.tasks);
+        let rows = subs.flat_map(|(sub, tasks)| {
+            let store = sub
+                .stores
+                .iter()
+                .position(|store| store.name == "named-subscriptions");
+            store
+                .into_iter()
+                .flat_map(|store| tasks.iter().map(move |task| task.stores()[store].values.len()))
+        });
+        rows.sum()
+    }
+
     fn send(&mut self, topic: &TopicName, partition: i32, record: Waiting) {
         let queue = self.queues.entry((topic.clone(), partition)).or_default();
         queue.push_back(record);
@@ -175,6 +189,9 @@ fn run(
         });
     }
     while cluster.step(choices.next().unwrap().1.into(), false) {}
+    // Nobody is told of what it does not name any more.
+    let naming = contents[tables[0]].values().filter(|value| **value % 5 != 0);
+    assert_eq!(cluster.subscribers(), naming.count());
     let wanted = wanted(kind, &contents[tables[0]], &contents[tables[1]]);
     [cluster.shown, wanted]
 }
