@@ -64,14 +64,8 @@ impl Driver {
     #[must_use]
     pub fn new(plan: Arc<Plan>, partitions: i32) -> Self {
         let partitions = partitions.max(1);
-        let subs = 0..plan.sub_topologies.len();
-        let tasks = subs.map(|sub| {
-            (0..partitions)
-                .map(|partition| Task::in_memory(Arc::clone(&plan), sub, partition))
-                .collect()
-        });
         Self {
-            tasks: tasks.collect(),
+            tasks: tasks(&plan, partitions),
             plan,
             partitions,
             ends: BTreeMap::new(),
@@ -169,6 +163,16 @@ impl Driver {
                 })
             })
     }
+}
+
+/// By sub-topology and partition, without state.
+pub(crate) fn tasks(plan: &Arc<Plan>, partitions: i32) -> Vec<Vec<Task<MemoryStore>>> {
+    let subs = 0..plan.sub_topologies.len();
+    let of_one = |sub| {
+        let partitions = 0..partitions;
+        partitions.map(move |partition| Task::in_memory(Arc::clone(plan), sub, partition))
+    };
+    subs.map(|sub| of_one(sub).collect()).collect()
 }
 
 /// Outputs go behind what is still to be processed.

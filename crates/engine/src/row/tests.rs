@@ -252,3 +252,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_end_of_a_prefix_is_behind_all_that_begin_with_it() {
+    for (prefix, wanted) in [(vec![1, 7], vec![1, 8]), (vec![1, 7, 0xff, 0xff], vec![1, 8])] {
+        let mut end = prefix.clone();
+        end_of_prefix(&mut end);
+        assert_eq!(end, wanted);
+        let last = [prefix.as_slice(), &[0xff; 9]].concat();
+        assert!(prefix < last && last < end);
+    }
+}

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use bumpalo::collections::Vec as ArenaVec;
 use topology::plan::{Node, NodeIndex, Unmatched};
-use topology::{Expr, Scope, Type, Value};
+use topology::{Expr, Type, Value};
 
 use super::aggregate::Kept;
 use super::tables;
@@ -36,7 +36,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         foreign_key: &'a Expr,
         moving: Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        let named = self.named(index, foreign_key, moving)?;
+        let named = self.evaluated(moving, |scope| tables::mapped(foreign_key, scope));
+        let named = named.map_err(|error| Failure::new(ErrorCategory::Expression, index, error))?;
         let partition = Value::Int(self.state.partition.into());
         let subscription = |foreign_key, is_there| Moving {
             key: foreign_key,
@@ -134,8 +135,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         join: &ForeignKey<'a>,
         moving: Moving<'a>,
     ) -> Result<Forward<'a>, Failure> {
-        let named = self.named(join.node, join.foreign_key, moving)?;
-        if named.value.is_null() {
+        if self.named(join, &moving)?.is_null() {
             self.join_with(join, moving, Value::Null)
         } else {
             Ok(Forward::Nothing)
@@ -160,7 +160,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
             timestamp: moving.timestamp.max(time),
             ..moving
         };
-        if self.named(join.node, join.foreign_key, now)?.value != *foreign_key {
+        if self.named(join, &now)? != *foreign_key {
             return Ok(Forward::Nothing);
         }
         self.join_with(join, now, *right)
@@ -187,15 +187,10 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         }
     }
 
-    /// The keys that an update's value, and the one before, name.
-    fn named(
-        &self,
-        node: NodeIndex,
-        foreign_key: &'a Expr,
-        moving: Moving<'a>,
-    ) -> Result<Moving<'a>, Failure> {
-        let named = self.evaluated(moving, |scope: &Scope<'a>| tables::mapped(foreign_key, scope));
-        named.map_err(|error| Failure::new(ErrorCategory::Expression, node, error))
+    /// The key that a value names.
+    fn named(&self, join: &ForeignKey<'a>, moving: &Moving<'a>) -> Result<Value<'a>, Failure> {
+        let named = tables::mapped(join.foreign_key, &self.scope(moving));
+        named.map_err(|error| Failure::new(ErrorCategory::Expression, join.node, error))
     }
 
     /// See [`topology::plan::response`].

@@ -1,10 +1,10 @@
 //! Joins by foreign keys: what is told between tasks comes late, and in any order but that of one topic's partition. Which partition
 //! a value lies in is for those to say who write it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::*;
-use crate::partition;
+use crate::{driver, partition};
 
 const PARTITIONS: i32 = 2;
 
@@ -70,14 +70,8 @@ struct Cluster {
 
 impl Cluster {
     fn new(plan: Arc<Plan>) -> Self {
-        let subs = 0..plan.sub_topologies.len();
-        let tasks = subs.map(|sub| {
-            (0..PARTITIONS)
-                .map(|partition| Task::in_memory(Arc::clone(&plan), sub, partition))
-                .collect()
-        });
         Self {
-            tasks: tasks.collect(),
+            tasks: driver::tasks(&plan, PARTITIONS),
             plan,
             queues: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -120,12 +114,7 @@ impl Cluster {
         let found = subs.find_map(|(at, sub)| Some((at, read(sub)?)));
         let Some((sub, source)) = found else {
             let key = (topic.to_string(), String::from_utf8(key.unwrap()).unwrap());
-            match value {
-                Some(value) => self
-                    .shown
-                    .insert(key, i64::from_be_bytes(value.try_into().unwrap())),
-                None => self.shown.remove(&key),
-            };
+            keep_last(&mut self.shown, key, value.map(number));
             return true;
         };
         let task = &mut self.tasks[sub][*partition as usize];
@@ -162,15 +151,16 @@ fn run(
     let mut cluster = Cluster::new(planned_join(kind, tables));
     let mut contents = BTreeMap::from(tables.map(|table| (table, BTreeMap::new())));
     let mut choices = choices.iter().copied().cycle();
-    for (time, (is_right, number, value)) in updates.iter().enumerate() {
-        let (key, table) = (number.to_string(), tables[usize::from(*is_right)]);
+    for (time, (is_right, key, value)) in updates.iter().enumerate() {
+        let (key, table) = (key.to_string(), tables[usize::from(*is_right)]);
         let bytes = value.map(|value| value.to_be_bytes().to_vec());
         let topic = TopicName::External(table.into());
-        // Keys that are named lie where they are looked for, others anywhere.
+        // Keys that are named lie where they are looked for, others elsewhere.
+        let of_key = partition::partition_for(key.as_bytes(), PARTITIONS);
         let partition = if *is_right || tables[0] == tables[1] {
-            partition::partition_for(key.as_bytes(), PARTITIONS)
+            of_key
         } else {
-            i32::from(*number) % PARTITIONS
+            (of_key + 1) % PARTITIONS
         };
         cluster.send(
             &topic,
@@ -178,10 +168,7 @@ fn run(
             (Some(key.clone().into_bytes()), bytes, time as i64),
         );
         let contents = contents.get_mut(table).unwrap();
-        match value {
-            Some(value) => contents.insert(key, *value),
-            None => contents.remove(&key),
-        };
+        keep_last(contents, key, *value);
         // So many of those that wait go on before the next update.
         let (steps, choice, anew) = choices.next().unwrap();
         (0..steps).for_each(|_| {

@@ -1,7 +1,5 @@
 //! Joins and merges: what meets, in which order results come, and that nothing of it depends on where transactions end.
 
-use std::collections::BTreeMap;
-
 use topology::plan::{JoinWindows, Side, Unmatched};
 
 use super::breaks::{Given, breaks, drive, lines};
@@ -384,15 +382,9 @@ proptest! {
             };
             for output in driver.pipe(record).unwrap().outputs {
                 let place = (output.topic.to_string(), String::from_utf8(output.key.unwrap()).unwrap());
-                match output.value {
-                    Some(value) => shown.insert(place, i64::from_be_bytes(value.try_into().unwrap())),
-                    None => shown.remove(&place),
-                };
+                keep_last(&mut shown, place, output.value.map(number));
             }
-            match value {
-                Some(value) => table.insert(key, value),
-                None => table.remove(&key),
-            };
+            keep_last(&mut table, key, value);
             let mut wanted = BTreeMap::new();
             for (key, value) in table.iter().filter(|(_, value)| *value % 3 != 0) {
                 let twice = value * 11 * 100 + value;

@@ -11,6 +11,8 @@ mod sliding;
 mod tables;
 mod windows;
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::json;
 use topology::plan::{Emit, First, Format, Node, OffsetReset, Op, Sink, Source, TopicName};
@@ -99,6 +101,19 @@ fn sums() -> Arc<Plan> {
         json!([{"groupByKey": {}}, {"aggregate": aggregate}, {"toStream": {}}]),
         "Long",
     )
+}
+
+/// Keeps the last value of a key; none deletes.
+fn keep_last<K: Ord>(last: &mut BTreeMap<K, i64>, key: K, value: Option<i64>) {
+    match value {
+        Some(value) => last.insert(key, value),
+        None => last.remove(&key),
+    };
+}
+
+/// The number that a value of eight bytes is.
+fn number(bytes: Vec<u8>) -> i64 {
+    i64::from_be_bytes(bytes.try_into().unwrap())
 }
 
 fn task(plan: &Arc<Plan>, sub: usize) -> Task<MemoryStore> {

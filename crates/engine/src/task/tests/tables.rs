@@ -1,7 +1,5 @@
 //! Steps on tables: what is computed of a value, and what is taken out when it is there no more.
 
-use std::collections::BTreeMap;
-
 use super::breaks::{Given, breaks, drive};
 use super::*;
 use crate::{Driver, DriverRecord};
@@ -141,15 +139,9 @@ proptest! {
             let record = update(&driver, &key, value, timestamp);
             for output in driver.pipe(record).unwrap().outputs {
                 let place = (output.topic.to_string(), output.key.unwrap());
-                match output.value {
-                    Some(value) => shown.insert(place, i64::from_be_bytes(value.try_into().unwrap())),
-                    None => shown.remove(&place),
-                };
+                keep_last(&mut shown, place, output.value.map(number));
             }
-            match value {
-                Some(value) => table.insert(key, value),
-                None => table.remove(&key),
-            };
+            keep_last(&mut table, key, value);
             let mut wanted = BTreeMap::new();
             for value in table.values().filter(|value| **value != 4).map(|value| value * 2) {
                 let group = (value % 3).to_string().into_bytes();
