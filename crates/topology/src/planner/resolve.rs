@@ -599,7 +599,7 @@ impl<'d> Walk<'_, 'd> {
 
     /// The other streams of an aggregation. On errors: all of them.
     fn cogroup(
-        &mut self,
+        &self,
         aggregation: Aggregation<'d>,
         over: Over,
         ty: &Type,

@@ -97,7 +97,8 @@ impl Cluster {
         queue.push_back(record);
     }
 
-    /// Processes the next record of one of the partitions that have some; `false`: there is none.
+    /// Processes the next record of one of the partitions that have some, by a task that is committed and begun anew before, or goes
+    /// on in its transaction; `false`: there is none.
     fn step(&mut self, choice: usize, is_begun_anew: bool) -> bool {
         let waiting: Vec<_> = self.queues.keys().cloned().collect();
         let Some(place) = waiting.get(choice % waiting.len().max(1)) else {
@@ -119,6 +120,7 @@ impl Cluster {
         };
         let task = &mut self.tasks[sub][*partition as usize];
         if is_begun_anew {
+            task.commit_in_memory();
             *task = Task::new(Arc::clone(&self.plan), sub, *partition, task.stores().to_vec());
         }
         let mut routed = Routed::default();
@@ -129,7 +131,6 @@ impl Cluster {
             ..record(0, None, None)
         };
         task.process(source, &input, &mut routed).unwrap();
-        task.commit_in_memory();
         let plan = Arc::clone(&self.plan);
         for (sink, partition, sent) in routed.0 {
             self.send(&plan.sub_topologies[sub].sinks[sink].topic, partition, sent);
@@ -176,6 +177,11 @@ fn run(
         });
     }
     while cluster.step(choices.next().unwrap().1.into(), false) {}
+    cluster
+        .tasks
+        .iter_mut()
+        .flatten()
+        .for_each(Task::commit_in_memory);
     // Nobody is told of what it does not name any more.
     let naming = contents[tables[0]].values().filter(|value| **value % 5 != 0);
     assert_eq!(cluster.subscribers(), naming.count());
