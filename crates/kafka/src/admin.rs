@@ -295,6 +295,41 @@ impl Admin {
         event.map(|_| ())
     }
 
+    /// Ends of partitions as their leaders tell them to readers of committed records: the last stable offsets. Partitions
+    /// whose leaders do not answer are left out.
+    ///
+    /// # Errors
+    /// Time-out, authorization.
+    pub fn ends(&self, of: &[(&str, i32)], timeout: Duration) -> Result<BTreeMap<(String, i32), i64>, Error> {
+        use sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED as COMMITTED;
+        let attempted = || format!("ask for the ends of {} partitions", of.len());
+        let latest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
+        let list = PartitionList::new(of.iter().map(|&(topic, at)| (topic, at, latest)), &attempted)?;
+        let event = self.call(
+            &attempted,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
+            timeout,
+            // SAFETY: all objects are live and the options are ours to change; the call copies the list.
+            |client, options, queue| unsafe {
+                sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), COMMITTED);
+                sys::rd_kafka_ListOffsets(client, list.raw, options, queue);
+            },
+        )?;
+        // SAFETY: the event is a ListOffsets result and lives until the end of this block, with what it has.
+        unsafe {
+            let result = sys::rd_kafka_event_ListOffsets_result(event.raw);
+            let mut count = 0;
+            let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
+            let places =
+                (0..count).map(|at| &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(at)));
+            let told = places.filter(|place| place.err == NO_ERROR).map(|place| {
+                let topic = CStr::from_ptr(place.topic).to_string_lossy().into_owned();
+                ((topic, place.partition), place.offset)
+            });
+            Ok(told.collect())
+        }
+    }
+
     /// Whether the group has members, of either group protocol.
     ///
     /// # Errors

@@ -57,6 +57,10 @@ pub(crate) struct Notes {
     pub(crate) failed_deliveries: AtomicU64,
     /// The last refusal of credentials or certificates: connections are tried again, so calls only time out.
     refusal: Mutex<Option<(sys::rd_kafka_resp_err_t, String)>>,
+    /// Brokers that librdkafka knows, connected or not: each has a thread.
+    brokers: AtomicI64,
+    /// None is known any more, and nobody has named the bootstrap servers again.
+    forgotten: AtomicBool,
 }
 
 /// Records that may lie in a queue of so many KiB: each takes some 500 bytes beside its own.
@@ -74,6 +78,7 @@ pub(crate) enum Kind {
 /// Owns an `rd_kafka_t`.
 pub(crate) struct Client {
     raw: *mut sys::rd_kafka_t,
+    bootstrap_servers: CString,
     pub(crate) notes: Arc<Notes>,
 }
 
@@ -85,6 +90,7 @@ unsafe impl Sync for Client {}
 impl Client {
     pub(crate) fn new(kind: Kind, settings: &Settings, own: &[(&str, &str)]) -> Result<Self, ConfigError> {
         let notes = Arc::new(Notes::default());
+        let bootstrap_servers = text("bootstrap.servers", &settings.bootstrap_servers)?;
         // SAFETY: the configuration object is created here and either handed to rd_kafka_new, which takes it,
         // or destroyed, or lost; strings live during the calls. `notes` outlives the handle: Client drops the handle first.
         unsafe {
@@ -93,30 +99,31 @@ impl Client {
                 sys::rd_kafka_conf_destroy(conf);
                 return Err(error);
             }
-            sys::rd_kafka_conf_set_opaque(conf, Arc::as_ptr(&notes).cast_mut().cast());
+            let opaque = Arc::as_ptr(&notes).cast_mut().cast();
+            sys::rd_kafka_conf_set_opaque(conf, opaque);
+            sys::rd_kafka_conf_interceptor_add_on_new(conf, NAME.as_ptr(), Some(on_new), opaque);
             sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
             sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
             let native_kind = match kind {
                 Kind::Consumer => sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
                 Kind::Producer => {
                     sys::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery));
-                    let opaque = Arc::as_ptr(&notes).cast_mut().cast();
-                    sys::rd_kafka_conf_interceptor_add_on_new(conf, NAME.as_ptr(), Some(on_new), opaque);
                     sys::rd_kafka_type_t::RD_KAFKA_PRODUCER
                 }
             };
             let mut message = [0 as c_char; 512];
             let raw = sys::rd_kafka_new(native_kind, conf, message.as_mut_ptr(), message.len());
             if raw.is_null() {
-                // With interceptors it is lost: librdkafka has freed them already, and would free them again
+                // The configuration is lost: librdkafka has freed its interceptors already, and would free them again
                 // (its issue 4142, mended in 2.13).
-                if kind == Kind::Consumer {
-                    sys::rd_kafka_conf_destroy(conf);
-                }
                 let reason = CStr::from_ptr(message.as_ptr()).to_string_lossy().into_owned();
                 return Err(ConfigError::new("client", reason));
             }
-            Ok(Self { raw, notes })
+            Ok(Self {
+                raw,
+                bootstrap_servers,
+                notes,
+            })
         }
     }
 
@@ -142,8 +149,20 @@ impl Client {
         *self.notes.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Names the bootstrap servers again when no broker is known any more. A broker that has just started answers that there
+    /// are none, so librdkafka 2.12 forgets all of them, the bootstrap servers, too; that it may never look for them again is
+    /// its issue 5301.
+    pub(crate) fn remember_brokers(&self) {
+        if self.notes.forgotten.swap(false, Ordering::AcqRel) {
+            tracing::info!("no broker is known any more; asking the bootstrap servers again");
+            // SAFETY: handle and list are live; librdkafka copies the list.
+            unsafe { sys::rd_kafka_brokers_add(self.raw, self.bootstrap_servers.as_ptr()) };
+        }
+    }
+
     /// Serves callbacks, waiting at most `timeout_ms`.
     pub(crate) fn poll(&self, timeout_ms: i32) {
+        self.remember_brokers();
         // SAFETY: the handle is live.
         unsafe { sys::rd_kafka_poll(self.raw, timeout_ms) };
     }
@@ -163,6 +182,10 @@ impl Drop for Client {
     }
 }
 
+fn text(property: &str, text: &str) -> Result<CString, ConfigError> {
+    CString::new(text).map_err(|_| ConfigError::new(property, "contains a NUL byte"))
+}
+
 unsafe fn set_all(
     conf: *mut sys::rd_kafka_conf_t,
     settings: &Settings,
@@ -178,8 +201,7 @@ unsafe fn set_all(
         ("reconnect.backoff.max.ms", "1000"),
     ];
     for (name, value) in users.chain(bootstrap).chain(own.iter().copied()) {
-        let text = |text| CString::new(text).map_err(|_| ConfigError::new(name, "contains a NUL byte"));
-        let (native_name, native_value) = (text(name)?, text(value)?);
+        let (native_name, native_value) = (text(name, name)?, text(name, value)?);
         let mut message = [0 as c_char; 512];
         // SAFETY: `conf` is live by the caller's promise; the strings and the buffer outlive the call.
         let result = unsafe {
@@ -226,9 +248,12 @@ thread_local! {
     static SENDS: Cell<bool> = const { Cell::new(false) };
     /// Requests of this broker thread that change a transaction and have no answer.
     static UNANSWERED: Cell<i64> = const { Cell::new(0) };
+    /// This thread serves a broker that was named or found, not one of librdkafka's own kinds of brokers.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Requests and answers are counted where librdkafka sends and receives them: it tells nobody of a connection that broke.
+/// Brokers are counted by their threads. Of producers, requests and answers are counted where librdkafka sends and receives
+/// them: it tells nobody of a connection that broke.
 unsafe extern "C" fn on_new(
     client: *mut sys::rd_kafka_t,
     _conf: *const sys::rd_kafka_conf_t,
@@ -238,10 +263,51 @@ unsafe extern "C" fn on_new(
 ) -> sys::rd_kafka_resp_err_t {
     // SAFETY: the client is the one that is being made; the opaque is its Notes.
     unsafe {
+        sys::rd_kafka_interceptor_add_on_thread_start(client, NAME.as_ptr(), Some(on_thread_start), opaque);
+        sys::rd_kafka_interceptor_add_on_thread_exit(client, NAME.as_ptr(), Some(on_thread_exit), opaque);
+        if sys::rd_kafka_type(client) == sys::rd_kafka_type_t::RD_KAFKA_CONSUMER {
+            return sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        }
         sys::rd_kafka_interceptor_add_on_request_sent(client, NAME.as_ptr(), Some(on_sent), opaque);
         sys::rd_kafka_interceptor_add_on_broker_state_change(client, NAME.as_ptr(), Some(on_state), opaque);
         sys::rd_kafka_interceptor_add_on_response_received(client, NAME.as_ptr(), Some(on_received), opaque)
     }
+}
+
+unsafe extern "C" fn on_thread_start(
+    _client: *mut sys::rd_kafka_t,
+    kind: sys::rd_kafka_thread_type_t,
+    name: *const c_char,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: librdkafka passes a NUL-terminated name; the opaque is the Notes of a live Client.
+    let (name, notes) = unsafe { (CStr::from_ptr(name).to_string_lossy(), &*opaque.cast::<Notes>()) };
+    // `host:port/id`, `host:port/bootstrap`; of its own are `:0/internal`, `GroupCoordinator` and the like.
+    let is_broker = kind == sys::rd_kafka_thread_type_t::RD_KAFKA_THREAD_BROKER
+        && name.contains('/')
+        && !name.ends_with("/internal");
+    if is_broker {
+        SERVES.set(true);
+        notes.brokers.fetch_add(1, Ordering::AcqRel);
+    }
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// It is not in librdkafka's list of brokers any more.
+unsafe extern "C" fn on_thread_exit(
+    _client: *mut sys::rd_kafka_t,
+    _kind: sys::rd_kafka_thread_type_t,
+    _name: *const c_char,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    if SERVES.get() {
+        // SAFETY: the opaque is the Notes of a live Client.
+        let notes = unsafe { &*opaque.cast::<Notes>() };
+        if notes.brokers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            notes.forgotten.store(true, Ordering::Release);
+        }
+    }
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
 unsafe extern "C" fn on_sent(
@@ -366,26 +432,4 @@ unsafe extern "C" fn on_log(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Again and again, since what a failed attempt frees twice is found at the next one at the earliest.
-    #[test]
-    fn a_producer_that_librdkafka_cannot_make_is_an_error() {
-        let properties = [
-            ("security.protocol", "ssl"),
-            ("ssl.ca.location", "/nowhere/ca.pem"),
-        ];
-        let settings = Settings {
-            bootstrap_servers: "127.0.0.1:1".to_owned(),
-            properties: properties
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-        };
-        for _ in 0..100 {
-            let made = Client::new(Kind::Producer, &settings, &[("enable.idempotence", "true")]);
-            let error = made.err().unwrap().to_string();
-            assert!(error.contains("ssl.ca.location"), "{error}");
-        }
-    }
-}
+mod tests;

@@ -107,6 +107,11 @@ impl Consumer {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn raw(&self) -> *mut sys::rd_kafka_t {
+        self.client.raw()
+    }
+
     /// Asks for a topic's leaders, once. Left to itself, librdkafka looks once a second for assigned partitions without one.
     fn learn(&self, topic: &str) -> Result<(), Error> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,6 +213,7 @@ impl Consumer {
     /// # Errors
     /// Errors of fetching, such as an offset that is out of range.
     pub fn poll(&self, timeout: Duration) -> Result<Option<Event>, Error> {
+        self.client.remember_brokers();
         // SAFETY: the handle is live; a returned message is owned by us.
         let raw = unsafe { sys::rd_kafka_consumer_poll(self.client.raw(), millis(timeout)) };
         // SAFETY: non-null messages are ours.
@@ -226,6 +232,7 @@ impl Consumer {
         let attempted = || "read the group's committed offsets".to_owned();
         let unknown = sys::RD_KAFKA_OFFSET_INVALID as i64;
         let list = PartitionList::new(partitions.iter().map(|&(t, p)| (t, p, unknown)), &attempted)?;
+        self.client.remember_brokers();
         // SAFETY: handle and list are live.
         let code = unsafe { sys::rd_kafka_committed(self.client.raw(), list.raw, millis(timeout)) };
         if code != NO_ERROR {
@@ -263,6 +270,7 @@ impl Consumer {
     pub fn watermarks(&self, topic: &str, partition: i32, timeout: Duration) -> Result<(i64, i64), Error> {
         let attempted = || format!("read the offsets of {topic}/{partition}");
         let name = c_string(topic, &attempted)?;
+        self.client.remember_brokers();
         let (mut low, mut high) = (0, 0);
         // SAFETY: handle, name and the two out-parameters are live.
         let code = unsafe {
