@@ -1,7 +1,7 @@
 //! The control log as this worker uses it, and what the worker remembers of it across restarts.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use control::REQUEST_TIMEOUT;
 use control::{Appender, Reader};
@@ -9,6 +9,7 @@ use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, Record, World};
 use serde::{Deserialize, Serialize};
 
+use crate::standstill::{Stalled, Standstill};
 use crate::store::write_atomically;
 
 /// Why the worker cannot follow its control log.
@@ -48,6 +49,7 @@ struct Memory {
 pub(crate) struct ControlLog {
     reader: Reader,
     appender: Appender,
+    standstill: Standstill,
     file: PathBuf,
     memory: Memory,
 }
@@ -82,6 +84,7 @@ impl ControlLog {
         Ok(Self {
             reader,
             appender: Appender::new(settings, application)?,
+            standstill: Standstill::default(),
             file,
             memory,
         })
@@ -102,6 +105,26 @@ impl ControlLog {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// The place of the log.
+    pub(crate) fn place(&self) -> (&str, i32) {
+        (self.reader.topic(), 0)
+    }
+
+    /// The log's records must arrive up to the end that the broker tells.
+    pub(crate) fn arrives(&mut self, end: i64) -> Result<(), Stalled> {
+        let at = self.reader.position();
+        if !self.standstill.lasts(Instant::now(), at, end) {
+            return Ok(());
+        }
+        let (topic, partition) = self.place();
+        Err(Stalled {
+            topic: topic.to_owned(),
+            partition,
+            at,
+            end,
+        })
     }
 
     /// What the log says so far.

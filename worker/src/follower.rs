@@ -1,5 +1,7 @@
 //! A store that reads its changelogs: up to a target when it is restored, for as long as it is wanted when it is a copy.
 
+use std::collections::BTreeMap;
+
 use kafka::{Consumer, Event, PartitionQueue, Start, Wakeup};
 
 use protocol::{ChangelogPosition, StorePositions};
@@ -29,6 +31,16 @@ impl Tail {
         self.at.offset < self.target
     }
 
+    /// Whether it has read up to the end that was told; an end further on is the next target.
+    fn has_read_to(&mut self, ends: &Ends) -> bool {
+        let place = (self.at.topic.clone(), self.at.partition);
+        let Some(&end) = ends.get(&place) else {
+            return false;
+        };
+        self.target = self.target.max(end);
+        self.at.offset >= end
+    }
+
     /// Writes where the store stands into the positions that lie with the data.
     pub(crate) fn note(&self, positions: &mut StorePositions) {
         let position = ChangelogPosition {
@@ -52,6 +64,9 @@ struct Read {
     /// Nothing was left to read when the last event came.
     at_end: bool,
 }
+
+/// Ends of partitions, as the broker told when it was asked.
+pub(crate) type Ends = BTreeMap<(String, i32), i64>;
 
 /// What one step has read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,6 +161,12 @@ impl Follower {
         tails.map(|tail| (tail.target - tail.at.offset).max(0)).sum()
     }
 
+    /// The partitions that it reads.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, i32)> {
+        let starts = self.reads.iter().map(|read| &read.tail.at);
+        starts.map(|at| (at.topic.as_str(), at.partition))
+    }
+
     /// Offsets up to the ends that the last fetches told, or to the targets when these are later.
     pub(crate) fn lag(&self, consumer: &Consumer) -> i64 {
         let lag = |read: &Read| {
@@ -162,13 +183,17 @@ impl Follower {
         self.reads.iter().map(lag).sum()
     }
 
-    /// Writes to disk what was read. A store that lacks nothing has seen every tombstone up to now.
-    pub(crate) fn flush(&mut self, consumer: &Consumer, wait: FlushWait) -> Result<(), RestoreError> {
-        let now_ms = kafka::now_ms();
-        self.db.positions().check_age(now_ms)?;
-        if self.lag(consumer) == 0 {
+    /// Writes to disk what was read. A store that has read up to the ends that the broker told after `asked_ms` has seen every
+    /// tombstone up to then. What the last fetches told does not say that: they may be old.
+    pub(crate) fn flush(&mut self, asked_ms: i64, ends: &Ends, wait: FlushWait) -> Result<(), RestoreError> {
+        self.db.positions().check_age(asked_ms)?;
+        let mut lacks_nothing = true;
+        for Read { tail, .. } in &mut self.reads {
+            lacks_nothing &= tail.has_read_to(ends);
+        }
+        if lacks_nothing {
             let mut positions = self.db.positions();
-            positions.as_of_ms = now_ms;
+            positions.as_of_ms = asked_ms;
             self.db.apply([], positions)?;
         }
         Ok(self.db.flush(wait)?)
@@ -181,5 +206,29 @@ impl Follower {
             consumer.remove(&tail.at.topic, tail.at.partition)?;
         }
         Ok(self.db)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_seen_all_only_up_to_an_end_that_was_told() {
+        let mut tail = Tail {
+            store: 0,
+            name: "counts".to_owned(),
+            topic_id: "a".to_owned(),
+            at: Start {
+                topic: "counts-changelog".to_owned(),
+                partition: 1,
+                offset: 5,
+            },
+            target: 5,
+        };
+        let told = |end| Ends::from([(("counts-changelog".to_owned(), 1), end)]);
+        assert!(!tail.has_read_to(&Ends::new()));
+        assert!(tail.has_read_to(&told(5)) && !tail.is_behind());
+        assert!(!tail.has_read_to(&told(9)) && tail.is_behind());
     }
 }

@@ -18,6 +18,7 @@ mod session;
 mod session_end;
 mod shared;
 mod standby;
+mod standstill;
 mod store;
 mod stream_task;
 mod stream_thread;

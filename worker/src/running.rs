@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const SOON: Duration = Duration::from_millis(5);
 /// How often a running worker looks for members in its group, and at its inputs.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
-/// How long that look may take: the loop that follows the control log waits for it.
-const GLANCE: Duration = Duration::from_secs(2);
+/// How long a request may take that other work waits for, such as following the control log.
+pub(crate) const GLANCE: Duration = Duration::from_secs(2);
 /// How often consumed records of repartition topics are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -165,8 +165,13 @@ impl Running<'_, '_, '_> {
             .worker
             .refuse_live_group(GLANCE)
             .and_then(|()| self.refuse_other_inputs())
-            .and_then(|()| Ok(self.control.is_there(&self.worker.admin, GLANCE)?));
+            .and_then(|()| Ok(self.control.is_there(&self.worker.admin, GLANCE)?))
+            .and_then(|()| Ok(self.ask_for_ends()?));
         self.unanswered = match looked {
+            Ok(end) => {
+                end.map_or(Ok(()), |end| self.control.arrives(end))?;
+                None
+            }
             Err(
                 end @ SessionEnd::Wait {
                     reason: "GroupInUse" | "TopicRecreated" | "TopicMissing" | "ControlLogLost",
@@ -175,7 +180,7 @@ impl Running<'_, '_, '_> {
             ) => return Err(end),
             // Not by itself a reason to stop: without records nothing is at stake, and with records a commit will tell.
             Err(SessionEnd::Wait { reason, message, .. }) => Some((reason, message)),
-            Ok(()) | Err(_) => None,
+            Err(_) => None,
         };
         Ok(())
     }
@@ -196,6 +201,36 @@ impl Running<'_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Where inputs and control log end, from the broker itself: a client that does not fetch any more knows nothing of new
+    /// records. Tells the tasks, and returns the control log's.
+    fn ask_for_ends(&self) -> Result<Option<i64>, kafka::Error> {
+        let tasks: Vec<_> = self.crew.tasks().map(|task| (task, self.inputs(task))).collect();
+        let places = tasks.iter().flat_map(|(task, topics)| {
+            let partition = task.id.partition;
+            topics.iter().map(move |(_, topic)| (topic.as_str(), partition))
+        });
+        let (log, log_partition) = self.control.place();
+        let places: Vec<_> = places.chain([(log, log_partition)]).collect();
+        let ends = self.worker.admin.ends(&places, GLANCE)?;
+        for (task, topics) in tasks {
+            let end = |(_, topic)| ends.get(&(topic, task.id.partition)).copied();
+            *lock(&task.ends) = topics.into_iter().map(end).collect();
+        }
+        Ok(ends.get(&(log.to_owned(), log_partition)).copied())
+    }
+
+    /// The topics that a task reads, by source of the plan.
+    fn inputs(&self, task: &TaskShared) -> Vec<(&TopicName, String)> {
+        let application = &self.worker.config.application_id.0;
+        let mut all = self.worker.plan.sub_topologies.iter();
+        let sub = all.find(|sub| sub.name == task.id.sub_topology);
+        let topics = sub
+            .into_iter()
+            .flat_map(|sub| &sub.sources)
+            .map(|source| &source.topic);
+        topics.map(|topic| (topic, topic.resolve(application))).collect()
     }
 
     /// What people are shown.
@@ -232,12 +267,7 @@ impl Running<'_, '_, '_> {
 
     /// Deletes what was consumed and committed from the repartition topics that this worker's tasks read.
     fn purge(&self) {
-        let application = &self.worker.config.application_id.0;
         let before: Vec<_> = self.crew.tasks().flat_map(|task| self.consumed(task)).collect();
-        let before: Vec<_> = before
-            .iter()
-            .map(|(topic, partition, at)| (topic.resolve(application), *partition, *at))
-            .collect();
         let before: Vec<_> = before
             .iter()
             .map(|(topic, partition, at)| (topic.as_str(), *partition, *at))
@@ -250,18 +280,12 @@ impl Running<'_, '_, '_> {
     }
 
     /// How far a task has consumed the repartition topics that it reads.
-    fn consumed(&self, task: &TaskShared) -> Vec<(&TopicName, i32, i64)> {
-        let mut all = self.worker.plan.sub_topologies.iter();
-        let sub = all.find(|sub| sub.name == task.id.sub_topology);
-        let topics = sub
-            .into_iter()
-            .flat_map(|sub| &sub.sources)
-            .map(|source| &source.topic);
+    fn consumed(&self, task: &TaskShared) -> Vec<(String, i32, i64)> {
         let offsets = lock(&task.committed);
-        let consumed = topics.zip(offsets.iter().copied());
+        let consumed = self.inputs(task).into_iter().zip(offsets.iter().copied());
         consumed
-            .filter(|(topic, offset)| matches!(topic, TopicName::Repartition(_)) && *offset > 0)
-            .map(|(topic, offset)| (topic, task.id.partition, offset))
+            .filter(|((topic, _), offset)| matches!(topic, TopicName::Repartition(_)) && *offset > 0)
+            .map(|((_, topic), offset)| (topic, task.id.partition, offset))
             .collect()
     }
 
@@ -280,6 +304,7 @@ impl Running<'_, '_, '_> {
             match end? {
                 End::Drained | End::Dropped => {}
                 End::Doubt => verdict = verdict.or(Some(SessionEnd::Restart)),
+                End::Stalled(stalled) => verdict = verdict.or_else(|| Some(stalled.into())),
                 // A drain that could not commit is repeated by whoever comes next; nothing is lost.
                 End::Lost(error) if verdict.is_some() => tracing::warn!(%error, "stream thread ended"),
                 End::Lost(error) => {

@@ -72,8 +72,8 @@ impl Worker {
             )?,
         };
         let end = self.session_on(&mut control);
-        // A log whose consumer failed is opened anew; the world is folded again from its first record.
-        if !matches!(end, Err(SessionEnd::Wait { .. })) {
+        // After a failure the log is opened anew, too, and folded again from its first record: its consumer may have failed.
+        if !matches!(end, Ok(SessionEnd::Wait { .. }) | Err(SessionEnd::Wait { .. })) {
             self.control = Some(control);
         }
         end

@@ -7,6 +7,7 @@ use control::PositionsError;
 
 use crate::recovery::RecoveryError;
 use crate::restore::RestoreError;
+use crate::standstill::Stalled;
 use crate::store::StoreError;
 
 /// How a session ended, and what the process does next.
@@ -133,6 +134,16 @@ impl From<StoreError> for SessionEnd {
                 reason: "StoreDamaged",
                 message,
             },
+        }
+    }
+}
+
+impl From<Stalled> for SessionEnd {
+    fn from(stalled: Stalled) -> Self {
+        Self::Wait {
+            phase: Phase::Starting,
+            reason: "BrokerUnreachable",
+            message: stalled.to_string(),
         }
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct TaskShared {
     state: AtomicU8,
     given_up: AtomicBool,
     pub(crate) lag: AtomicI64,
+    /// Ends of the task's inputs as the broker told when it was asked, by source of the plan.
+    pub(crate) ends: Mutex<Vec<Option<i64>>>,
     /// Committed offsets of the task's inputs, by source of the plan; what lies below may be purged from a repartition topic.
     pub(crate) committed: Mutex<Vec<i64>>,
     pub(crate) restore_remaining: AtomicI64,
@@ -100,6 +102,7 @@ impl TaskShared {
             state: AtomicU8::new(0),
             given_up: AtomicBool::new(false),
             lag: AtomicI64::new(0),
+            ends: Mutex::default(),
             committed: Mutex::default(),
             restore_remaining: AtomicI64::new(0),
             restore_records: AtomicU64::new(0),

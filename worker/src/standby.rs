@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use kafka::{Consumer, Isolation, Wakeup};
 use protocol::{TaskId, TaskState};
 
-use crate::follower::Follower;
+use crate::follower::{Ends, Follower};
 use crate::preparation::Preparer;
 use crate::restore::RestoreError;
+use crate::running::GLANCE;
 use crate::session_end::SessionEnd;
 use crate::shared::{TaskShared, add};
 use crate::store::{FlushWait, TaskDb};
@@ -249,11 +250,27 @@ impl StandbyThread<'_> {
         }
     }
 
+    /// Where the changelogs end; nothing when the broker does not say.
+    fn ask_for_ends(&self) -> Ends {
+        let followers = self.copies.iter().filter_map(|copy| copy.follower.as_ref());
+        let places: Vec<_> = followers.flat_map(Follower::places).collect();
+        if places.is_empty() {
+            return Ends::new();
+        }
+        let asked = self.preparer.admin.ends(&places, GLANCE);
+        asked.unwrap_or_else(|error| {
+            tracing::debug!(%error, "copies of stores");
+            Ends::new()
+        })
+    }
+
     fn flush(&mut self, wait: FlushWait) {
         self.flushed = Instant::now();
+        let asked_ms = kafka::now_ms();
+        let ends = self.ask_for_ends();
         for at in 0..self.copies.len() {
             let follower = self.copies.get_mut(at).and_then(|copy| copy.follower.as_mut());
-            let flushed = follower.map(|follower| follower.flush(&self.consumer, wait));
+            let flushed = follower.map(|follower| follower.flush(asked_ms, &ends, wait));
             if let Some(Err(error)) = flushed {
                 self.set_back(at, &error);
             }

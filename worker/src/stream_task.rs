@@ -19,6 +19,7 @@ use crate::control::REQUEST_TIMEOUT;
 use crate::limits::Limits;
 use crate::seed::Seed;
 use crate::shared::{Counters, TaskShared, add, lock};
+use crate::standstill::{Stalled, Standstill};
 use crate::store::{FlushWait, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
@@ -72,6 +73,7 @@ struct Input {
     time: Option<i64>,
     /// When its events were taken.
     taken: Instant,
+    standstill: Standstill,
 }
 
 /// A task.
@@ -168,6 +170,7 @@ impl StreamTask {
                 at_end: false,
                 time: None,
                 taken: Instant::now(),
+                standstill: Standstill::default(),
             })
         });
         let inputs = inputs.collect::<Result<Vec<_>, kafka::Error>>()?;
@@ -363,13 +366,35 @@ impl StreamTask {
 
     pub(crate) fn update_lag(&self, consumer: &Consumer) {
         let shared = &self.parts.shared;
-        let lags = self.parts.inputs.iter().map(|input| {
-            let end = consumer.known_end(&input.topic_native, shared.id.partition)?;
+        let asked = lock(&shared.ends);
+        let lags = self.parts.inputs.iter().enumerate().map(|(at, input)| {
+            let known = consumer.known_end(&input.topic_native, shared.id.partition);
+            let end = known.max(asked.get(at).copied().flatten())?;
             Some((end - input.position).max(0))
         });
         if let Some(lag) = lags.sum() {
             shared.lag.store(lag, Ordering::Relaxed);
         }
+    }
+
+    /// Finds an input whose records do not arrive.
+    pub(crate) fn look_for_standstill(&mut self) -> Result<(), End> {
+        let asked = lock(&self.parts.shared.ends);
+        for (input, end) in self.parts.inputs.iter_mut().zip(asked.iter().copied()) {
+            let Some(end) = end.filter(|_| input.events.is_empty()) else {
+                input.standstill.ends();
+                continue;
+            };
+            if input.standstill.lasts(Instant::now(), input.position, end) {
+                return Err(End::Stalled(Stalled {
+                    topic: input.topic.clone(),
+                    partition: self.parts.shared.id.partition,
+                    at: input.position,
+                    end,
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Sends each changed key once, and the positions. Returns the number of changelog records.

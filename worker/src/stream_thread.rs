@@ -19,6 +19,7 @@ use crate::control::REQUEST_TIMEOUT;
 use crate::failpoint::{self, Point};
 use crate::seed::Seed;
 use crate::shared::{Shared, add};
+use crate::standstill::Stalled;
 use crate::store::{FlushWait, StoreError};
 use crate::stream_task::{SendTargets, StreamTask, Work};
 use crate::watchdog::Pulse;
@@ -82,6 +83,8 @@ pub(crate) enum End {
     Lost(kafka::Error),
     /// A request of a transaction that did commit was never answered: it may still be under way.
     Doubt,
+    /// Records that are there do not arrive.
+    Stalled(Stalled),
     /// A store failed.
     Store(StoreError),
     /// Only a person can help.
@@ -154,7 +157,7 @@ impl StreamThread {
         }
         match &end {
             // With a healthy producer the open transaction is ended here, not left to the time-out.
-            End::Dropped | End::Store(_) => self.producer.abort_and_close(),
+            End::Dropped | End::Stalled(_) | End::Store(_) => self.producer.abort_and_close(),
             End::Lost(error) if error.category() == kafka::Category::Fenced => {
                 add(&self.shared.counters.fences, 1);
             }
@@ -194,9 +197,13 @@ impl StreamThread {
 
     /// Takes what one task's inputs have, and processes it; what a record has closed comes before the next one.
     fn step(&mut self, at: usize) -> Result<usize, End> {
-        let Some(task) = self.tasks.get_mut(at).filter(|task| !task.has_failed()) else {
+        let Some(task) = self.tasks.get_mut(at) else {
             return Ok(0);
         };
+        if task.has_failed() {
+            task.update_lag(&self.consumer);
+            return Ok(0);
+        }
         task.fill(BATCH)?;
         let targets = SendTargets {
             producer: &self.producer,
@@ -248,6 +255,7 @@ impl StreamThread {
             }
         }
         task.update_lag(&self.consumer);
+        task.look_for_standstill()?;
         Ok(events)
     }
 

@@ -100,6 +100,8 @@ pub struct Reader {
     world: World,
     /// First offset when it was opened.
     low: i64,
+    /// The offset up to which everything was read.
+    read_to: i64,
     /// Records read.
     records: u64,
     snapshot: Option<Snapshot>,
@@ -136,6 +138,7 @@ impl Reader {
             topic_id: found.id,
             world: World::default(),
             low,
+            read_to: low,
             records: 0,
             snapshot: None,
         })
@@ -174,6 +177,12 @@ impl Reader {
         &self.topic_id
     }
 
+    /// The offset up to which everything was read.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        self.read_to
+    }
+
     /// What the log says so far.
     #[must_use]
     pub fn world(&self) -> &World {
@@ -210,6 +219,7 @@ impl Reader {
                 }
                 Event::EndOfPartition { offset, .. } => read_to = Some(offset),
             }
+            self.read_to = read_to.unwrap_or(self.read_to);
         }
         Ok(read_to)
     }

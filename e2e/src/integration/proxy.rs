@@ -116,6 +116,25 @@ impl Proxy {
         lock(&self.state.armed).insert(api as i16, fault);
     }
 
+    /// Answers to requests of this kind come later on all connections that make them now.
+    fn hold_answers(&self, api: Api, time: Duration) {
+        loop {
+            let before = self.fired();
+            self.arm(api, Fault::DelayAnswer(time));
+            let fires = || {
+                if self.fired() > before {
+                    Ok(Ok(()))
+                } else {
+                    Err("none is made".to_owned())
+                }
+            };
+            if wait::until("a request", SECONDS(2), fires).is_err() {
+                lock(&self.state.armed).remove(&(api as i16));
+                return;
+            }
+        }
+    }
+
     /// Faults that happened.
     pub(super) fn fired(&self) -> usize {
         self.state.fired.load(Ordering::Acquire)
@@ -244,8 +263,47 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let all = guarantees
         .into_iter()
         .flat_map(|g| topologies.map(|topology| (g, topology)));
-    all.map(|(guarantee, topology)| test(guarantee, topology))
-        .collect()
+    let mut tests: Vec<_> = all
+        .map(|(guarantee, topology)| test(guarantee, topology))
+        .collect();
+    let name = "proxy-records-that-do-not-arrive";
+    tests.push((name.to_owned(), Box::new(move || not_arriving(args, name))));
+    tests
+}
+
+/// A client waits for answers that do not come, longer than the worker lets it: what it does not see is told all the same, and
+/// new clients read it.
+fn not_arriving(args: &Integration, name: &str) -> Result<Counted> {
+    const ORDERS: u64 = 200;
+    const HELD: Duration = Duration::from_secs(59);
+    let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let proxy = Proxy::start(&scene.broker.bootstrap)?;
+    proxy.between(&scene)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, ORDERS, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    let before = Instant::now();
+    proxy.hold_answers(Api::Fetch, HELD);
+    scene.orders(ORDERS, ORDERS, 0, None)?;
+    wait::until("the lag to be told", SECONDS(20), || {
+        let status = app.status(0).map_err(|error| error.to_string())?;
+        let lags = status["tasks"].as_array().into_iter().flatten();
+        let lag: u64 = lags.filter_map(|task| task["lag"].as_u64()).sum();
+        if lag >= ORDERS {
+            Ok(Ok(()))
+        } else {
+            Err(status.to_string())
+        }
+    })?;
+    scene.wait_drained(SECONDS(60))?;
+    ensure!(before.elapsed() < HELD, "the answers came before new clients did");
+    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
+    app.drain()?;
+    let mut counted = scene.check(ORDERS * 2, 0)?;
+    counted.faults = u64::try_from(proxy.fired())?;
+    scene.clean()?;
+    Ok(counted)
 }
 
 /// Every kind of request of a transaction meets every fault, while orders come in.
