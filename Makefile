@@ -74,11 +74,11 @@ deny: ## licences, bans and sources of the dependencies
 
 test-unit: setup ## unit and property tests
 	@scripts/cel-cases >/dev/null
-	cargo test --release --workspace
+	cargo test --release --workspace -- --skip broker_tests::
 
 # By make, as every other build: only it knows where RocksDB is kept once it is compiled.
 test-broker: setup ## the test environment itself, on the broker that STREAMAPP_TEST_KAFKA names
-	cargo test --release --workspace --bins --features streamapp-e2e/broker-tests broker_tests:: -- --test-threads 1
+	cargo test --release --workspace --bins broker_tests:: -- --include-ignored --test-threads 1
 
 test-sim: build ## every interleaving of small scenarios, and seeded schedules with faults
 	bin/streamapp-sim model

@@ -6,7 +6,6 @@ mod bare_loop;
 mod bench;
 mod broker;
 #[cfg(test)]
-#[cfg(feature = "broker-tests")]
 mod broker_tests;
 mod check;
 mod cluster;

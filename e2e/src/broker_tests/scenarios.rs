@@ -259,6 +259,7 @@ impl Stage {
 }
 
 #[test]
+#[ignore = "needs the broker of STREAMAPP_TEST_KAFKA"]
 fn kafka_answers_as_the_scenarios_say() {
     let scenarios: Vec<Scenario> = serde_json::from_str(include_str!("../../broker-scenarios.json")).unwrap();
     assert!(!scenarios.is_empty());

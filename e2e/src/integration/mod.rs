@@ -22,12 +22,14 @@ mod system;
 mod topologies;
 mod windows;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use report::Report;
 use serde::Serialize;
 
@@ -65,9 +67,64 @@ pub(crate) struct Integration {
     /// Same seed, same choices of the soak
     #[arg(long, default_value_t = 7)]
     seed: u64,
+    /// Of the rows of the matrix and of the longest tests only every Nth, from the Ith on (0-based)
+    #[arg(long, value_name = "I/N", conflicts_with = "only")]
+    share: Option<Share>,
     /// Print the names of the tests
     #[arg(long)]
     list: bool,
+}
+
+/// Which tests stand for those that are like them.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    at: usize,
+    of: usize,
+}
+
+impl FromStr for Share {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (at, of) = text.split_once('/').context("I/N, such as 0/3")?;
+        let share = Self {
+            at: at.parse()?,
+            of: of.parse()?,
+        };
+        ensure!(share.at < share.of, "{at} is not below {of}");
+        Ok(share)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.at, self.of)
+    }
+}
+
+impl Share {
+    /// The rows differ in where a worker dies; the longest tests take as long as all others that are no rows.
+    const SAMPLED: [&str; 9] = [
+        "crash-",
+        "handover-",
+        "standby-",
+        "dead-letters-",
+        "system-eos-test",
+        "windows-under-faults",
+        "joins-under-faults",
+        "fault-brokers-killed",
+        "fault-expired",
+    ];
+
+    /// Leaves its own tests of those that are sampled, and all others.
+    fn choose(self, tests: &mut Vec<Test<'_>>) {
+        let mut seen = 0;
+        tests.retain(|(name, _)| {
+            let is_sampled = Self::SAMPLED.iter().any(|kind| name.starts_with(kind));
+            seen += usize::from(is_sampled);
+            !is_sampled || (seen - 1) % self.of == self.at
+        });
+    }
 }
 
 /// What a test counted.
@@ -85,8 +142,8 @@ pub(crate) struct Counted {
     pub(crate) aborted_reads: u64,
 }
 
-impl std::fmt::Display for Counted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             kills,
             faults,
@@ -124,6 +181,9 @@ type Test<'a> = (String, Box<dyn Fn() -> Result<Counted> + Send + Sync + 'a>);
 struct Figures {
     runs: u64,
     failed: u64,
+    /// Which tests ran, if not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<String>,
     #[serde(flatten)]
     counted: Counted,
     /// One per test.
@@ -167,6 +227,15 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
             "no test has `{only}` in its name"
         );
     }
+    let all = beside.len() + in_turn.len();
+    if let Some(share) = args.share {
+        share.choose(&mut beside);
+        share.choose(&mut in_turn);
+        println!(
+            "{} of {all} tests; all of them: make soak",
+            beside.len() + in_turn.len()
+        );
+    }
     if args.list {
         beside
             .iter()
@@ -175,7 +244,10 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
         return Ok(true);
     }
     let report = Report::begin("crash-matrix", 7);
-    let figures = Mutex::new(Figures::default());
+    let figures = Mutex::new(Figures {
+        share: args.share.map(|share| share.to_string()),
+        ..Figures::default()
+    });
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
@@ -189,7 +261,7 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     in_turn.iter().for_each(|test| run_test(test, &figures));
     let figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let passed = figures.failed == 0;
-    // A part of the matrix is not the matrix.
+    // A part of the matrix that somebody has picked is not the matrix.
     if args.only.is_none() {
         report.end(passed, &figures)?;
     }
