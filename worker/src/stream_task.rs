@@ -14,6 +14,7 @@ use kafka::{
     TransactionalProducer, Wakeup,
 };
 use protocol::{Positions, StorePositions};
+use topology::Header;
 
 use crate::control::REQUEST_TIMEOUT;
 use crate::limits::Limits;
@@ -65,6 +66,8 @@ struct Input {
     queue: PartitionQueue,
     topic: String,
     topic_native: CString,
+    /// Somebody reads the headers of its records.
+    with_headers: bool,
     /// Next offset to process.
     position: i64,
     /// The last event was the end of the partition.
@@ -159,13 +162,20 @@ impl StreamTask {
         });
         let changelogs = changelogs.collect::<Result<_, kafka::Error>>()?;
         let offsets = seed.committed.inputs.iter().map(|input| input.offset);
-        let inputs = seed.inputs.into_iter().zip(offsets).map(|(topic, position)| {
+        let sub = seed.plan.sub_topologies.get(seed.sub_topology);
+        let headers = sub
+            .into_iter()
+            .flat_map(|sub| &sub.sources)
+            .map(|source| source.headers);
+        let inputs = seed.inputs.into_iter().zip(headers).zip(offsets);
+        let inputs = inputs.map(|((topic, with_headers), position)| {
             Ok(Input {
                 events: VecDeque::new(),
                 queue: consumer.partition_queue(&topic, seed.shared.id.partition)?,
                 // The queue was made of this name.
                 topic_native: CString::new(topic.as_str()).unwrap_or_default(),
                 topic,
+                with_headers,
                 position,
                 at_end: false,
                 time: None,
@@ -272,8 +282,11 @@ impl StreamTask {
         targets: &SendTargets<'_>,
     ) -> Result<Option<Processed>, End> {
         let processed = self.with_output(targets, |engine, inputs, output| {
+            let headers = inputs
+                .get(input)
+                .map_or(Vec::new(), |input| headers(input.with_headers, message));
             let topic = inputs.get(input).map_or("", |input| &input.topic);
-            engine.process(input, &record(topic, message), output)
+            engine.process(input, &record(topic, message, &headers), output)
         })?;
         if processed.is_some() {
             if let Some(input) = self.parts.inputs.get_mut(input) {
@@ -540,7 +553,11 @@ impl Parts {
         }
         let head = |(at, input): (usize, &mut Input)| match input.events.front() {
             Some(Event::Record(message)) => {
-                let event_time = || self.engine.event_time(at, &record(&input.topic, message));
+                let event_time = || {
+                    let headers = headers(input.with_headers, message);
+                    self.engine
+                        .event_time(at, &record(&input.topic, message, &headers))
+                };
                 Head::Record(*input.time.get_or_insert_with(event_time))
             }
             Some(Event::EndOfPartition { .. }) | None if input.at_end => Head::AtEnd,
@@ -564,7 +581,11 @@ impl Parts {
     }
 }
 
-fn record<'m>(topic: &'m str, message: &'m Message) -> InputRecord<'m> {
+fn headers(are_read: bool, message: &Message) -> Vec<Header<'_>> {
+    if are_read { message.headers() } else { Vec::new() }
+}
+
+fn record<'m>(topic: &'m str, message: &'m Message, headers: &'m [Header<'m>]) -> InputRecord<'m> {
     InputRecord {
         topic,
         partition: message.partition(),
@@ -572,6 +593,7 @@ fn record<'m>(topic: &'m str, message: &'m Message) -> InputRecord<'m> {
         timestamp: message.timestamp(),
         key: message.key(),
         value: message.value(),
+        headers,
     }
 }
 

@@ -67,6 +67,9 @@ pub(crate) struct Input {
     /// The record's timestamp: RFC 3339, or milliseconds since the Unix epoch. Default: that of the input before, 0 for the first.
     #[serde(default)]
     pub(crate) at: Value,
+    /// Headers, in the order of their names; null is a header without a value.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, Option<String>>,
 }
 
 /// A record that must have been written.
@@ -85,9 +88,9 @@ pub(crate) struct Expected {
     /// The timestamp; not compared when left out.
     #[serde(default)]
     pub(crate) at: Value,
-    /// Headers; not compared when left out.
+    /// Headers, of which null is one without a value; not compared when left out.
     #[serde(default)]
-    pub(crate) headers: Option<BTreeMap<String, String>>,
+    pub(crate) headers: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// A row that must be in a store.

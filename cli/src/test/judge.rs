@@ -127,11 +127,13 @@ impl Prepared<'_> {
             .then_some(record.timestamp);
         let is_compared = expected.is_some_and(|expected| expected.headers.is_some());
         let headers = record.headers.iter();
-        let headers =
-            headers.map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned()));
+        let text = |value: &Vec<u8>| String::from_utf8_lossy(value).into_owned();
+        let headers = headers.map(|(name, value)| (name.clone(), value.as_ref().map(text)));
         line(&key, &value, at, is_compared.then(|| headers.collect()).as_ref())
     }
 }
+
+type Headers = BTreeMap<String, Option<String>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Restarts {
@@ -200,7 +202,7 @@ fn expected_line(expected: &Expected) -> String {
     )
 }
 
-fn line(key: &Json, value: &Json, at: Option<i64>, headers: Option<&BTreeMap<String, String>>) -> String {
+fn line(key: &Json, value: &Json, at: Option<i64>, headers: Option<&Headers>) -> String {
     let mut line = format!("{} -> {}", canonical(key), canonical(value));
     // Writing to a string cannot fail.
     if let Some(at) = at {

@@ -118,12 +118,16 @@ fn input(
         let suggestion = "say how many there are in `partitions` of the case; they count from 0";
         return Err((path.field("partition"), message, Some(suggestion.to_owned())));
     }
+    let headers = declared.headers.iter().map(|(name, value)| {
+        let value = value.as_ref().map(|value| value.clone().into_bytes());
+        (name.clone(), value)
+    });
     Ok(DriverRecord {
         topic: source.topic.clone(),
         partition,
         key,
         value,
-        headers: Vec::new(),
+        headers: headers.collect(),
         timestamp: time(&declared.at, &path.field("at"))?.unwrap_or(before),
     })
 }

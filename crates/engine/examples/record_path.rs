@@ -55,6 +55,7 @@ fn main() {
             timestamp: 0,
             key: Some(b"k"),
             value,
+            headers: &[],
         };
         first.process(0, &record, &mut between).unwrap();
     }
@@ -69,6 +70,7 @@ fn main() {
             timestamp: 0,
             key: Some(key.as_bytes()),
             value: Some(&between.1),
+            headers: &[],
         };
         second.process(0, &record, &mut last).unwrap();
         if n % 50_000 == 0 {
@@ -157,6 +159,7 @@ fn run(declared: &str, made: impl Fn(u32) -> (usize, String)) -> Duration {
             timestamp: i64::from(n),
             key: Some(key.as_bytes()),
             value: Some(&value),
+            headers: &[],
         };
         task.process(source, &record, &mut last).unwrap();
         while task.close_next(&mut last).unwrap().is_some() {}

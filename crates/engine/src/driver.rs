@@ -37,7 +37,7 @@ pub struct DriverRecord {
     /// The value; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
     /// Names and values.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
 }
@@ -122,6 +122,10 @@ impl Driver {
             let end = self.ends.entry((record.topic.clone(), record.partition));
             let offset = *end.and_modify(|offset| *offset += 1).or_default();
             let name = record.topic.to_string();
+            let headers = record.headers.iter();
+            let headers: Vec<_> = headers
+                .map(|(name, value)| (name.as_str(), value.as_deref()))
+                .collect();
             let input = InputRecord {
                 topic: &name,
                 partition: record.partition,
@@ -129,6 +133,7 @@ impl Driver {
                 timestamp: record.timestamp,
                 key: record.key.as_deref(),
                 value: record.value.as_deref(),
+                headers: &headers,
             };
             let mut sent = Sent {
                 sinks: &self.plan.sub_topologies[sub].sinks,
@@ -202,7 +207,7 @@ impl Output for Sent<'_> {
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
             headers: headers
-                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec)))
                 .collect(),
             timestamp: record.timestamp,
         });

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use topology::Header;
 use topology::plan::SinkIndex;
 
 use crate::ErrorCategory;
@@ -21,6 +22,8 @@ pub struct InputRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
+    /// Its headers; may be left out where [`topology::plan::Source::headers`] does not ask for them.
+    pub headers: &'a [Header<'a>],
 }
 
 /// A record that leaves a task, borrowed.
@@ -34,8 +37,8 @@ pub struct Outgoing<'a> {
     pub to: ChosenBy<'a>,
     /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Names and values. Only dead letters have some.
-    pub headers: &'a [(&'static str, &'a [u8])],
+    /// Names and values.
+    pub headers: &'a [Header<'a>],
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
 }
@@ -57,7 +60,7 @@ impl Outgoing<'_> {
         self.key.map_or(0, <[u8]>::len)
             + self.value.map_or(0, <[u8]>::len)
             + headers
-                .map(|(name, value)| name.len() + value.len())
+                .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
                 .sum::<usize>()
     }
 }

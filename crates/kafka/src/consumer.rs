@@ -439,6 +439,39 @@ impl Message {
             .then(|| unsafe { std::slice::from_raw_parts(native.payload.cast(), native.len) })
     }
 
+    /// Its headers, in their order. A name that is not UTF-8, which Kafka's protocol does not allow, is empty.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&str, Option<&[u8]>)> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: message and out-parameter are live; the list belongs to the message.
+        if unsafe { sys::rd_kafka_message_headers(self.raw, &raw mut raw) } != NO_ERROR {
+            return Vec::new(); // there are none
+        }
+        let mut headers = Vec::new();
+        loop {
+            let (mut name, mut value, mut length) = (std::ptr::null(), std::ptr::null(), 0);
+            // SAFETY: the list is live, and so are the out-parameters.
+            let code = unsafe {
+                sys::rd_kafka_header_get_all(
+                    raw,
+                    headers.len(),
+                    &raw mut name,
+                    &raw mut value,
+                    &raw mut length,
+                )
+            };
+            if code != NO_ERROR {
+                return headers;
+            }
+            // SAFETY: name and value live as long as the message; a null value has no bytes.
+            unsafe {
+                let value =
+                    (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), length));
+                headers.push((CStr::from_ptr(name).to_str().unwrap_or_default(), value));
+            }
+        }
+    }
+
     /// Its offset.
     #[must_use]
     pub fn offset(&self) -> i64 {

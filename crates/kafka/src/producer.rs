@@ -63,7 +63,7 @@ pub struct Record<'a> {
     /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
     /// Names and values.
-    pub headers: &'a [(&'a str, &'a [u8])],
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
 }
@@ -527,7 +527,7 @@ fn send(client: &Client, topic: &TopicHandle, record: &Record<'_>, opaque: *mut 
 struct Headers(*mut sys::rd_kafka_headers_t);
 
 impl Headers {
-    fn new(headers: &[(&str, &[u8])], attempted: impl Fn() -> String) -> Result<Self, Error> {
+    fn new(headers: &[(&str, Option<&[u8]>)], attempted: impl Fn() -> String) -> Result<Self, Error> {
         if headers.is_empty() {
             return Ok(Self(std::ptr::null_mut()));
         }
@@ -535,15 +535,11 @@ impl Headers {
         let made = unsafe { Self(sys::rd_kafka_headers_new(headers.len())) };
         for (name, value) in headers {
             let native = c_string(name, &attempted)?;
+            // Without a value the pointer is null, and the length does not matter.
+            let (value, length) = value.map_or((std::ptr::null(), 0), |value| (value.as_ptr(), value.len()));
             // SAFETY: the list is ours; -1: the name ends with its null.
             let code = unsafe {
-                sys::rd_kafka_header_add(
-                    made.0,
-                    native.as_ptr(),
-                    -1,
-                    value.as_ptr().cast(),
-                    value.len() as isize,
-                )
+                sys::rd_kafka_header_add(made.0, native.as_ptr(), -1, value.cast(), length as isize)
             };
             if code != NO_ERROR {
                 return Err(Error::from_code(attempted(), code));

@@ -140,6 +140,7 @@ fn measured(run: impl for<'a> Fn(&Scope<'a>)) -> (f64, u64) {
                 topic: "orders",
                 partition: 0,
                 offset: 0,
+                headers: &[],
                 arena: &arena,
             };
             for _ in 0..EVALUATIONS {

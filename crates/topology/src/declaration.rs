@@ -117,7 +117,7 @@ pub struct Stream {
     /// take. Holds for the steps up to the first repartition topic; behind it the task stops at the record.
     #[serde(default, skip_serializing_if = "OnBadRecord::is_fail")]
     pub on_error: OnBadRecord,
-    /// Where records go with `DeadLetter`: with their own key, value and timestamp, and headers that say where they come
+    /// Where records go with `DeadLetter`: with their own key, value, headers and timestamp, and more headers that say where they come
     /// from and what is wrong. They are written in the same transaction as the offset that passes them, also with
     /// `at_least_once`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -239,6 +239,11 @@ pub struct SinkTopic {
     pub key: Option<KeyFormat>,
     /// How values are written.
     pub value: SinkValueFormat,
+    /// Headers, in the order of their names: expressions of type string or bytes. One without a value is left out, and so is one
+    /// that reads the value of a tombstone. Default: none; those of the input are not passed on by themselves.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "format": "cel"}))]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// One step: exactly one field is set.

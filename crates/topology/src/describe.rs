@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::plan::{
-    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, Side, Source, StoreIndex, StoreSpec,
-    SubTopology, Windows,
+    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, Side, SinkHeaders, Source, StoreIndex,
+    StoreSpec, SubTopology, Windows,
 };
 use crate::{Duration, Type};
 
@@ -42,10 +42,11 @@ fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
     for sink in &sub.sinks {
         let _ = writeln!(
             out,
-            "  writes  {} (key {}, value {})",
+            "  writes  {} (key {}, value {}{})",
             sink.topic,
             format(&sink.key),
-            format(&sink.value)
+            format(&sink.value),
+            headers(&sink.headers)
         );
     }
     let _ = writeln!(out, "  steps");
@@ -53,6 +54,17 @@ fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
     for source in &sub.sources {
         let _ = writeln!(out, "    source {}  [{}]", source.name, sub.path(source.node));
         describe_children(sub, source.node, 2, &mut seen, out);
+    }
+}
+
+fn headers(headers: &SinkHeaders) -> String {
+    match headers {
+        SinkHeaders::None => String::new(),
+        SinkHeaders::Forwarded => ", headers of the input".to_owned(),
+        SinkHeaders::Computed(headers) => {
+            let names: Vec<_> = headers.iter().map(|(name, _)| &**name).collect();
+            format!(", headers {}", names.join(" "))
+        }
     }
 }
 

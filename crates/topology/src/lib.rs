@@ -26,4 +26,4 @@ pub use plan::Plan;
 pub use planner::{PlanError, plan};
 pub use suggest::{did_you_mean, nearest};
 pub use types::{Field, StructType, Type};
-pub use value::{Scope, Value};
+pub use value::{Header, Scope, Value};

@@ -57,6 +57,18 @@ impl SubTopology {
         has_windows || self.nodes.iter().any(visits)
     }
 
+    /// Whether an expression of it reads headers.
+    pub(crate) fn reads_headers(&self) -> bool {
+        let nodes = self.nodes.iter().flat_map(|node| node.op.expressions());
+        let computed = self.sinks.iter().flat_map(|sink| match &sink.headers {
+            SinkHeaders::Computed(headers) => headers.as_slice(),
+            SinkHeaders::None | SinkHeaders::Forwarded => &[],
+        });
+        let timestamps = self.sources.iter().filter_map(|source| source.timestamp.as_ref());
+        let mut all = nodes.chain(computed.map(|(_, expr)| expr)).chain(timestamps);
+        all.any(|expr| expr.reads().headers)
+    }
+
     /// The declaration's path of a node.
     #[must_use]
     pub fn path(&self, node: NodeIndex) -> &str {
@@ -247,6 +259,46 @@ pub enum Op {
     Sink(SinkIndex),
 }
 
+impl Op {
+    /// Everything that it computes.
+    fn expressions(&self) -> Vec<&Expr> {
+        match self {
+            Self::Forward
+            | Self::Table { .. }
+            | Self::Suppress { .. }
+            | Self::Register { .. }
+            | Self::Notify { .. }
+            | Self::Sink(_) => Vec::new(),
+            Self::Filter(expr)
+            | Self::FilterNot(expr)
+            | Self::SelectKey(expr)
+            | Self::MapValues(expr)
+            | Self::FlatMapValues(expr)
+            | Self::MapTable(expr)
+            | Self::FilterTable { condition: expr, .. }
+            | Self::JoinTable { value: expr, .. }
+            | Self::JoinTables { value: expr, .. }
+            | Self::JoinStreams { value: expr, .. }
+            | Self::Subscribe { foreign_key: expr } => vec![expr],
+            Self::Map { key, value } | Self::GroupTable { key, value } => vec![key, value],
+            Self::JoinForeignKey {
+                foreign_key, value, ..
+            } => vec![foreign_key, value],
+            Self::Deduplicate { by, .. } => by.iter().collect(),
+            Self::Aggregate {
+                first,
+                add,
+                merge,
+                remove,
+                ..
+            } => {
+                let optional = [merge, remove].into_iter().flatten().map(|expr| &**expr);
+                [first.expr(), add].into_iter().chain(optional).collect()
+            }
+        }
+    }
+}
+
 /// What becomes of one side of a join for which the other side has nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmatched {
@@ -318,6 +370,8 @@ pub struct Source {
     pub dead_letters: Option<SinkIndex>,
     /// Where a task begins that has never committed. Internal topics: always the beginning.
     pub offset_reset: OffsetReset,
+    /// Whether its records are to be given with their headers.
+    pub headers: bool,
 }
 
 /// A topic that a sub-topology writes.
@@ -331,6 +385,20 @@ pub struct Sink {
     pub value: Format,
     /// The field of the values that says the partition; without one it is chosen by the key.
     pub partition: Option<usize>,
+    /// Which headers its records have.
+    pub headers: SinkHeaders,
+}
+
+/// Headers of a topic's records.
+#[derive(Debug, Default)]
+pub enum SinkHeaders {
+    /// None; dead letters have some of their own.
+    #[default]
+    None,
+    /// Those of the record that is processed: somebody reads them behind a repartition topic.
+    Forwarded,
+    /// These, by name. An absent value: none of that name.
+    Computed(Vec<(Arc<str>, Expr)>),
 }
 
 /// How bytes become values and back. A null record key or value (tombstone) is [`crate::Value::Null`].

@@ -42,6 +42,9 @@ impl Value<'_> {
     }
 }
 
+/// Name and value of a record's header; a value may be null.
+pub type Header<'a> = (&'a str, Option<&'a [u8]>);
+
 /// What an expression can read.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
@@ -59,6 +62,8 @@ pub struct Scope<'a> {
     pub partition: i32,
     /// `offset`
     pub offset: i64,
+    /// `headers`, in the record's order; of those with the same name the last one counts.
+    pub headers: &'a [Header<'a>],
     /// Where strings and structs made by expressions live. Reset between batches by the owner.
     pub arena: &'a bumpalo::Bump,
 }

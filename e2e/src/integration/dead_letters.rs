@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rdkafka::message::Headers as _;
+use rdkafka::message::{BorrowedHeaders, Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::crash::environment;
@@ -15,7 +15,7 @@ use crate::broker::Isolation;
 use crate::check::{Example, Guarantee};
 use crate::generate::send;
 use crate::orders::BASE_MS;
-use crate::reader::{read_all, settle};
+use crate::reader::{Record, read_all, settle};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// Orders a second.
@@ -26,8 +26,9 @@ const UNREADABLE: u64 = 20;
 const PARTS: u64 = 40;
 const CRASHES: [&str; 2] = ["after-output:16", "after-offsets:24"];
 
-/// A record as it lies in its topic.
-type Whole = (Option<Vec<u8>>, Option<Vec<u8>>, i64);
+/// A record as it lies in its topic, without what a dead letter's headers say of it.
+type Whole = (Option<Vec<u8>>, Option<Vec<u8>>, i64, Headers);
+type Headers = Vec<(String, Option<Vec<u8>>)>;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let guarantees = [("eos", Guarantee::ExactlyOnceV2), ("alo", Guarantee::AtLeastOnce)];
@@ -74,10 +75,15 @@ fn unreadable(scene: &Scene<'_>, producer: &BaseProducer, first: u64) -> Result<
             format!("{{\"orderId\":\"bad-{number}\",\"customerId\":"),
         );
         let timestamp = BASE_MS.saturating_add_unsigned(number);
+        let header = |key, value| Header { key, value };
+        let headers = OwnedHeaders::new()
+            .insert(header("trace", Some(&key)))
+            .insert(header("empty", None));
         let record = BaseRecord::to(&input)
             .key(&key)
             .payload(&value)
-            .timestamp(timestamp);
+            .timestamp(timestamp)
+            .headers(headers);
         send(producer, record)?;
     }
     Ok(producer.flush(SECONDS(30))?)
@@ -86,6 +92,18 @@ fn unreadable(scene: &Scene<'_>, producer: &BaseProducer, first: u64) -> Result<
 fn every_letter_is_its_record(scene: &Scene<'_>, letters: &str) -> Result<()> {
     let mut input: BTreeMap<(i32, i64), Whole> = BTreeMap::new();
     let own = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    let is_own = |name: &str| !name.starts_with("__streams.") && !name.starts_with("streamapp.");
+    let whole = |record: &Record<'_>| -> Whole {
+        let headers = record.headers.into_iter().flat_map(BorrowedHeaders::iter);
+        let headers = headers.filter(|header| is_own(header.key));
+        let headers = headers.map(|header| (header.key.to_owned(), own(header.value)));
+        (
+            own(record.key),
+            own(record.value),
+            record.timestamp,
+            headers.collect(),
+        )
+    };
     settle(&scene.broker, &scene.input(), SECONDS(30))?;
     read_all(
         &scene.broker,
@@ -93,8 +111,7 @@ fn every_letter_is_its_record(scene: &Scene<'_>, letters: &str) -> Result<()> {
         Isolation::Committed,
         SECONDS(60),
         |record| {
-            let whole = (own(record.key), own(record.value), record.timestamp);
-            input.insert((record.partition, record.offset), whole);
+            input.insert((record.partition, record.offset), whole(&record));
             Ok(())
         },
     )?;
@@ -122,7 +139,7 @@ fn every_letter_is_its_record(scene: &Scene<'_>, letters: &str) -> Result<()> {
             let original = input
                 .remove(&place)
                 .with_context(|| format!("two letters of {place:?}"))?;
-            let letter = (own(record.key), own(record.value), record.timestamp);
+            let letter = whole(&record);
             ensure!(letter == original, "{place:?}: {letter:?} was {original:?}");
             ensure!(header("__streams.errors.exception")? == "Deserialization");
             let message = header("__streams.errors.message")?;

@@ -17,6 +17,7 @@ use super::clock;
 use super::control_log;
 use super::crash::eventually;
 use super::expiry;
+use super::headers;
 use super::offsets;
 use super::recovery::{self, Moments};
 use super::scene::{Scene, with_stream_fields};
@@ -31,7 +32,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 26] = [
+    let tests: [(&str, Plot); 27] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -56,6 +57,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-clock-jumps", clock::jumps),
         ("topology-with-a-store-added", topologies::store_added),
         ("topology-with-a-store-changed", topologies::store_changed),
+        ("headers-are-carried", headers::carried),
         ("bounds-of-records", bounds::record_sizes),
         ("bounds-of-times-and-keys", bounds::times_and_keys),
     ];

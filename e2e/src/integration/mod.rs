@@ -11,6 +11,7 @@ mod expiry;
 mod faults;
 mod gap;
 mod handover;
+mod headers;
 mod joins;
 mod offsets;
 mod proxy;

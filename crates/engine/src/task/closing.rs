@@ -62,6 +62,7 @@ pub(super) fn close<S: Store>(
         timestamp: closed.timestamp,
         key: None,
         value: None,
+        headers: &[],
     };
     let mut walk = Walk {
         sub,
@@ -374,6 +375,7 @@ pub(super) fn letter<'a, S: Store>(
             key: Some(&row.key),
             value: Some(&row.value),
             timestamp: 0,
+            headers: &[],
         };
     };
     let found = match spec.windows {
@@ -400,6 +402,7 @@ pub(super) fn letter<'a, S: Store>(
         key: Some(window.key),
         value,
         timestamp: window.timestamp,
+        headers: &[],
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Header names are Kafka Streams' (KIP-1034) where it has one; values are UTF-8.
 
+use topology::Header;
 use topology::plan::{SinkIndex, SubTopology};
 
 use crate::error::Failure;
@@ -17,6 +18,7 @@ pub(super) struct Letter<'a> {
     pub(super) key: Option<&'a [u8]>,
     pub(super) value: Option<&'a [u8]>,
     pub(super) timestamp: i64,
+    pub(super) headers: &'a [Header<'a>],
 }
 
 impl<'a> From<&InputRecord<'a>> for Letter<'a> {
@@ -27,6 +29,7 @@ impl<'a> From<&InputRecord<'a>> for Letter<'a> {
             key: record.key,
             value: record.value,
             timestamp: record.timestamp,
+            headers: record.headers,
         }
     }
 }
@@ -66,9 +69,12 @@ pub(super) fn send(
         ("__streams.errors.message", reason),
         ("streamapp.errors.step", step),
     ];
-    let from = from.iter().map(|(name, value)| (*name, value.as_bytes()));
-    let headers: Vec<_> = from
-        .chain(why.map(|(name, value)| (name, value.as_bytes())))
+    let from = from.iter().map(|(name, value)| (*name, Some(value.as_bytes())));
+    // Behind the record's own, which may be those of an earlier letter.
+    let own = letter.headers.iter().copied();
+    let headers: Vec<_> = own
+        .chain(from)
+        .chain(why.map(|(name, value)| (name, Some(value.as_bytes()))))
         .collect();
     let outgoing = Outgoing {
         sink,

@@ -1,9 +1,10 @@
 //! Results of the record under way: encoded at once, sent when the whole record has succeeded.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use topology::Value;
-use topology::plan::{NodeIndex, Sink, SinkIndex};
+use topology::plan::{NodeIndex, Sink, SinkHeaders, SinkIndex};
+use topology::{EvalError, Header, Scope, Value, ValueReads};
 
 use super::walk::Moving;
 use crate::error::Failure;
@@ -14,6 +15,7 @@ use crate::{ChosenBy, ErrorCategory, Outgoing, Output, OutputError, Recovery};
 #[derive(Default)]
 pub(super) struct Results {
     bytes: Vec<u8>,
+    headers: Vec<(Arc<str>, Option<Range<usize>>)>,
     sends: Vec<Send>,
 }
 
@@ -24,6 +26,7 @@ struct Send {
     key: Option<Range<usize>>,
     to: To,
     value: Option<Range<usize>>,
+    headers: Range<usize>,
     timestamp: i64,
 }
 
@@ -36,6 +39,7 @@ enum To {
 impl Results {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
+        self.headers.clear();
         self.sends.clear();
     }
 
@@ -45,7 +49,9 @@ impl Results {
         node: NodeIndex,
         codecs: &(Codec, Codec),
         moving: &Moving<'_>,
+        scope: &Scope<'_>,
     ) -> Result<(), Failure> {
+        let headers = self.write_headers(&spec.headers, node, scope)?;
         let mut encode = |codec: &Codec, value, what| {
             let start = self.bytes.len();
             match codec.encode(value, &mut self.bytes) {
@@ -77,26 +83,81 @@ impl Results {
             key,
             to,
             value,
+            headers,
             timestamp: moving.timestamp,
         });
         Ok(())
     }
 
+    /// The place of a result's headers.
+    fn write_headers(
+        &mut self,
+        headers: &SinkHeaders,
+        node: NodeIndex,
+        scope: &Scope<'_>,
+    ) -> Result<Range<usize>, Failure> {
+        let start = self.headers.len();
+        match headers {
+            SinkHeaders::None => {}
+            SinkHeaders::Forwarded => {
+                for (name, value) in scope.headers {
+                    self.write_header(Arc::from(*name), *value);
+                }
+            }
+            SinkHeaders::Computed(headers) => {
+                for (name, expr) in headers {
+                    if scope.value.is_null() && expr.reads().value != ValueReads::Nothing {
+                        continue;
+                    }
+                    let failed = |error| {
+                        let reason = format!("header `{name}`: {error}");
+                        Failure::new(ErrorCategory::Expression, node, reason)
+                    };
+                    let value = expr.eval(scope).map_err(failed)?;
+                    if let Value::String(text) = value {
+                        self.write_header(Arc::clone(name), Some(text.as_bytes()));
+                    } else if let Value::Bytes(bytes) = value {
+                        self.write_header(Arc::clone(name), Some(bytes));
+                    } else if !value.is_null() {
+                        return Err(failed(EvalError::Layout("header")));
+                    }
+                }
+            }
+        }
+        Ok(start..self.headers.len())
+    }
+
+    fn write_header(&mut self, name: Arc<str>, value: Option<&[u8]>) {
+        let value = value.map(|value| {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(value);
+            start..self.bytes.len()
+        });
+        self.headers.push((name, value));
+    }
+
     /// Checks all, then sends all.
     pub(super) fn send(&self, output: &mut impl Output) -> Result<(), Failure> {
         for send in &self.sends {
-            let checked = output.check(&self.outgoing(send));
+            let checked = output.check(&self.outgoing(send, &self.headers_of(send)));
             checked.map_err(|error| failure(send.node, &error, Recovery::StopTask))?;
         }
         for send in &self.sends {
-            let sent = output.send(&self.outgoing(send));
+            let sent = output.send(&self.outgoing(send, &self.headers_of(send)));
             sent.map_err(|error| failure(send.node, &error, Recovery::AbortTransaction))?;
         }
         Ok(())
     }
 
+    fn headers_of(&self, send: &Send) -> Vec<Header<'_>> {
+        let headers = self.headers[send.headers.clone()].iter();
+        headers
+            .map(|(name, value)| (&**name, self.slice(value.as_ref())))
+            .collect()
+    }
+
     #[inline]
-    fn outgoing(&self, send: &Send) -> Outgoing<'_> {
+    fn outgoing<'r>(&'r self, send: &Send, headers: &'r [Header<'r>]) -> Outgoing<'r> {
         Outgoing {
             sink: send.sink,
             key: self.slice(send.key.as_ref()),
@@ -105,7 +166,7 @@ impl Results {
                 To::Value(partition) => ChosenBy::Value(*partition),
             },
             value: self.slice(send.value.as_ref()),
-            headers: &[],
+            headers,
             timestamp: send.timestamp,
         }
     }

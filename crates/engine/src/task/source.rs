@@ -72,6 +72,7 @@ impl<'a> Moving<'a> {
             topic: record.topic,
             partition: record.partition,
             offset: record.offset,
+            headers: record.headers,
             arena,
         }
     }

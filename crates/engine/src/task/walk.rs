@@ -108,7 +108,8 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                     let reason = format!("the plan has no sink {sink}");
                     return Err(Failure::new(ErrorCategory::Output, index, reason));
                 };
-                self.results.push((*sink, spec), index, codecs, &moving)?;
+                let scope = scope();
+                self.results.push((*sink, spec), index, codecs, &moving, &scope)?;
                 Forward::Nothing
             }
             // Without a key there is nothing on the other side.

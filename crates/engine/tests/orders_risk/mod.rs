@@ -130,6 +130,7 @@ pub fn process<S: Store>(
         timestamp: ts,
         key: Some(key),
         value: Some(value),
+        headers: &[],
     };
     assert_eq!(task.process(0, &record, output), Ok(Processed::Done));
 }

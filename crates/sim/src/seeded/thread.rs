@@ -266,6 +266,7 @@ fn record_of(place: Place, offset: i64, record: &Record) -> InputRecord<'_> {
         timestamp: record.timestamp,
         key: record.key.as_deref(),
         value: record.value.as_deref(),
+        headers: &[],
     }
 }
 

@@ -54,7 +54,10 @@ pub(crate) fn reads(node: &Node, env: &Env) -> Reads {
             Root::Aggregate | Root::Right => reads.aggregate = true,
             Root::Value | Root::Left => reads.value.add(&read_of_value(&place.slots, &env.value)),
         },
-        Node::Coordinate(_) => reads.coordinates = true,
+        Node::Coordinate(coordinate) => {
+            reads.coordinates = true;
+            reads.headers |= *coordinate == Coordinate::Headers;
+        }
         _ => {}
     });
     reads
@@ -205,20 +208,26 @@ impl Checker<'_> {
                 return Err(ExprError::new(message, &ast.span).suggest("write `left` or `right`"));
             }
             ("ts", _) => return coordinate(Coordinate::Timestamp, Ty::Timestamp),
-            ("topic" | "partition" | "offset", _) if !self.env.is_of_one_record => {
+            ("topic" | "partition" | "offset" | "headers", _) if !self.env.is_of_one_record => {
                 let (why, instead) = match self.env.windows {
+                    _ if name == "headers" => (
+                        "it comes from several records",
+                        "put what is needed of them into the value before",
+                    ),
                     Some(_) => (
                         "the result of a window comes from many records",
                         "identify it by its key and `key.windowStart`",
                     ),
                     None => ("it comes from several records", "identify it by its key"),
                 };
-                let message = format!("there is no `{name}` here: {why}");
+                let verb = if name == "headers" { "are" } else { "is" };
+                let message = format!("there {verb} no `{name}` here: {why}");
                 return Err(ExprError::new(message, &ast.span).suggest(instead));
             }
             ("topic", _) => return coordinate(Coordinate::Topic, Ty::String),
             ("partition", _) => return coordinate(Coordinate::Partition, Ty::Int),
             ("offset", _) => return coordinate(Coordinate::Offset, Ty::Int),
+            ("headers", _) => return coordinate(Coordinate::Headers, Ty::map(Ty::String, Ty::Bytes)),
             ("key", _) => (Root::Key, &self.env.key),
             ("value", _) => (Root::Value, &self.env.value),
             ("aggregate", Some(ty)) => (Root::Aggregate, ty),
@@ -250,8 +259,17 @@ impl Checker<'_> {
             return failure.suggest(format!("did you mean `value.{name}`?"));
         }
         let mut names = match self.env.right {
-            None => vec!["key", "value", "ts", "topic", "partition", "offset"],
-            Some(_) => vec!["key", "left", "right", "ts", "topic", "partition", "offset"],
+            None => vec!["key", "value", "ts", "topic", "partition", "offset", "headers"],
+            Some(_) => vec![
+                "key",
+                "left",
+                "right",
+                "ts",
+                "topic",
+                "partition",
+                "offset",
+                "headers",
+            ],
         };
         if self.env.aggregate.is_some() {
             names.push("aggregate");

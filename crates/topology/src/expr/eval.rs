@@ -97,6 +97,23 @@ impl<'a> Context<'_, 'a> {
         }
     }
 
+    /// The record's headers: the last of each name, without those that are null.
+    fn headers(&self) -> Evaluated<'a> {
+        let headers = self.scope.headers;
+        self.steps(headers.len())?;
+        let mut entries = ArenaVec::with_capacity_in(headers.len(), self.scope.arena);
+        entries.extend(headers.iter().enumerate());
+        // The last one first.
+        entries.sort_by(|(x, (a, _)), (y, (b, _))| a.cmp(b).then(y.cmp(x)));
+        entries.dedup_by(|(_, (a, _)), (_, (b, _))| a == b);
+        let entries = entries.iter().filter_map(|(_, (name, value))| {
+            let value = Value::Bytes((*value)?);
+            Some((Value::String(name), value))
+        });
+        let map = ArenaVec::from_iter_in(entries, self.scope.arena);
+        Ok(Value::Map(map.into_bump_slice()))
+    }
+
     fn with<T>(&self, value: Value<'a>, run: impl FnOnce(&Context<'_, 'a>) -> T) -> T {
         let local = Local {
             value,
@@ -260,6 +277,7 @@ impl Node {
                 Coordinate::Topic => Value::String(context.scope.topic),
                 Coordinate::Partition => Value::Int(i64::from(context.scope.partition)),
                 Coordinate::Offset => Value::Int(context.scope.offset),
+                Coordinate::Headers => return context.headers(),
             }),
             Self::Local(outwards) => context.local(*outwards),
             Self::Field(node, at, need) => needed(slot(node.eval(context)?, *at, "field")?, *need, "field"),

@@ -58,7 +58,7 @@ pub struct Env {
     pub aggregate: Option<Type>,
     /// In a join: type of `right`, which is evaluated in the place of an aggregate, and `value` is called `left`.
     pub right: Option<Type>,
-    /// Whether it is about one record, which has a `topic`, a `partition` and an `offset`: the result of a window that was closed
+    /// Whether it is about one record, which has a `topic`, a `partition`, an `offset` and `headers`: the result of a window that was closed
     /// comes from many.
     pub is_of_one_record: bool,
     /// Of a windowed key, what its windows are.
@@ -95,8 +95,10 @@ pub struct Reads {
     pub value: ValueReads,
     /// `aggregate`
     pub aggregate: bool,
-    /// `ts`, `topic`, `partition` or `offset`.
+    /// `ts`, `topic`, `partition`, `offset` or `headers`.
     pub coordinates: bool,
+    /// `headers`
+    pub headers: bool,
 }
 
 /// What is read of a record's value.
@@ -244,6 +246,7 @@ impl Expr {
             reads.key |= expr.reads.key;
             reads.aggregate |= expr.reads.aggregate;
             reads.coordinates |= expr.reads.coordinates;
+            reads.headers |= expr.reads.headers;
             reads.value.add(&expr.reads.value);
             types.push(crate::Field { name, ty: expr.ty });
             nodes.push(expr.node);

@@ -87,6 +87,7 @@ pub(crate) enum Coordinate {
     Topic,
     Partition,
     Offset,
+    Headers,
 }
 
 /// What a [`Place`] starts from.

@@ -20,8 +20,8 @@ use crate::declaration::{
 };
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
-    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, RESPONSE_PARTITION, Side, Sink, Source,
-    StoreIndex, StoreSpec, SubTopology, TopicName, Windows, change, joined_row, response, subscriber,
+    Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, RESPONSE_PARTITION, Side, Sink, SinkHeaders,
+    Source, StoreIndex, StoreSpec, SubTopology, TopicName, Windows, change, joined_row, response, subscriber,
     subscription,
 };
 use crate::{Env, Expr, Path, Type, ValueReads};
@@ -118,6 +118,7 @@ impl<'d> Builder<'d> {
                 key: Format::Bytes,
                 value: Format::Bytes,
                 partition: None,
+                headers: SinkHeaders::None,
             });
         }
         let place = Place {
@@ -202,6 +203,7 @@ fn planned(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, E
             DeclaredReset::Earliest => OffsetReset::Earliest,
             DeclaredReset::Latest => OffsetReset::Latest,
         },
+        headers: false,
     };
     Ok((source, env))
 }
@@ -692,6 +694,7 @@ impl<'d> Track<'_, 'd> {
                 key: key.clone(),
                 value: format.clone(),
                 partition: way.partition,
+                headers: SinkHeaders::None,
             },
         )?;
         let source = Source {
@@ -705,6 +708,7 @@ impl<'d> Track<'_, 'd> {
             on_error: OnBadRecord::Fail,
             dead_letters: None,
             offset_reset: OffsetReset::Earliest,
+            headers: false,
         };
         let parts = &mut self.builder.parts;
         self.place.at = parts.begin(source, Vec::new(), way.kind, path);
@@ -723,18 +727,17 @@ impl<'d> Track<'_, 'd> {
         self.meet(path, Op::Sink(index), &[last]).map(drop)
     }
 
-    fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), PlanError> {
+    fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), Vec<PlanError>> {
         let key = sink::key(to, &self.place.env, path)?;
         let value = sink::value(to, &self.place.env.value, path)?;
-        let topic = TopicName::External(to.topic.clone());
-        let partition = None;
         let sink = Sink {
-            topic,
+            topic: TopicName::External(to.topic.clone()),
             key,
             value,
-            partition,
+            partition: None,
+            headers: sink::headers(to, &self.place.env, path)?,
         };
-        self.sink(path, sink)
+        Ok(self.sink(path, sink)?)
     }
 }
 

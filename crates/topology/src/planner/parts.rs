@@ -1,7 +1,9 @@
 //! The parts of a topology while it is built: each becomes a sub-topology, unless it becomes part of another one.
 
+use std::collections::BTreeSet;
+
 use crate::declaration::SourceKind;
-use crate::plan::{Node, NodeIndex, Op, Sink, Source, StoreIndex, SubTopology};
+use crate::plan::{Node, NodeIndex, Op, Sink, SinkHeaders, Source, StoreIndex, SubTopology, TopicName};
 use crate::{Env, Path};
 
 /// Where the next node goes.
@@ -97,7 +99,38 @@ impl Parts {
             ordered.push(parts.remove(next.unwrap_or(0)));
         }
         ordered.iter_mut().for_each(order_children);
+        forward_headers(&mut ordered);
         ordered
+    }
+}
+
+/// Headers go as far as somebody reads them, and to dead letters.
+fn forward_headers(parts: &mut [SubTopology]) {
+    let mut reading: BTreeSet<_> = (0..parts.len())
+        .filter(|part| parts[*part].reads_headers())
+        .collect();
+    let mut next: Vec<_> = reading.iter().copied().collect();
+    let is_own = |sink: &Sink| matches!(sink.topic, TopicName::Repartition(_));
+    while let Some(to) = next.pop() {
+        let topics: Vec<_> = parts[to]
+            .sources
+            .iter()
+            .map(|source| source.topic.clone())
+            .collect();
+        for (from, part) in parts.iter_mut().enumerate() {
+            let sinks = part.sinks.iter_mut();
+            for sink in sinks.filter(|sink| is_own(sink) && topics.contains(&sink.topic)) {
+                sink.headers = SinkHeaders::Forwarded;
+                if reading.insert(from) {
+                    next.push(from);
+                }
+            }
+        }
+    }
+    for (at, part) in parts.iter_mut().enumerate() {
+        for source in &mut part.sources {
+            source.headers = reading.contains(&at) || source.dead_letters.is_some();
+        }
     }
 }
 

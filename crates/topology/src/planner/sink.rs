@@ -1,9 +1,12 @@
 //! Formats of the topics that are written.
 
+use std::sync::Arc;
+
 use super::PlanError;
+use super::compile::compile;
 use crate::declaration::{KeySerde, SinkTopic, ValueSerde};
-use crate::plan::{Format, Windows};
-use crate::{Env, Path, Type};
+use crate::plan::{Format, SinkHeaders, Windows};
+use crate::{Env, Expr, Path, Type};
 
 /// The format of what is no record: of keys, and of values that are one string, number or array of bytes.
 pub(crate) fn scalar_format(ty: &Type) -> Option<Format> {
@@ -127,4 +130,40 @@ fn name(format: &Format) -> &'static str {
         Format::Row(_) => "Row",
         Format::TimeWindowed { .. } | Format::SessionWindowed { .. } => "Windowed",
     }
+}
+
+/// Which headers `to` writes. On errors: all of them.
+pub(crate) fn headers(to: &SinkTopic, env: &Env, path: &Path) -> Result<SinkHeaders, Vec<PlanError>> {
+    let path = path.field("headers");
+    let (mut headers, mut errors) = (Vec::new(), Vec::new());
+    for (name, source) in &to.headers {
+        match header(name, source, env, &path.field(name)) {
+            Ok(expr) => headers.push((Arc::from(name.as_str()), expr)),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    match (errors.is_empty(), headers.is_empty()) {
+        (false, _) => Err(errors),
+        (true, true) => Ok(SinkHeaders::None),
+        (true, false) => Ok(SinkHeaders::Computed(headers)),
+    }
+}
+
+fn header(name: &str, source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(PlanError::new(path, "a header needs a name, without a NUL").into());
+    }
+    let expr = compile(source, env, path)?;
+    let ty = if let Type::Optional(inner) = expr.ty() {
+        inner
+    } else {
+        expr.ty()
+    };
+    if matches!(ty, Type::String | Type::Bytes) {
+        return Ok(expr);
+    }
+    let message = format!("a header needs string or bytes, the expression has type {ty}");
+    Err(PlanError::new(path, message)
+        .suggest("convert it, e.g. `string(…)`")
+        .into())
 }

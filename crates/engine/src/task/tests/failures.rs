@@ -204,7 +204,11 @@ fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
             "division by zero in `/`",
         ),
     ] {
-        let processed = task.process(0, &record(9, Some("k"), Some(value)), &mut output);
+        let failing = InputRecord {
+            headers: &[("trace", Some(b"t")), ("empty", None)],
+            ..record(9, Some("k"), Some(value))
+        };
+        let processed = task.process(0, &failing, &mut output);
         assert!(
             matches!(processed, Ok(Processed::DeadLettered(_))),
             "{processed:?}"
@@ -212,6 +216,8 @@ fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
         let sent = (sink, Some(b"k".to_vec()), Some(value.as_bytes().to_vec()), 1009);
         assert_eq!(output.sent, [sent]);
         let headers = [
+            ("trace", "t"),
+            ("empty", "null"),
             ("__streams.errors.topic", "in"),
             ("__streams.errors.partition", "3"),
             ("__streams.errors.offset", "9"),

@@ -4,6 +4,7 @@ mod aggregates;
 mod breaks;
 mod failures;
 mod foreign_keys;
+mod headers;
 mod held;
 mod joins;
 mod random;
@@ -50,7 +51,7 @@ impl Output for Collected {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let headers = record.headers.iter();
         self.headers
-            .extend(headers.map(|(name, value)| ((*name).to_owned(), text(value))));
+            .extend(headers.map(|(name, value)| ((*name).to_owned(), value.map_or("null".to_owned(), text))));
         self.sent.push((
             record.sink,
             record.key.map(<[u8]>::to_vec),
@@ -70,6 +71,7 @@ fn record<'a>(offset: i64, key: Option<&'a str>, value: Option<&'a str>) -> Inpu
         timestamp: 1000 + offset,
         key,
         value,
+        headers: &[],
     }
 }
 
@@ -263,6 +265,7 @@ fn branches() -> Arc<Plan> {
         key: Format::String,
         value,
         partition: None,
+        headers: topology::plan::SinkHeaders::None,
     };
     let source = Source {
         name: "s".into(),
@@ -275,6 +278,7 @@ fn branches() -> Arc<Plan> {
         on_error: OnBadRecord::Fail,
         dead_letters: None,
         offset_reset: OffsetReset::Earliest,
+        headers: false,
     };
     let store = topology::plan::StoreSpec {
         name: "sums".into(),

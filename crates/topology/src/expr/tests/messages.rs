@@ -72,10 +72,10 @@ fn type_errors_mark_the_part_that_is_wrong_and_say_what_to_write() {
             "did you mean `value`?",
         ),
         (
-            "headers",
-            "unknown name `headers`",
-            "headers",
-            "names: `key`, `value`, `ts`, `topic`, `partition`, `offset`, `aggregate`",
+            "header",
+            "unknown name `header`",
+            "header",
+            "did you mean `headers`?",
         ),
         (
             "key.x == 1",
@@ -270,7 +270,7 @@ fn type_errors_mark_the_part_that_is_wrong_and_say_what_to_write() {
             "[1].exists(x, x > 0) && x > 0",
             "unknown name `x`",
             "x",
-            "names: `key`, `value`, `ts`, `topic`, `partition`, `offset`, `aggregate`",
+            "names: `key`, `value`, `ts`, `topic`, `partition`, `offset`, `headers`, `aggregate`",
         ),
         (
             "key.map(x, x)",

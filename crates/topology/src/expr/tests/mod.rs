@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bumpalo::Bump;
 
 use super::*;
-use crate::Field;
+use crate::{Field, Header};
 
 fn optional(ty: Type) -> Type {
     Type::Optional(Box::new(ty))
@@ -59,6 +59,14 @@ fn env() -> Env {
     }
 }
 
+/// One name twice, one without a value.
+const HEADERS: [Header<'static>; 4] = [
+    ("trace", Some(b"old")),
+    ("origin", Some(b"web")),
+    ("trace", Some(b"new")),
+    ("gone", None),
+];
+
 /// A record without a value.
 pub(super) fn nothing(arena: &Bump) -> Scope<'_> {
     Scope {
@@ -69,6 +77,7 @@ pub(super) fn nothing(arena: &Bump) -> Scope<'_> {
         topic: "",
         partition: 0,
         offset: 0,
+        headers: &[],
         arena,
     }
 }
@@ -112,6 +121,7 @@ fn run(source: &str) -> String {
         topic: "orders",
         partition: 3,
         offset: 42,
+        headers: &HEADERS,
         arena: &arena,
     };
     match expr.eval(&scope) {
@@ -146,6 +156,7 @@ fn reads_are_the_fields_that_an_expression_names() {
             key: true,
             aggregate: true,
             coordinates: true,
+            headers: false,
             value: ValueReads::Nothing
         }
     );

@@ -33,6 +33,16 @@ fn expressions_have_the_values_that_cel_gives_them() {
             "topic + string(partition) + '/' + string(offset)",
             r#"String("orders3/42")"#,
         ),
+        (
+            "string(headers['trace']) + string(headers.origin)",
+            r#"String("newweb")"#,
+        ),
+        ("headers.size() == 2 && !('gone' in headers)", "Bool(true)"),
+        (
+            "headers.?gone.optMap(value, string(value)).orValue('none')",
+            r#"String("none")"#,
+        ),
+        ("headers['gone']", "error: no such key: 'gone'"),
         ("value.amount == 7 && value.weight != 2.0", "Bool(true)"),
         ("'a' < 'b' && b'a' <= b'b' && !(true < false)", "Bool(true)"),
         ("value.raw", "Bytes([97, 98, 99])"),

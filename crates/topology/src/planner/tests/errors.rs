@@ -643,3 +643,33 @@ fn an_unknown_stream_is_told_where_it_is_read() {
         "pipeline `exposure` reads no stream in the end: it is read in a circle, or reads what is not there";
     assert_eq!(itself, error("pipelines[0].from", message, ""));
 }
+
+#[test]
+fn headers_are_text_or_bytes_of_one_record() {
+    let mut json = windowed(
+        json!({"tumbling": {"size": "5m", "grace": "0s"}}),
+        json!({"count": {"store": "s", "emit": "OnWindowClose"}}),
+        &[],
+    );
+    json["pipelines"][0]["to"]["headers"] = json!({
+        "bytes": "b'x'", "": "'x'", "count": "value", "start": "string(key.windowStart)", "trace": "headers.?trace",
+    });
+    let errors = plan(&serde_json::from_value(json).unwrap()).unwrap_err();
+    let told: Vec<_> = errors
+        .iter()
+        .map(|error| (error.path.to_string(), error.message.as_str()))
+        .collect();
+    let at = "spec.topology.pipelines[0].to.headers";
+    let wanted = [
+        (format!("{at}[\"\"]"), "a header needs a name, without a NUL"),
+        (
+            format!("{at}.count"),
+            "a header needs string or bytes, the expression has type int",
+        ),
+        (
+            format!("{at}.trace"),
+            "there are no `headers` here: it comes from several records",
+        ),
+    ];
+    assert_eq!(told, wanted);
+}

@@ -215,6 +215,7 @@ fn the_projection_and_the_aggregate_agree_on_slots() {
         topic: "orders.submitted.v1",
         partition: 0,
         offset: 0,
+        headers: &[],
         arena: &arena,
     };
     let before = &plan.sub_topologies[0];
