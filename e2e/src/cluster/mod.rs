@@ -41,7 +41,7 @@ pub(crate) struct Test {
     #[arg(long)]
     list: bool,
     /// Scenarios at a time, of those that leave the operator alone: they wait more than they work
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     jobs: usize,
 }
 
@@ -79,12 +79,13 @@ fn scenarios() -> [Scenario; 11] {
         plot,
     };
     [
-        shared("pods-die-nothing-is-lost", scenarios::pods_die),
+        // Long ones first.
+        shared("kafka-unreachable-then-back", scenarios::kafka_unreachable),
+        shared("delete-at-each-stage", scenarios::delete_at_each_stage),
         shared("invalid-manifests", manifests::invalid),
         shared("secrets-missing-wrong-rotated", secrets::secrets),
-        shared("kafka-unreachable-then-back", scenarios::kafka_unreachable),
+        shared("pods-die-nothing-is-lost", scenarios::pods_die),
         shared("two-pods-of-one-ordinal", scenarios::two_pods_of_one_ordinal),
-        shared("delete-at-each-stage", scenarios::delete_at_each_stage),
         shared("kubectl-wait-ready-and-scale", scenarios::wait_ready_and_scale),
         shared("two-apps-with-one-id", scenarios::two_apps_with_one_id),
         alone(
