@@ -228,12 +228,21 @@ pub struct Pipeline {
     pub to: Option<SinkTopic>,
 }
 
-/// The topic that a pipeline writes.
+/// The topic that a pipeline writes, or topics of which each record goes to one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SinkTopic {
     /// The Kafka topic.
-    pub topic: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Instead of `topic`: Kafka topics of which `topicOf` chooses one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64))]
+    pub topics: Vec<String>,
+    /// The name of the record's topic, an expression of type string. A record for which it is none of `topics` cannot be processed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "cel"))]
+    pub topic_of: Option<String>,
     /// How keys are written. Default: the encoding that fits the key's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyFormat>,
@@ -244,6 +253,19 @@ pub struct SinkTopic {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "format": "cel"}))]
     pub headers: BTreeMap<String, String>,
+}
+
+impl SinkTopic {
+    /// The topics, each with its place in the declaration.
+    pub(crate) fn topics(&self, path: &Path) -> impl Iterator<Item = (&str, Path)> {
+        let one = self
+            .topic
+            .iter()
+            .map(|topic| (topic.as_str(), path.field("topic")));
+        let several = self.topics.iter().enumerate();
+        let path = path.field("topics");
+        one.chain(several.map(move |(at, topic)| (topic.as_str(), path.index(at))))
+    }
 }
 
 /// One step: exactly one field is set.

@@ -226,6 +226,10 @@ pub(crate) fn label(sub: &SubTopology, node: &Node) -> String {
                 .map_or_else(String::new, |sink| sink.topic.to_string());
             format!("to {topic}")
         }
+        Op::Route { sinks, .. } => {
+            let topics: Vec<_> = sinks.iter().map(|(topic, _)| &**topic).collect();
+            format!("to one of {}", topics.join(" "))
+        }
     }
 }
 

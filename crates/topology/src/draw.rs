@@ -72,8 +72,8 @@ impl Picture {
             for (index, node) in sub.nodes.iter().enumerate() {
                 let text = sub.sources.iter().find(|source| source.node == index);
                 let text = text.map_or_else(|| label(sub, node), |source| format!("source {}", source.name));
-                // Drawn as its topic.
-                if written(sub, node).is_some() {
+                // Drawn as its topics.
+                if !written(sub, node).is_empty() {
                     continue;
                 }
                 vertices.push(Vertex {
@@ -82,9 +82,16 @@ impl Picture {
                     shape: Shape::Step,
                 });
                 for child in &node.children {
-                    let to = sub.nodes.get(*child).and_then(|child| written(sub, child));
-                    let to = to.map_or_else(|| step(*child), &mut topic);
-                    edges.push((step(index), to, Direction::Forth));
+                    let topics = sub
+                        .nodes
+                        .get(*child)
+                        .map_or(Vec::new(), |child| written(sub, child));
+                    if topics.is_empty() {
+                        edges.push((step(index), step(*child), Direction::Forth));
+                    }
+                    for name in topics {
+                        edges.push((step(index), topic(name), Direction::Forth));
+                    }
                 }
                 for store in stores_of(node) {
                     edges.push((step(index), format!("s{at}d{store}"), Direction::None));
@@ -184,10 +191,17 @@ impl Picture {
     }
 }
 
-/// The topic that a node writes.
-fn written<'p>(sub: &'p SubTopology, node: &Node) -> Option<&'p TopicName> {
-    let Op::Sink(sink) = node.op else { return None };
-    sub.sinks.get(sink).map(|sink| &sink.topic)
+/// The topics that a node writes.
+fn written<'p>(sub: &'p SubTopology, node: &Node) -> Vec<&'p TopicName> {
+    let sinks = if let Op::Sink(sink) = &node.op {
+        vec![*sink]
+    } else if let Op::Route { sinks, .. } = &node.op {
+        sinks.iter().map(|(_, sink)| *sink).collect()
+    } else {
+        Vec::new()
+    };
+    let sinks = sinks.into_iter().filter_map(|sink| sub.sinks.get(sink));
+    sinks.map(|sink| &sink.topic).collect()
 }
 
 /// The stores that a node reads or writes.
@@ -213,7 +227,8 @@ fn stores_of(node: &Node) -> impl Iterator<Item = StoreIndex> {
         | Op::MapValues(_)
         | Op::Map { .. }
         | Op::FlatMapValues(_)
-        | Op::Sink(_) => [None, None],
+        | Op::Sink(_)
+        | Op::Route { .. } => [None, None],
     };
     stores.into_iter().flatten()
 }

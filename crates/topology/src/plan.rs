@@ -257,6 +257,13 @@ pub enum Op {
     },
     /// Writes the record to a topic.
     Sink(SinkIndex),
+    /// Writes the record to one of these topics.
+    Route {
+        /// The topic's name.
+        by: Expr,
+        /// The sinks, by their topics' names.
+        sinks: Vec<(Box<str>, SinkIndex)>,
+    },
 }
 
 impl Op {
@@ -279,7 +286,8 @@ impl Op {
             | Self::JoinTable { value: expr, .. }
             | Self::JoinTables { value: expr, .. }
             | Self::JoinStreams { value: expr, .. }
-            | Self::Subscribe { foreign_key: expr } => vec![expr],
+            | Self::Subscribe { foreign_key: expr }
+            | Self::Route { by: expr, .. } => vec![expr],
             Self::Map { key, value } | Self::GroupTable { key, value } => vec![key, value],
             Self::JoinForeignKey {
                 foreign_key, value, ..

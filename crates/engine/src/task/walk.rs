@@ -1,7 +1,7 @@
 //! One record on its way through the nodes.
 
 use bumpalo::Bump;
-use topology::plan::{Node, NodeIndex, Op, Side, SubTopology, Unmatched};
+use topology::plan::{Node, NodeIndex, Op, Side, SinkIndex, SubTopology, Unmatched};
 use topology::{EvalError, Scope, Value};
 
 use super::Codecs;
@@ -102,15 +102,16 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         };
         Ok(match &node.op {
             Op::Forward => Forward::One(moving),
-            Op::Sink(sink) => {
-                let (Some(codecs), Some(spec)) = (self.codecs.sinks.get(*sink), self.sub.sinks.get(*sink))
-                else {
-                    let reason = format!("the plan has no sink {sink}");
-                    return Err(Failure::new(ErrorCategory::Output, index, reason));
+            Op::Sink(sink) => self.write(*sink, index, &moving)?,
+            Op::Route { by, sinks } => {
+                let Value::String(topic) = by.eval(&scope()).map_err(failed)? else {
+                    return Err(failed(EvalError::Layout("topicOf")));
                 };
-                let scope = scope();
-                self.results.push((*sink, spec), index, codecs, &moving, &scope)?;
-                Forward::Nothing
+                let Some((_, sink)) = sinks.iter().find(|(name, _)| **name == *topic) else {
+                    let reason = format!("`{topic}` is none of the topics that are declared");
+                    return Err(Failure::new(ErrorCategory::Expression, index, reason));
+                };
+                self.write(*sink, index, &moving)?
             }
             // Without a key there is nothing on the other side.
             Op::JoinTable {
@@ -312,6 +313,21 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
                 self.join_streams(&kept, &join, moving)?
             }
         })
+    }
+
+    fn write(
+        &mut self,
+        sink: SinkIndex,
+        node: NodeIndex,
+        moving: &Moving<'a>,
+    ) -> Result<Forward<'a>, Failure> {
+        let (Some(codecs), Some(spec)) = (self.codecs.sinks.get(sink), self.sub.sinks.get(sink)) else {
+            let reason = format!("the plan has no sink {sink}");
+            return Err(Failure::new(ErrorCategory::Output, node, reason));
+        };
+        let scope = self.scope(moving);
+        self.results.push((sink, spec), node, codecs, moving, &scope)?;
+        Ok(Forward::Nothing)
     }
 
     pub(super) fn drop(&mut self, reason: DropReason) -> Forward<'a> {

@@ -21,8 +21,8 @@ use crate::declaration::{
 use crate::fingerprint::{canonical_format, canonical_type, digest};
 use crate::plan::{
     Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, RESPONSE_PARTITION, Side, Sink, SinkHeaders,
-    Source, StoreIndex, StoreSpec, SubTopology, TopicName, Windows, change, joined_row, response, subscriber,
-    subscription,
+    SinkIndex, Source, StoreIndex, StoreSpec, SubTopology, TopicName, Windows, change, joined_row, response,
+    subscriber, subscription,
 };
 use crate::{Env, Expr, Path, Type, ValueReads};
 
@@ -720,24 +720,39 @@ impl<'d> Track<'_, 'd> {
 
     /// Writes what comes here to a topic, beside whatever else becomes of it.
     fn sink(&mut self, path: &Path, sink: Sink) -> Result<(), PlanError> {
-        let sinks = &mut self.part()?.sinks;
-        sinks.push(sink);
-        let index = sinks.len() - 1;
+        let index = self.add(sink)?;
         let last = self.place.last;
         self.meet(path, Op::Sink(index), &[last]).map(drop)
     }
 
+    fn add(&mut self, sink: Sink) -> Result<SinkIndex, PlanError> {
+        let sinks = &mut self.part()?.sinks;
+        sinks.push(sink);
+        Ok(sinks.len() - 1)
+    }
+
     fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), Vec<PlanError>> {
-        let key = sink::key(to, &self.place.env, path)?;
-        let value = sink::value(to, &self.place.env.value, path)?;
-        let sink = Sink {
-            topic: TopicName::External(to.topic.clone()),
-            key,
-            value,
-            partition: None,
-            headers: sink::headers(to, &self.place.env, path)?,
+        let env = self.place.env.clone();
+        let route = sink::route(to, &env, path)?;
+        let mut sinks = Vec::new();
+        for (topic, _) in to.topics(path) {
+            let sink = Sink {
+                topic: TopicName::External(topic.to_owned()),
+                key: sink::key(to, &env, path)?,
+                value: sink::value(to, &env.value, path)?,
+                partition: None,
+                headers: sink::headers(to, &env, path)?,
+            };
+            sinks.push((topic.into(), self.add(sink)?));
+        }
+        let op = match (route, sinks.as_slice()) {
+            (None, [(_, sink)]) => Op::Sink(*sink),
+            (None, _) => return Err(PlanError::new(path, "one topic is needed here").into()),
+            (Some(by), _) => Op::Route { by, sinks },
         };
-        Ok(self.sink(path, sink)?)
+        let last = self.place.last;
+        self.meet(path, op, &[last])?;
+        Ok(())
     }
 }
 

@@ -57,14 +57,13 @@ pub(crate) fn check(declaration: &Topology, errors: &mut Vec<PlanError>) {
             errors,
         );
         let Some(to) = &pipeline.to else { continue };
-        let path = path.field("to").field("topic");
-        topic(&to.topic, &path, errors);
-        if topics.contains_key(to.topic.as_str()) {
-            let message = format!(
-                "topic `{}` is also read by a stream or table: records would go round",
-                to.topic
-            );
-            errors.push(PlanError::new(&path, message));
+        for (name, path) in to.topics(&path.field("to")) {
+            topic(name, &path, errors);
+            if topics.contains_key(name) {
+                let message =
+                    format!("topic `{name}` is also read by a stream or table: records would go round");
+                errors.push(PlanError::new(&path, message));
+            }
         }
     }
     for (index, pipeline) in declaration.pipelines.iter().enumerate() {

@@ -219,6 +219,7 @@ impl SubTopology {
                     *table += store_offset;
                 }
                 Op::Sink(sink) => *sink += sink_offset,
+                Op::Route { sinks, .. } => sinks.iter_mut().for_each(|(_, sink)| *sink += sink_offset),
                 Op::Forward
                 | Op::Filter(_)
                 | Op::FilterNot(_)

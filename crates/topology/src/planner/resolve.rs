@@ -426,8 +426,10 @@ impl<'d> Walk<'_, 'd> {
             (Kind::Stream, Some(to)) => {
                 self.errors.extend(sink::key(to, &self.env, &path).err());
                 self.errors.extend(sink::value(to, &self.env.value, &path).err());
-                let headers = sink::headers(to, &self.env, &path);
-                self.errors.extend(headers.err().into_iter().flatten());
+                let headers = sink::headers(to, &self.env, &path).err();
+                let route = sink::route(to, &self.env, &path).err();
+                self.errors
+                    .extend([route, headers].into_iter().flatten().flatten());
             }
             (Kind::Grouped(_), _) => {
                 let error = PlanError::new(&self.path.field("steps"), NO_AGGREGATION);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::PlanError;
-use super::compile::compile;
+use super::compile::{compile, compile_as};
 use crate::declaration::{KeySerde, SinkTopic, ValueSerde};
 use crate::plan::{Format, SinkHeaders, Windows};
 use crate::{Env, Expr, Path, Type};
@@ -166,4 +166,41 @@ fn header(name: &str, source: &str, env: &Env, path: &Path) -> Result<Expr, Vec<
     Err(PlanError::new(path, message)
         .suggest("convert it, e.g. `string(…)`")
         .into())
+}
+
+/// How `to` chooses among its topics; `None`: it has one.
+pub(crate) fn route(to: &SinkTopic, env: &Env, path: &Path) -> Result<Option<Expr>, Vec<PlanError>> {
+    let error = |field: &str, message: &str, instead: &str| {
+        let error = PlanError::new(&path.field(field), message);
+        Err(error.suggest(instead).into())
+    };
+    match (&to.topic, to.topics.as_slice(), &to.topic_of) {
+        (Some(_), [], None) => Ok(None),
+        (None, [], None) => {
+            let error = PlanError::new(path, "needs `topic`, or `topics` and `topicOf`");
+            Err(error.into())
+        }
+        (Some(_), [_, ..], _) => error(
+            "topics",
+            "`topic` is one and `topics` are others",
+            "write one of them",
+        ),
+        (_, [], Some(_)) => error("topicOf", "`topicOf` chooses one of `topics`", "list them"),
+        (None, [_, ..], None) => error(
+            "topics",
+            "nothing says which record goes to which topic",
+            "write `topicOf`, e.g. `topicOf: \"value.kind\"`",
+        ),
+        (None, topics, Some(source)) => {
+            let again = topics
+                .iter()
+                .enumerate()
+                .find(|(at, topic)| topics[..*at].contains(topic));
+            if let Some((at, topic)) = again {
+                let path = path.field("topics").index(at);
+                return Err(PlanError::new(&path, format!("topic `{topic}` is there twice")).into());
+            }
+            compile_as(source, &Type::String, env, &path.field("topicOf")).map(Some)
+        }
+    }
 }

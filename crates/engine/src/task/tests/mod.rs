@@ -8,6 +8,7 @@ mod headers;
 mod held;
 mod joins;
 mod random;
+mod routes;
 mod sliding;
 mod tables;
 mod windows;

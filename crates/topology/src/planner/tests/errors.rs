@@ -645,6 +645,70 @@ fn an_unknown_stream_is_told_where_it_is_read() {
 }
 
 #[test]
+fn one_topic_is_named_or_chosen_for_each_record() {
+    let told = |to: serde_json::Value| {
+        let mut json = orders_risk();
+        json["pipelines"][0]["to"] = to;
+        let errors = plan(&serde_json::from_value(json).unwrap()).unwrap_err();
+        let error = errors.into_iter().next().unwrap();
+        (
+            error.path.to_string(),
+            error.message,
+            error.suggestion.unwrap_or_default(),
+        )
+    };
+    let value = || json!({"serde": "Json"});
+    let cases = [
+        (
+            json!({"value": value()}),
+            "",
+            "needs `topic`, or `topics` and `topicOf`",
+            "",
+        ),
+        (
+            json!({"topic": "a", "topics": ["b"], "value": value()}),
+            ".topics",
+            "`topic` is one and `topics` are others",
+            "write one of them",
+        ),
+        (
+            json!({"topic": "a", "topicOf": "'a'", "value": value()}),
+            ".topicOf",
+            "`topicOf` chooses one of `topics`",
+            "list them",
+        ),
+        (
+            json!({"topics": ["a"], "value": value()}),
+            ".topics",
+            "nothing says which record goes to which topic",
+            "write `topicOf`, e.g. `topicOf: \"value.kind\"`",
+        ),
+        (
+            json!({"topics": ["a", "b", "a"], "topicOf": "key", "value": value()}),
+            ".topics[2]",
+            "topic `a` is there twice",
+            "",
+        ),
+        (
+            json!({"topics": ["a", "b"], "topicOf": "value.exposure", "value": value()}),
+            ".topicOf",
+            "needs string, the expression has type int",
+            "",
+        ),
+        (
+            json!({"topics": ["a", "orders.submitted.v1"], "topicOf": "key", "value": value()}),
+            ".topics[1]",
+            "topic `orders.submitted.v1` is also read by a stream or table: records would go round",
+            "",
+        ),
+    ];
+    for (to, path, message, suggestion) in cases {
+        let path = format!("spec.topology.pipelines[0].to{path}");
+        assert_eq!(told(to), (path, message.to_owned(), suggestion.to_owned()));
+    }
+}
+
+#[test]
 fn headers_are_text_or_bytes_of_one_record() {
     let mut json = windowed(
         json!({"tumbling": {"size": "5m", "grace": "0s"}}),

@@ -109,6 +109,7 @@ fn shape(sub: &SubTopology) -> Vec<(&'static str, Vec<usize>)> {
         Op::Register { .. } => "register",
         Op::Notify { .. } => "notify",
         Op::JoinForeignKey { .. } => "join by foreign key",
+        Op::Route { .. } => "route",
         Op::Sink(_) => "sink",
     };
     sub.nodes
