@@ -90,7 +90,7 @@ test-integration: build ## real Kafka, real RocksDB, kill -9
 test-e2e: build image ## the operator on a real cluster, real pods, Helm
 	@e2e/test cluster e2e
 
-soak: build ## what is too long for CI: faults of every kind at random for SOAK_MINUTES (60), recovery with a million keys, 100,000 schedules
+soak: build ## what is too long for CI: the whole crash matrix, faults of every kind at random for SOAK_MINUTES (60), recovery with a million keys, 100,000 schedules
 	@e2e/test soak
 
 footprint: build image ## CPU and memory of operator and workers, sizes of images and definition

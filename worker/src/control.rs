@@ -9,7 +9,7 @@ use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, Record, World};
 use serde::{Deserialize, Serialize};
 
-use crate::standstill::{Stalled, Standstill};
+use crate::standstill::{Patience, Stalled, Standstill};
 use crate::store::write_atomically;
 
 /// Why the worker cannot follow its control log.
@@ -113,17 +113,18 @@ impl ControlLog {
     }
 
     /// The log's records must arrive up to the end that the broker tells.
-    pub(crate) fn arrives(&mut self, end: i64) -> Result<(), Stalled> {
+    pub(crate) fn arrives(&mut self, end: i64, patience: &Patience) -> Result<(), Stalled> {
         let at = self.reader.position();
-        if !self.standstill.lasts(Instant::now(), at, end) {
+        let Some(since) = self.standstill.observe(Instant::now(), at, end, patience) else {
             return Ok(());
-        }
+        };
         let (topic, partition) = self.place();
         Err(Stalled {
             topic: topic.to_owned(),
             partition,
             at,
             end,
+            since,
         })
     }
 

@@ -1,8 +1,6 @@
 //! A store that reads its changelogs: up to a target when it is restored, for as long as it is wanted when it is a copy.
 
-use std::collections::BTreeMap;
-
-use kafka::{Consumer, Event, PartitionQueue, Start, Wakeup};
+use kafka::{Consumer, Ends, Event, PartitionQueue, Start, Wakeup};
 
 use protocol::{ChangelogPosition, StorePositions};
 
@@ -64,9 +62,6 @@ struct Read {
     /// Nothing was left to read when the last event came.
     at_end: bool,
 }
-
-/// Ends of partitions, as the broker told when it was asked.
-pub(crate) type Ends = BTreeMap<(String, i32), i64>;
 
 /// What one step has read.
 #[derive(Clone, Copy, Debug, Default)]

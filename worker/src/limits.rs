@@ -12,7 +12,7 @@ const FRAMING: usize = 512;
 /// What a topic takes of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Most bytes that key and value may have together (`max.message.bytes`).
+    /// Most bytes that key, value and headers may have together (`max.message.bytes`).
     pub(crate) record_bytes: usize,
     /// How long before the broker's clock a timestamp may lie (`message.timestamp.before.max.ms`, KIP-937).
     before_ms: i64,
@@ -121,6 +121,18 @@ mod tests {
         assert_eq!(refusal(Some(b"k"), 99, i64::MIN), "");
         assert!(refusal(Some(b"k"), 100, NOW).contains("101 bytes, the topic takes 100"));
         assert!(refusal(None, 1, NOW).contains("compacted"));
+        let headers = [("a", None); 9];
+        let framed = Outgoing {
+            headers: &headers,
+            ..record(Some(b"k"), None, NOW)
+        };
+        assert!(
+            limits
+                .refusal(&framed, NOW)
+                .unwrap_or_default()
+                .contains("100 bytes"),
+            "{framed:?}"
+        );
         assert!(refusal(Some(b"k"), 1, NOW + 3_601).contains("3 s after this machine's clock"));
         assert!(refusal(Some(b"k"), 1, i64::MAX).contains("after this machine's clock"));
     }

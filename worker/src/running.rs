@@ -165,13 +165,17 @@ impl Running<'_, '_, '_> {
             .worker
             .refuse_live_group(GLANCE)
             .and_then(|()| self.refuse_other_inputs())
-            .and_then(|()| Ok(self.control.is_there(&self.worker.admin, GLANCE)?))
-            .and_then(|()| Ok(self.ask_for_ends()?));
-        self.unanswered = match looked {
+            .and_then(|()| Ok(self.control.is_there(&self.worker.admin, GLANCE)?));
+        let asked = match self.ask_for_ends() {
             Ok(end) => {
-                end.map_or(Ok(()), |end| self.control.arrives(end))?;
-                None
+                let patience = &self.worker.shared.patience;
+                let arrives = end.map_or(Ok(()), |end| self.control.arrives(end, patience));
+                arrives.inspect_err(|stalled| patience.note(stalled))?;
+                Ok(())
             }
+            Err(error) => Err(error.into()),
+        };
+        self.unanswered = match looked.and(asked) {
             Err(
                 end @ SessionEnd::Wait {
                     reason: "GroupInUse" | "TopicRecreated" | "TopicMissing" | "ControlLogLost",
@@ -180,7 +184,7 @@ impl Running<'_, '_, '_> {
             ) => return Err(end),
             // Not by itself a reason to stop: without records nothing is at stake, and with records a commit will tell.
             Err(SessionEnd::Wait { reason, message, .. }) => Some((reason, message)),
-            Err(_) => None,
+            Ok(()) | Err(_) => None,
         };
         Ok(())
     }
@@ -304,7 +308,10 @@ impl Running<'_, '_, '_> {
             match end? {
                 End::Drained | End::Dropped => {}
                 End::Doubt => verdict = verdict.or(Some(SessionEnd::Restart)),
-                End::Stalled(stalled) => verdict = verdict.or_else(|| Some(stalled.into())),
+                End::Stalled(stalled) => {
+                    self.worker.shared.patience.note(&stalled);
+                    verdict = verdict.or_else(|| Some(stalled.into()));
+                }
                 // A drain that could not commit is repeated by whoever comes next; nothing is lost.
                 End::Lost(error) if verdict.is_some() => tracing::warn!(%error, "stream thread ended"),
                 End::Lost(error) => {

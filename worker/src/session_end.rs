@@ -141,8 +141,8 @@ impl From<StoreError> for SessionEnd {
 impl From<Stalled> for SessionEnd {
     fn from(stalled: Stalled) -> Self {
         Self::Wait {
-            phase: Phase::Starting,
-            reason: "BrokerUnreachable",
+            phase: Phase::Acquiring,
+            reason: "RecordsDoNotArrive",
             message: stalled.to_string(),
         }
     }

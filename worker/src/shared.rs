@@ -8,6 +8,7 @@ use std::time::Instant;
 use engine::DropReason;
 use protocol::{Ordinal, Phase, Restore, TaskId, TaskState, TaskStatus, Totals, Uid, WorkerStatus};
 
+use crate::standstill::Patience;
 use crate::watchdog::Watchdog;
 
 /// One counter per field of [`Totals`].
@@ -185,6 +186,7 @@ pub(crate) struct Shared {
     pub(crate) nonce: AtomicU64,
     pub(crate) open_transactions: AtomicU32,
     pub(crate) watchdog: Watchdog,
+    pub(crate) patience: Patience,
     situation: Mutex<Situation>,
     tasks: Mutex<Vec<Arc<TaskShared>>>,
     shutdown: AtomicBool,
@@ -200,6 +202,7 @@ impl Shared {
             nonce: AtomicU64::new(0),
             open_transactions: AtomicU32::new(0),
             watchdog: Watchdog::default(),
+            patience: Patience::default(),
             situation: Mutex::new(Situation {
                 phase: Phase::Starting,
                 reason: None,

@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use kafka::{Consumer, Isolation, Wakeup};
+use kafka::{Consumer, Ends, Isolation, Wakeup};
 use protocol::{TaskId, TaskState};
 
-use crate::follower::{Ends, Follower};
+use crate::follower::Follower;
 use crate::preparation::Preparer;
 use crate::restore::RestoreError;
 use crate::running::GLANCE;
@@ -170,7 +170,9 @@ impl StandbyThread<'_> {
                 }
             }
             if self.flushed.elapsed() >= FLUSH_INTERVAL {
-                self.flush(FlushWait::No);
+                let asked_ms = kafka::now_ms();
+                let ends = self.ask_for_ends();
+                self.flush(asked_ms, &ends, FlushWait::No);
             }
             if events == 0 {
                 // Errors of the connection: the copies fall behind, and say so.
@@ -180,7 +182,8 @@ impl StandbyThread<'_> {
                 self.wakeup.sleep(IDLE);
             }
         }
-        self.flush(FlushWait::UntilDone);
+        // Whether more was written does not matter any more.
+        self.flush(kafka::now_ms(), &Ends::new(), FlushWait::UntilDone);
     }
 
     /// Does what it was asked for; `false` at the end of the session.
@@ -264,13 +267,11 @@ impl StandbyThread<'_> {
         })
     }
 
-    fn flush(&mut self, wait: FlushWait) {
+    fn flush(&mut self, asked_ms: i64, ends: &Ends, wait: FlushWait) {
         self.flushed = Instant::now();
-        let asked_ms = kafka::now_ms();
-        let ends = self.ask_for_ends();
         for at in 0..self.copies.len() {
             let follower = self.copies.get_mut(at).and_then(|copy| copy.follower.as_mut());
-            let flushed = follower.map(|follower| follower.flush(asked_ms, &ends, wait));
+            let flushed = follower.map(|follower| follower.flush(asked_ms, ends, wait));
             if let Some(Err(error)) = flushed {
                 self.set_back(at, &error);
             }

@@ -20,7 +20,7 @@ use crate::control::REQUEST_TIMEOUT;
 use crate::limits::Limits;
 use crate::seed::Seed;
 use crate::shared::{Counters, TaskShared, add, lock};
-use crate::standstill::{Stalled, Standstill};
+use crate::standstill::{Patience, Stalled, Standstill};
 use crate::store::{FlushWait, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
@@ -391,19 +391,23 @@ impl StreamTask {
     }
 
     /// Finds an input whose records do not arrive.
-    pub(crate) fn look_for_standstill(&mut self) -> Result<(), End> {
+    pub(crate) fn look_for_standstill(&mut self, patience: &Patience) -> Result<(), End> {
         let asked = lock(&self.parts.shared.ends);
         for (input, end) in self.parts.inputs.iter_mut().zip(asked.iter().copied()) {
             let Some(end) = end.filter(|_| input.events.is_empty()) else {
-                input.standstill.ends();
+                input.standstill.clear();
                 continue;
             };
-            if input.standstill.lasts(Instant::now(), input.position, end) {
+            let stood = input
+                .standstill
+                .observe(Instant::now(), input.position, end, patience);
+            if let Some(since) = stood {
                 return Err(End::Stalled(Stalled {
                     topic: input.topic.clone(),
                     partition: self.parts.shared.id.partition,
                     at: input.position,
                     end,
+                    since,
                 }));
             }
         }

@@ -255,7 +255,7 @@ impl StreamThread {
             }
         }
         task.update_lag(&self.consumer);
-        task.look_for_standstill()?;
+        task.look_for_standstill(&self.shared.patience)?;
         Ok(events)
     }
 

@@ -300,7 +300,7 @@ impl Admin {
     ///
     /// # Errors
     /// Time-out, authorization.
-    pub fn ends(&self, of: &[(&str, i32)], timeout: Duration) -> Result<BTreeMap<(String, i32), i64>, Error> {
+    pub fn ends(&self, of: &[(&str, i32)], timeout: Duration) -> Result<Ends, Error> {
         use sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED as COMMITTED;
         let attempted = || format!("ask for the ends of {} partitions", of.len());
         let latest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
@@ -311,7 +311,9 @@ impl Admin {
             timeout,
             // SAFETY: all objects are live and the options are ours to change; the call copies the list.
             |client, options, queue| unsafe {
-                sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), COMMITTED);
+                // It takes each of its constants.
+                let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), COMMITTED);
+                debug_assert!(refused.is_null());
                 sys::rd_kafka_ListOffsets(client, list.raw, options, queue);
             },
         )?;
@@ -320,13 +322,8 @@ impl Admin {
             let result = sys::rd_kafka_event_ListOffsets_result(event.raw);
             let mut count = 0;
             let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
-            let places =
-                (0..count).map(|at| &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(at)));
-            let told = places.filter(|place| place.err == NO_ERROR).map(|place| {
-                let topic = CStr::from_ptr(place.topic).to_string_lossy().into_owned();
-                ((topic, place.partition), place.offset)
-            });
-            Ok(told.collect())
+            let place = |at| &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(at));
+            Ok(told((0..count).map(place)))
         }
     }
 
@@ -537,6 +534,24 @@ impl Admin {
     }
 }
 
+/// Ends of partitions, by topic and partition.
+pub type Ends = BTreeMap<(String, i32), i64>;
+
+/// The ends that leaders have told. A leader that does not answer leaves its partitions as librdkafka has filled them in: without
+/// an error, and without an offset (2.12, `rd_kafka_ListOffsets_response_merge`).
+fn told<'p>(places: impl Iterator<Item = &'p sys::rd_kafka_topic_partition_t>) -> Ends {
+    let told = places.filter(|place| place.err == NO_ERROR && place.offset >= 0);
+    told.map(|place| {
+        // SAFETY: a list's element has a NUL-terminated topic that lives as long as the list.
+        let topic = unsafe { CStr::from_ptr(place.topic) };
+        (
+            (topic.to_string_lossy().into_owned(), place.partition),
+            place.offset,
+        )
+    })
+    .collect()
+}
+
 /// Why librdkafka does not make an object.
 ///
 /// # Safety
@@ -637,5 +652,19 @@ impl Drop for AdminEvent {
     fn drop(&mut self) {
         // SAFETY: the event is ours and destroyed once.
         unsafe { sys::rd_kafka_event_destroy(self.raw) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_does_not_answer_tells_no_end() {
+        let unanswered = sys::RD_KAFKA_OFFSET_INVALID as i64;
+        let places = [("t", 0, 5), ("t", 1, unanswered), ("u", 0, 0)];
+        let list = PartitionList::new(places.into_iter(), &String::new).unwrap();
+        let ends = [(("t".to_owned(), 0), 5), (("u".to_owned(), 0), 0)];
+        assert_eq!(told(list.entries()), Ends::from(ends));
     }
 }

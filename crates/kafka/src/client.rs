@@ -274,6 +274,13 @@ unsafe extern "C" fn on_new(
     }
 }
 
+/// Whether a broker's thread has this name: `host:port/id` or `host:port/bootstrap`, cut to what librdkafka has room for. Of its own
+/// are `:0/internal`, `GroupCoordinator` and the like.
+fn is_of_broker(thread: &str) -> bool {
+    const ROOM: usize = 63;
+    (thread.contains('/') || thread.len() >= ROOM) && !thread.ends_with("/internal")
+}
+
 unsafe extern "C" fn on_thread_start(
     _client: *mut sys::rd_kafka_t,
     kind: sys::rd_kafka_thread_type_t,
@@ -282,11 +289,7 @@ unsafe extern "C" fn on_thread_start(
 ) -> sys::rd_kafka_resp_err_t {
     // SAFETY: librdkafka passes a NUL-terminated name; the opaque is the Notes of a live Client.
     let (name, notes) = unsafe { (CStr::from_ptr(name).to_string_lossy(), &*opaque.cast::<Notes>()) };
-    // `host:port/id`, `host:port/bootstrap`; of its own are `:0/internal`, `GroupCoordinator` and the like.
-    let is_broker = kind == sys::rd_kafka_thread_type_t::RD_KAFKA_THREAD_BROKER
-        && name.contains('/')
-        && !name.ends_with("/internal");
-    if is_broker {
+    if kind == sys::rd_kafka_thread_type_t::RD_KAFKA_THREAD_BROKER && is_of_broker(&name) {
         SERVES.set(true);
         notes.brokers.fetch_add(1, Ordering::AcqRel);
     }

@@ -412,7 +412,7 @@ pub struct Message {
     _owned: PhantomData<sys::rd_kafka_message_t>,
 }
 
-// SAFETY: a message is not bound to a thread; it is only read until it is destroyed once.
+// SAFETY: a message is not bound to a thread. It is read, which parses its headers at first, by one thread at a time: it is not `Sync`.
 unsafe impl Send for Message {}
 
 impl Message {
@@ -439,13 +439,14 @@ impl Message {
             .then(|| unsafe { std::slice::from_raw_parts(native.payload.cast(), native.len) })
     }
 
-    /// Its headers, in their order. A name that is not UTF-8, which Kafka's protocol does not allow, is empty.
+    /// Its headers, in their order. A name that is not UTF-8, which Kafka's protocol does not allow, is empty; of headers that cannot
+    /// be read there are none.
     #[must_use]
     pub fn headers(&self) -> Vec<(&str, Option<&[u8]>)> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: message and out-parameter are live; the list belongs to the message.
         if unsafe { sys::rd_kafka_message_headers(self.raw, &raw mut raw) } != NO_ERROR {
-            return Vec::new(); // there are none
+            return Vec::new();
         }
         let mut headers = Vec::new();
         loop {

@@ -12,7 +12,7 @@ mod consumer;
 mod error;
 mod producer;
 
-pub use admin::{Admin, GroupState, NewTopic, Topic};
+pub use admin::{Admin, Ends, GroupState, NewTopic, Topic};
 pub use client::{ConfigError, Settings};
 pub use consumer::{Consumer, Event, Isolation, Message, PartitionQueue, Start, Wakeup};
 pub use error::{Category, Error, Recovery};

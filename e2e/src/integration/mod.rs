@@ -203,11 +203,8 @@ struct Row {
     failure: Option<String>,
 }
 
-/// Runs tests side by side, then those with brokers of their own in turn; the last line has the totals.
-pub(crate) fn run(args: &Integration) -> Result<bool> {
-    if let Some(minutes) = args.soak {
-        return soak::run(args, minutes, args.seed);
-    }
+/// Tests that run side by side, and those that run in turn.
+fn all(args: &Integration) -> [Vec<Test<'_>>; 2] {
     // Long ones first.
     let mut beside = faults::longest(args);
     beside.extend(system::tests(args));
@@ -219,7 +216,15 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
     beside.extend(crash::tests(args));
     beside.extend(dead_letters::tests(args));
     beside.extend(faults::tests(args));
-    let mut in_turn = faults::lone_tests(args);
+    [beside, faults::lone_tests(args)]
+}
+
+/// Runs tests side by side, then those with brokers of their own in turn; the last line has the totals.
+pub(crate) fn run(args: &Integration) -> Result<bool> {
+    if let Some(minutes) = args.soak {
+        return soak::run(args, minutes, args.seed);
+    }
+    let [mut beside, mut in_turn] = all(args);
     if let Some(only) = &args.only {
         beside.retain(|(name, _)| name.contains(only.as_str()));
         in_turn.retain(|(name, _)| name.contains(only.as_str()));
@@ -228,8 +233,8 @@ pub(crate) fn run(args: &Integration) -> Result<bool> {
             "no test has `{only}` in its name"
         );
     }
-    let all = beside.len() + in_turn.len();
     if let Some(share) = args.share {
+        let all = beside.len() + in_turn.len();
         share.choose(&mut beside);
         share.choose(&mut in_turn);
         println!(
@@ -304,4 +309,38 @@ fn run_test((name, test): &Test<'_>, figures: &Mutex<Figures>) {
         counted,
         failure,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        integration: Integration,
+    }
+
+    #[test]
+    fn shares_together_have_each_sampled_test_once_and_every_kind_has_tests() {
+        let args = Command::parse_from(["e2e"]).integration;
+        let names = |share: Option<Share>| -> Vec<String> {
+            let chosen = all(&args).map(|mut tests| {
+                share.inspect(|share| share.choose(&mut tests));
+                tests
+            });
+            chosen.into_iter().flatten().map(|(name, _)| name).collect()
+        };
+        let shares: Vec<_> = (0..3).map(|at| names(Some(Share { at, of: 3 }))).collect();
+        for name in names(None) {
+            let times = shares.iter().filter(|share| share.contains(&name)).count();
+            let is_sampled = Share::SAMPLED.iter().any(|kind| name.starts_with(kind));
+            assert_eq!(times, if is_sampled { 1 } else { 3 }, "{name}");
+        }
+        for kind in Share::SAMPLED {
+            assert!(names(None).iter().any(|name| name.starts_with(kind)), "{kind}");
+        }
+    }
 }

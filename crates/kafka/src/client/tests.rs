@@ -27,6 +27,14 @@ fn a_client_that_librdkafka_cannot_make_is_an_error() {
     }
 }
 
+#[test]
+fn a_broker_is_known_by_the_name_of_its_thread_however_long() {
+    let long = "sandbox-cluster-dual-role-0.sandbox-kafka-brokers.streaming.svc:9092/0";
+    assert!(is_of_broker("127.0.0.1:9092/1") && is_of_broker("sasl_ssl://kafka:9093/bootstrap"));
+    assert!(is_of_broker(&long[..63]));
+    assert!(!is_of_broker(":0/internal") && !is_of_broker("GroupCoordinator"));
+}
+
 /// As a broker answers that has just started: its cluster has no brokers. librdkafka is told not to look for them by itself,
 /// which it does not do reliably either.
 #[test]
