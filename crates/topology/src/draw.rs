@@ -193,12 +193,30 @@ impl Picture {
 
 /// The topics that a node writes.
 fn written<'p>(sub: &'p SubTopology, node: &Node) -> Vec<&'p TopicName> {
-    let sinks = if let Op::Sink(sink) = &node.op {
-        vec![*sink]
-    } else if let Op::Route { sinks, .. } = &node.op {
-        sinks.iter().map(|(_, sink)| *sink).collect()
-    } else {
-        Vec::new()
+    let sinks = match &node.op {
+        Op::Sink(sink) => vec![*sink],
+        Op::Route { sinks, .. } => sinks.iter().map(|(_, sink)| *sink).collect(),
+        Op::Forward
+        | Op::Filter(_)
+        | Op::FilterNot(_)
+        | Op::FilterTable { .. }
+        | Op::MapTable(_)
+        | Op::GroupTable { .. }
+        | Op::SelectKey(_)
+        | Op::MapValues(_)
+        | Op::Map { .. }
+        | Op::FlatMapValues(_)
+        | Op::Aggregate { .. }
+        | Op::Deduplicate { .. }
+        | Op::Table { .. }
+        | Op::Suppress { .. }
+        | Op::JoinTable { .. }
+        | Op::JoinTables { .. }
+        | Op::JoinStreams { .. }
+        | Op::Subscribe { .. }
+        | Op::Register { .. }
+        | Op::Notify { .. }
+        | Op::JoinForeignKey { .. } => Vec::new(),
     };
     let sinks = sinks.into_iter().filter_map(|sink| sub.sinks.get(sink));
     sinks.map(|sink| &sink.topic).collect()

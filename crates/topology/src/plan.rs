@@ -383,7 +383,7 @@ pub struct Source {
 }
 
 /// A topic that a sub-topology writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sink {
     /// The topic.
     pub topic: TopicName,
@@ -398,7 +398,7 @@ pub struct Sink {
 }
 
 /// Headers of a topic's records.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum SinkHeaders {
     /// None; dead letters have some of their own.
     #[default]

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use topology::plan::{NodeIndex, Sink, SinkHeaders, SinkIndex};
-use topology::{EvalError, Header, Scope, Value, ValueReads};
+use topology::{EvalError, Header, Scope, Value};
 
-use super::walk::Moving;
+use super::walk::{Moving, lacks_value};
 use crate::error::Failure;
 use crate::format::Codec;
 use crate::{ChosenBy, ErrorCategory, Outgoing, Output, OutputError, Recovery};
@@ -51,7 +51,7 @@ impl Results {
         moving: &Moving<'_>,
         scope: &Scope<'_>,
     ) -> Result<(), Failure> {
-        let headers = self.write_headers(&spec.headers, node, scope)?;
+        let headers = self.write_headers(&spec.headers, node, moving, scope)?;
         let mut encode = |codec: &Codec, value, what| {
             let start = self.bytes.len();
             match codec.encode(value, &mut self.bytes) {
@@ -94,6 +94,7 @@ impl Results {
         &mut self,
         headers: &SinkHeaders,
         node: NodeIndex,
+        moving: &Moving<'_>,
         scope: &Scope<'_>,
     ) -> Result<Range<usize>, Failure> {
         let start = self.headers.len();
@@ -106,7 +107,7 @@ impl Results {
             }
             SinkHeaders::Computed(headers) => {
                 for (name, expr) in headers {
-                    if scope.value.is_null() && expr.reads().value != ValueReads::Nothing {
+                    if lacks_value(expr, moving) {
                         continue;
                     }
                     let failed = |error| {

@@ -2,7 +2,7 @@
 
 use bumpalo::Bump;
 use topology::plan::{Node, NodeIndex, Op, Side, SinkIndex, SubTopology, Unmatched};
-use topology::{EvalError, Scope, Value};
+use topology::{EvalError, Expr, Scope, Value, ValueReads};
 
 use super::Codecs;
 use super::aggregate::{Aggregation, Kept};
@@ -22,6 +22,11 @@ pub(super) struct Moving<'a> {
     pub(super) timestamp: i64,
     /// Of an update of a table: the key's value before; null where there was none.
     pub(super) before: Value<'a>,
+}
+
+/// Whether an expression reads the value of a tombstone.
+pub(super) fn lacks_value(expr: &Expr, moving: &Moving<'_>) -> bool {
+    moving.value.is_null() && expr.reads().value != ValueReads::Nothing
 }
 
 /// What a node passes on.
@@ -103,6 +108,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         Ok(match &node.op {
             Op::Forward => Forward::One(moving),
             Op::Sink(sink) => self.write(*sink, index, &moving)?,
+            Op::Route { by, .. } if lacks_value(by, &moving) => self.drop(DropReason::NullValue),
             Op::Route { by, sinks } => {
                 let Value::String(topic) = by.eval(&scope()).map_err(failed)? else {
                     return Err(failed(EvalError::Layout("topicOf")));

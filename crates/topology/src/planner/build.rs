@@ -732,18 +732,25 @@ impl<'d> Track<'_, 'd> {
     }
 
     fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), Vec<PlanError>> {
-        let env = self.place.env.clone();
-        let route = sink::route(to, &env, path)?;
+        let env = &self.place.env;
+        let route = sink::route(to, env, path)?;
+        let sink = Sink {
+            topic: TopicName::External(String::new()),
+            key: sink::key(to, env, path)?,
+            value: sink::value(to, &env.value, path)?,
+            partition: None,
+            headers: sink::headers(to, env, path)?,
+        };
         let mut sinks = Vec::new();
-        for (topic, _) in to.topics(path) {
-            let sink = Sink {
-                topic: TopicName::External(topic.to_owned()),
-                key: sink::key(to, &env, path)?,
-                value: sink::value(to, &env.value, path)?,
-                partition: None,
-                headers: sink::headers(to, &env, path)?,
-            };
-            sinks.push((topic.into(), self.add(sink)?));
+        for (name, _) in to.topics(path) {
+            let topic = TopicName::External(name.to_owned());
+            sinks.push((
+                name.into(),
+                self.add(Sink {
+                    topic,
+                    ..sink.clone()
+                })?,
+            ));
         }
         let op = match (route, sinks.as_slice()) {
             (None, [(_, sink)]) => Op::Sink(*sink),

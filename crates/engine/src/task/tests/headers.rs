@@ -60,6 +60,30 @@ fn headers_are_read_behind_a_repartition_and_written_by_their_names() {
 }
 
 #[test]
+fn headers_go_over_as_many_repartitions_as_it_takes() {
+    let group = |store: &str, key: &str| json!([{"selectKey": key}, {"groupByKey": {}}, {"latest": {"store": store, "of": "value"}}, {"toStream": {}}]);
+    let mut steps = group("a", "value").as_array().unwrap().clone();
+    steps.extend(group("b", "value + '!'").as_array().unwrap().clone());
+    let readers = [
+        json!({"topic": "out", "headers": {"trace": "headers.?trace"}}),
+        json!({"topics": ["out"], "topicOf": "string(headers.topic)", "headers": {"trace": "'b'"}}),
+    ];
+    for mut to in readers {
+        to["value"] = json!({"serde": "String"});
+        let declaration = json!({
+            "language": "v1",
+            "streams": [{"name": "words", "topic": "words", "key": {"serde": "String"}, "value": {"serde": "String"}}],
+            "pipelines": [{"name": "p", "from": "words", "steps": steps, "to": to}],
+        });
+        let plan = topology::plan(&serde_json::from_value(declaration).unwrap()).unwrap();
+        assert_eq!(plan.sub_topologies.len(), 3);
+        let mut driver = Driver::new(Arc::new(plan), 3);
+        let record = word(&[("topic", Some("out")), ("trace", Some("b"))]);
+        assert_eq!(written(&mut driver, record), named(&[("trace", "b")]));
+    }
+}
+
+#[test]
 fn headers_that_nobody_reads_go_nowhere() {
     let plan = counting(&json!({"count": "string(value)"}));
     assert!(
