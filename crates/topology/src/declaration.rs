@@ -239,7 +239,8 @@ pub struct SinkTopic {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 64))]
     pub topics: Vec<String>,
-    /// The name of the record's topic, an expression of type string. A record for which it is none of `topics` cannot be processed.
+    /// The name of the record's topic, an expression of type string. A record for which it is none of `topics` cannot be processed;
+    /// a tombstone is dropped if it reads the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub topic_of: Option<String>,
@@ -475,11 +476,26 @@ impl Step {
     }
 }
 
-/// `mapValues`: exactly one field is set.
+/// A name for what expressions beside it need more than once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Let {
+    /// The name.
+    pub name: String,
+    /// What it stands for. Names of the list before it can be used.
+    #[schemars(extend("format" = "cel"))]
+    pub expression: String,
+}
+
+/// `mapValues`: either `fields` or `expression`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+#[schemars(extend("oneOf" = [{"required": ["fields"]}, {"required": ["expression"]}]))]
 pub struct MapValues {
+    /// Names for what the expressions need more than once; computed once for each record.
+    #[serde(default, rename = "let", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32))]
+    pub lets: Vec<Let>,
     /// Fields of the new value, each with its expression; ordered by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("additionalProperties" = {"type": "string", "format": "cel"}))]
@@ -494,6 +510,10 @@ pub struct MapValues {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Map {
+    /// As in `mapValues`; for the key, too.
+    #[serde(default, rename = "let", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32))]
+    pub lets: Vec<Let>,
     /// The new key.
     #[schemars(extend("format" = "cel"))]
     pub key: String,

@@ -32,8 +32,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use check::Typed;
-use node::{Node, Place, Root, Slots};
+use check::{Typed, Variable};
+use node::{Need, Node, Place, Root, Slots};
 use ty::Ty;
 
 use crate::plan::Windows;
@@ -63,6 +63,8 @@ pub struct Env {
     pub is_of_one_record: bool,
     /// Of a windowed key, what its windows are.
     pub windows: Option<Windows>,
+    /// Names of [`Expr::bind`] with their types, the innermost last.
+    pub lets: Vec<(String, Type)>,
 }
 
 impl Env {
@@ -76,7 +78,17 @@ impl Env {
             right: None,
             is_of_one_record: true,
             windows: None,
+            lets: Vec::new(),
         }
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        let lets = self.lets.iter();
+        lets.map(|(name, ty)| Variable {
+            name: name.clone(),
+            ty: Ty::from(ty),
+        })
+        .collect()
     }
 
     /// Behind a step that chooses another key: whatever windows the one before had.
@@ -130,6 +142,14 @@ impl Reads {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.key |= other.key;
+        self.aggregate |= other.aggregate;
+        self.coordinates |= other.coordinates;
+        self.headers |= other.headers;
+        self.value.add(&other.value);
     }
 }
 
@@ -216,7 +236,7 @@ impl Expr {
     /// All that is wrong with it, in the order of the text.
     pub fn compile(source: &str, env: &Env) -> Result<Self, Vec<ExprError>> {
         let ast = parse::parse(source).map_err(|error| vec![error])?;
-        let (Typed { node, ty }, mut errors) = check::check(source, &ast, env, Vec::new());
+        let (Typed { node, ty }, mut errors) = check::check(source, &ast, env, env.variables());
         if !errors.is_empty() {
             errors.sort_by_key(|error| error.span.start);
             return Err(errors);
@@ -236,6 +256,18 @@ impl Expr {
         })
     }
 
+    /// `body`, which was compiled with the last of [`Env::lets`], where that is the value of this expression.
+    #[must_use]
+    pub fn bind(self, body: Self) -> Self {
+        let mut reads = self.reads;
+        reads.add(&body.reads);
+        Self {
+            ty: body.ty,
+            node: Node::Bind(Box::new((self.node, body.node)), Need::Value),
+            reads,
+        }
+    }
+
     /// A new struct called `name` from named expressions; its fields have the expressions' types, in this order.
     #[must_use]
     pub fn build_struct(name: &str, fields: Vec<(String, Self)>) -> Self {
@@ -243,11 +275,7 @@ impl Expr {
         let mut types = Vec::with_capacity(fields.len());
         let mut nodes = Vec::with_capacity(fields.len());
         for (name, expr) in fields {
-            reads.key |= expr.reads.key;
-            reads.aggregate |= expr.reads.aggregate;
-            reads.coordinates |= expr.reads.coordinates;
-            reads.headers |= expr.reads.headers;
-            reads.value.add(&expr.reads.value);
+            reads.add(&expr.reads);
             types.push(crate::Field { name, ty: expr.ty });
             nodes.push(expr.node);
         }

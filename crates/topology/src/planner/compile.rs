@@ -4,9 +4,25 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use super::types::is_identifier;
-use crate::declaration::{Aggregate, AggregateField, Aggregation, Deduplicate, Fold, Map, MapValues, TopK};
+use crate::declaration::{
+    Aggregate, AggregateField, Aggregation, Deduplicate, Fold, Let, Map, MapValues, TopK,
+};
 use crate::plan::{First, Windows};
 use crate::{Env, Expr, Path, Type, ValueReads};
+
+/// Names that expressions have by themselves.
+const NAMES: [&str; 10] = [
+    "key",
+    "value",
+    "aggregate",
+    "left",
+    "right",
+    "ts",
+    "topic",
+    "partition",
+    "offset",
+    "headers",
+];
 
 /// Most items of a list that an aggregation keeps.
 const MOST_KEPT: u32 = 1_000;
@@ -39,7 +55,7 @@ pub(crate) fn compile_as(
 /// What is computed of a table's value is computed again when the value leaves: of nothing else than key and value.
 pub(crate) fn of_table(expr: Expr, path: &Path) -> Result<Expr, PlanError> {
     if expr.reads().coordinates {
-        let message = "`ts` is that of an update, and a table's value has none when it is computed again";
+        let message = "`ts`, `headers` and the like are those of an update, and a table's value has none when it is computed again";
         let error = PlanError::new(path, message);
         return Err(error.suggest("put it into the value before the table"));
     }
@@ -84,24 +100,61 @@ pub(crate) fn compile_by(
 
 /// `mapValues`. On errors: all of its fields'.
 pub(crate) fn compile_map_values(map: &MapValues, env: &Env, path: &Path) -> Result<Expr, Vec<PlanError>> {
-    compile_value(
-        "mapValues",
-        map.fields.as_ref(),
-        map.expression.as_deref(),
-        env,
-        path,
-    )
+    let lets = Lets::compile(&map.lets, env, path)?;
+    let (fields, expression) = (map.fields.as_ref(), map.expression.as_deref());
+    let value = compile_value("mapValues", fields, expression, &lets.env, path)?;
+    Ok(lets.around(value))
 }
 
 /// `map`: key and value. On errors: all of both.
 pub(crate) fn compile_map(map: &Map, env: &Env, path: &Path) -> Result<(Expr, Expr), Vec<PlanError>> {
-    let key = compile_key(&map.key, env, &path.field("key"));
-    match (
-        key,
-        compile_value("map", map.fields.as_ref(), map.expression.as_deref(), env, path),
-    ) {
-        (Ok(key), Ok(value)) => Ok((key, value)),
+    let lets = Lets::compile(&map.lets, env, path)?;
+    let key = compile_key(&map.key, &lets.env, &path.field("key"));
+    let (fields, expression) = (map.fields.as_ref(), map.expression.as_deref());
+    match (key, compile_value("map", fields, expression, &lets.env, path)) {
+        (Ok(key), Ok(value)) => Ok((lets.around(key), lets.around(value))),
         (key, value) => Err([key.err(), value.err()].into_iter().flatten().flatten().collect()),
+    }
+}
+
+/// Names of `let`.
+struct Lets {
+    /// In their order.
+    values: Vec<Expr>,
+    /// With the names.
+    env: Env,
+}
+
+impl Lets {
+    /// On errors: all up to the first wrong one, whose name has no type.
+    fn compile(lets: &[Let], env: &Env, path: &Path) -> Result<Self, Vec<PlanError>> {
+        let mut found = Self {
+            values: Vec::new(),
+            env: env.clone(),
+        };
+        for (at, declared) in lets.iter().enumerate() {
+            let (path, name) = (path.field("let").index(at), &declared.name);
+            let message = if !is_identifier(name) {
+                format!("`{name}` cannot be a name: use letters, digits and `_`")
+            } else if found.env.lets.iter().any(|(other, _)| other == name) {
+                format!("`{name}` is there twice")
+            } else if NAMES.contains(&name.as_str()) {
+                format!("`{name}` is the name of something else in every expression")
+            } else {
+                let value = compile(&declared.expression, &found.env, &path.field("expression"))?;
+                found.env.lets.push((name.clone(), value.ty().clone()));
+                found.values.push(value);
+                continue;
+            };
+            return Err(PlanError::new(&path.field("name"), message).into());
+        }
+        Ok(found)
+    }
+
+    /// The expression that was compiled with all the names.
+    fn around(&self, body: Expr) -> Expr {
+        let outwards = self.values.iter().rev();
+        outwards.fold(body, |body, value| value.clone().bind(body))
     }
 }
 

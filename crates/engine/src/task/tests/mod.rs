@@ -433,3 +433,29 @@ fn each_item_of_a_list_becomes_a_record_and_none_is_sent_when_one_fails() {
         wanted.map(|(key, value)| (key.as_bytes().to_vec(), long(value)))
     );
 }
+
+#[test]
+fn what_let_names_is_there_for_key_and_value_and_only_its_fields_are_parsed() {
+    let lets = json!([
+        {"name": "total", "expression": "value.amount * 2"},
+        {"name": "label", "expression": "value.customer + ':' + string(total)"},
+    ]);
+    let steps = json!([
+        {"map": {"let": lets, "key": "label", "fields": {"label": "label", "twice": "total + total"}}},
+        {"mapValues": {"let": [{"name": "half", "expression": "value.twice / 2"}], "expression": "half + [1, 2].map(x, x + half)[1]"}},
+    ]);
+    let plan = planned(json!({}), steps, "Long");
+    let Format::Json(ty) = &plan.sub_topologies[0].sources[0].value else {
+        panic!()
+    };
+    let fields: Vec<_> = ty.fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(fields, ["amount", "customer"]);
+    let mut output = Collected::default();
+    let value = order(3);
+    let record = record(0, Some("k"), Some(&value));
+    assert_eq!(
+        task(&plan, 0).process(0, &record, &mut output),
+        Ok(Processed::Done)
+    );
+    assert_eq!(output.sent, [(0, Some(b"c:6".to_vec()), long(14), 1000)]);
+}

@@ -646,17 +646,6 @@ fn an_unknown_stream_is_told_where_it_is_read() {
 
 #[test]
 fn one_topic_is_named_or_chosen_for_each_record() {
-    let told = |to: serde_json::Value| {
-        let mut json = orders_risk();
-        json["pipelines"][0]["to"] = to;
-        let errors = plan(&serde_json::from_value(json).unwrap()).unwrap_err();
-        let error = errors.into_iter().next().unwrap();
-        (
-            error.path.to_string(),
-            error.message,
-            error.suggestion.unwrap_or_default(),
-        )
-    };
     let value = || json!({"serde": "Json"});
     let cases = [
         (
@@ -703,8 +692,11 @@ fn one_topic_is_named_or_chosen_for_each_record() {
         ),
     ];
     for (to, path, message, suggestion) in cases {
-        let path = format!("spec.topology.pipelines[0].to{path}");
-        assert_eq!(told(to), (path, message.to_owned(), suggestion.to_owned()));
+        let path = format!("pipelines[0].to{path}");
+        assert_eq!(
+            errors(with("/pipelines/0/to", to)),
+            [error(&path, message, suggestion)]
+        );
     }
 }
 
@@ -718,22 +710,53 @@ fn headers_are_text_or_bytes_of_one_record() {
     json["pipelines"][0]["to"]["headers"] = json!({
         "bytes": "b'x'", "": "'x'", "count": "value", "start": "string(key.windowStart)", "trace": "headers.?trace",
     });
-    let errors = plan(&serde_json::from_value(json).unwrap()).unwrap_err();
-    let told: Vec<_> = errors
-        .iter()
-        .map(|error| (error.path.to_string(), error.message.as_str()))
-        .collect();
-    let at = "spec.topology.pipelines[0].to.headers";
     let wanted = [
-        (format!("{at}[\"\"]"), "a header needs a name, without a NUL"),
-        (
-            format!("{at}.count"),
-            "a header needs string or bytes, the expression has type int",
+        error(
+            "pipelines[0].to.headers[\"\"]",
+            "a header needs a name, without a NUL",
+            "",
         ),
-        (
-            format!("{at}.trace"),
+        error(
+            "pipelines[0].to.headers.count",
+            "a header needs string or bytes, the expression has type int",
+            "convert it, e.g. `string(…)`",
+        ),
+        error(
+            "pipelines[0].to.headers.trace",
             "there are no `headers` here: it comes from several records",
+            "put what is needed of them into the value before",
         ),
     ];
-    assert_eq!(told, wanted);
+    assert_eq!(errors(json), wanted);
+}
+
+#[test]
+fn names_of_let_are_new_ones_and_come_one_after_the_other() {
+    let one = |name: &str, expression: &str| json!({"name": name, "expression": expression});
+    let total = || one("total", "value.amountInCents");
+    let cases = [
+        (
+            json!([one("a-b", "1")]),
+            "let[0].name",
+            "`a-b` cannot be a name: use letters, digits and `_`",
+        ),
+        (json!([total(), total()]), "let[1].name", "`total` is there twice"),
+        (
+            json!([one("ts", "1")]),
+            "let[0].name",
+            "`ts` is the name of something else in every expression",
+        ),
+        (
+            json!([one("twice", "total * 2"), total()]),
+            "let[0].expression",
+            "unknown name `total`",
+        ),
+        (json!([total()]), "expression", "unknown name `twice`"),
+    ];
+    for (lets, path, message) in cases {
+        let map = json!({"let": lets, "expression": "total + twice"});
+        let (at, told, _) = errors(step(json!([{"mapValues": map}]))).remove(0);
+        let path = format!("pipelines[0].steps[0].mapValues.{path}");
+        assert_eq!((at, told), (path, message.to_owned()));
+    }
 }

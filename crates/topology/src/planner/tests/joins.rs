@@ -292,7 +292,7 @@ fn each_rule_of_foreign_keys_has_its_error() {
             "join",
             json!({"foreignKey": "string(ts)"}),
             ".foreignKey",
-            "`ts` is that of an update, and a table's value has none when it is computed again",
+            "`ts`, `headers` and the like are those of an update, and a table's value has none when it is computed again",
             "put it into the value before the table",
         ),
         (

@@ -112,7 +112,7 @@ fn each_rule_of_tables_has_its_error() {
         (
             json!([{"filter": "ts > value.submittedAt"}, group(), {"count": {"store": "s"}}, to_stream()]),
             at(0, "filter"),
-            "`ts` is that of an update, and a table's value has none when it is computed again",
+            "`ts`, `headers` and the like are those of an update, and a table's value has none when it is computed again",
             "put it into the value before the table",
         ),
         (
