@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(refusal(Some(b"k"), 99, i64::MIN), "");
         assert!(refusal(Some(b"k"), 100, NOW).contains("101 bytes, the topic takes 100"));
         assert!(refusal(None, 1, NOW).contains("compacted"));
-        let headers = [("a", None); 9];
+        let headers = [("a", None); 10];
         let framed = Outgoing {
             headers: &headers,
             ..record(Some(b"k"), None, NOW)
@@ -130,7 +130,7 @@ mod tests {
             limits
                 .refusal(&framed, NOW)
                 .unwrap_or_default()
-                .contains("100 bytes"),
+                .contains("111 bytes"),
             "{framed:?}"
         );
         assert!(refusal(Some(b"k"), 1, NOW + 3_601).contains("3 s after this machine's clock"));
