@@ -114,18 +114,8 @@ impl ControlLog {
 
     /// The log's records must arrive up to the end that the broker tells.
     pub(crate) fn arrives(&mut self, end: i64, patience: &Patience) -> Result<(), Stalled> {
-        let at = self.reader.position();
-        let Some(since) = self.standstill.observe(Instant::now(), at, end, patience) else {
-            return Ok(());
-        };
-        let (topic, partition) = self.place();
-        Err(Stalled {
-            topic: topic.to_owned(),
-            partition,
-            at,
-            end,
-            since,
-        })
+        let place = (self.reader.topic(), 0, self.reader.position());
+        self.standstill.observe(Instant::now(), place, end, patience)
     }
 
     /// What the log says so far.

@@ -166,16 +166,13 @@ impl Running<'_, '_, '_> {
             .refuse_live_group(GLANCE)
             .and_then(|()| self.refuse_other_inputs())
             .and_then(|()| Ok(self.control.is_there(&self.worker.admin, GLANCE)?));
-        let asked = match self.ask_for_ends() {
-            Ok(end) => {
-                let patience = &self.worker.shared.patience;
-                let arrives = end.map_or(Ok(()), |end| self.control.arrives(end, patience));
-                arrives.inspect_err(|stalled| patience.note(stalled))?;
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        };
-        self.unanswered = match looked.and(asked) {
+        let asked = self.ask_for_ends().map_err(SessionEnd::from);
+        if let Ok(Some(end)) = asked {
+            let patience = &self.worker.shared.patience;
+            let arrives = self.control.arrives(end, patience);
+            arrives.inspect_err(|stalled| patience.note(stalled))?;
+        }
+        self.unanswered = match looked.and(asked.map(drop)) {
             Err(
                 end @ SessionEnd::Wait {
                     reason: "GroupInUse" | "TopicRecreated" | "TopicMissing" | "ControlLogLost",

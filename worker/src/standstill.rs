@@ -1,6 +1,7 @@
 //! Notices a reader whose records do not arrive although they are there, as its partition's leader says: whatever keeps a
 //! client from fetching, it does not last.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,45 +11,41 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Records of a partition do not arrive.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{topic}/{partition} ends at {end}, but nothing arrived from {at} on for {since:?}; beginning again with new clients"
+    "{topic}/{partition} ends at {end}, but nothing arrived from {at} on for {stood:?}; beginning again with new clients"
 )]
 pub(crate) struct Stalled {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    pub(crate) at: i64,
-    pub(crate) end: i64,
-    pub(crate) since: Duration,
+    topic: String,
+    partition: i32,
+    at: i64,
+    end: i64,
+    stood: Duration,
 }
 
-/// How long records that are there may take to arrive. New clients may be as slow as the old ones were: what they fetch may be aborted,
-/// and of that nothing arrives. So it doubles as long as nothing has arrived since.
-#[derive(Debug)]
-pub(crate) struct Patience(Mutex<(Duration, Option<Place>)>);
-
-/// Topic, partition and offset.
-type Place = (String, i32, i64);
+/// How long records that are there may take to arrive, by partition. New clients may be as slow as the old ones were: what they fetch
+/// may be aborted, and of that nothing arrives. So it doubles as long as nothing has arrived since.
+#[derive(Debug, Default)]
+pub(crate) struct Patience(Mutex<BTreeMap<(String, i32), (i64, Duration)>>);
 
 impl Patience {
-    fn get(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    /// At this offset.
+    fn at(&self, topic: &str, partition: i32, offset: i64) -> Option<Duration> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = places.get(&(topic.to_owned(), partition));
+        found
+            .filter(|(at, _)| *at == offset)
+            .map(|(_, patience)| *patience)
     }
 
     /// Its end.
     pub(crate) fn note(&self, stalled: &Stalled) {
-        let mut patience = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = (stalled.topic.clone(), stalled.partition, stalled.at);
-        let next = if patience.1.as_ref() == Some(&place) {
-            patience.0.saturating_mul(2)
-        } else {
-            PATIENCE
-        };
-        *patience = (next, Some(place));
-    }
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self(Mutex::new((PATIENCE, None)))
+        let Stalled {
+            topic, partition, at, ..
+        } = stalled;
+        let next = self
+            .at(topic, *partition, *at)
+            .map_or(PATIENCE, |before| before.saturating_mul(2));
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.insert((topic.clone(), *partition), (*at, next));
     }
 }
 
@@ -62,26 +59,37 @@ impl Standstill {
         self.0 = None;
     }
 
-    /// Takes down where a reader is that has nothing, although its partition goes on up to `end`; returns how long it has stood
-    /// there, if that is too long.
+    /// Takes down that a reader has nothing at this place although its partition goes on up to `end`.
+    ///
+    /// # Errors
+    /// It has stood there for too long.
     pub(crate) fn observe(
         &mut self,
         now: Instant,
-        position: i64,
+        (topic, partition, position): (&str, i32, i64),
         end: i64,
         patience: &Patience,
-    ) -> Option<Duration> {
+    ) -> Result<(), Stalled> {
         if position >= end {
             self.clear();
-            return None;
+            return Ok(());
         }
         let (at, since) = *self.0.get_or_insert((position, now));
         if at != position {
             self.0 = Some((position, now));
-            return None;
+            return Ok(());
         }
         let stood = now.duration_since(since);
-        (stood >= patience.get()).then_some(stood)
+        if stood < patience.at(topic, partition, at).unwrap_or(PATIENCE) {
+            return Ok(());
+        }
+        Err(Stalled {
+            topic: topic.to_owned(),
+            partition,
+            at,
+            end,
+            stood,
+        })
     }
 }
 
@@ -95,7 +103,9 @@ mod tests {
         let mut standstill = Standstill::default();
         let mut lasts = |seconds, position, end| {
             let now = start + Duration::from_secs(seconds);
-            standstill.observe(now, position, end, &patience).is_some()
+            standstill
+                .observe(now, ("t", 0, position), end, &patience)
+                .is_err()
         };
         // All is read, then more is there.
         assert!(!lasts(0, 5, 5) && !lasts(100, 5, 5) && !lasts(101, 5, 7));
@@ -109,16 +119,21 @@ mod tests {
             partition: 0,
             at,
             end: 9,
-            since: PATIENCE,
+            stood: PATIENCE,
         };
         patience.note(&stalled(7));
         assert!(lasts(194, 7, 9));
         patience.note(&stalled(7));
+        // Whatever happens to another partition.
+        patience.note(&Stalled {
+            partition: 1,
+            ..stalled(7)
+        });
         assert!(!lasts(222, 7, 9) && lasts(223, 7, 9));
         patience.note(&stalled(8));
         assert!(lasts(224, 7, 9));
         standstill.clear();
         let now = start + Duration::from_secs(225);
-        assert!(standstill.observe(now, 7, 9, &patience).is_none());
+        assert!(standstill.observe(now, ("t", 0, 7), 9, &patience).is_ok());
     }
 }

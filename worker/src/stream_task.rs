@@ -20,7 +20,7 @@ use crate::control::REQUEST_TIMEOUT;
 use crate::limits::Limits;
 use crate::seed::Seed;
 use crate::shared::{Counters, TaskShared, add, lock};
-use crate::standstill::{Patience, Stalled, Standstill};
+use crate::standstill::{Patience, Standstill};
 use crate::store::{FlushWait, StoreReader, TaskDb};
 use crate::stream_thread::End;
 
@@ -398,18 +398,13 @@ impl StreamTask {
                 input.standstill.clear();
                 continue;
             };
-            let stood = input
-                .standstill
-                .observe(Instant::now(), input.position, end, patience);
-            if let Some(since) = stood {
-                return Err(End::Stalled(Stalled {
-                    topic: input.topic.clone(),
-                    partition: self.parts.shared.id.partition,
-                    at: input.position,
-                    end,
-                    since,
-                }));
-            }
+            let place = (
+                input.topic.as_str(),
+                self.parts.shared.id.partition,
+                input.position,
+            );
+            let observed = input.standstill.observe(Instant::now(), place, end, patience);
+            observed.map_err(End::Stalled)?;
         }
         Ok(())
     }
