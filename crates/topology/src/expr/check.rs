@@ -10,6 +10,9 @@ use super::{Env, ExprError, Reads, ValueReads};
 use crate::suggest::did_you_mean;
 use crate::{StructType, Type};
 
+/// Names of a record's coordinates.
+pub(super) const COORDINATES: [&str; 5] = ["ts", "topic", "partition", "offset", "headers"];
+
 /// A part of an expression, checked.
 pub(crate) struct Typed {
     pub(crate) node: Node,
@@ -259,18 +262,10 @@ impl Checker<'_> {
             return failure.suggest(format!("did you mean `value.{name}`?"));
         }
         let mut names = match self.env.right {
-            None => vec!["key", "value", "ts", "topic", "partition", "offset", "headers"],
-            Some(_) => vec![
-                "key",
-                "left",
-                "right",
-                "ts",
-                "topic",
-                "partition",
-                "offset",
-                "headers",
-            ],
+            None => vec!["key", "value"],
+            Some(_) => vec!["key", "left", "right"],
         };
+        names.extend(COORDINATES);
         if self.env.aggregate.is_some() {
             names.push("aggregate");
         }

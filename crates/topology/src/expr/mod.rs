@@ -230,6 +230,11 @@ impl fmt::Display for ExprError {
 impl std::error::Error for ExprError {}
 
 impl Expr {
+    /// Whether expressions know this name by themselves, in one place or another.
+    pub(crate) fn has_name(name: &str) -> bool {
+        Root::ALL.iter().any(|root| root.name() == name) || check::COORDINATES.contains(&name)
+    }
+
     /// Parses, types and compiles an expression.
     ///
     /// # Errors

@@ -102,6 +102,8 @@ pub(crate) enum Root {
 }
 
 impl Root {
+    pub(crate) const ALL: [Self; 5] = [Self::Key, Self::Value, Self::Aggregate, Self::Left, Self::Right];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Key => "key",

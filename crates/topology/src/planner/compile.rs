@@ -10,20 +10,6 @@ use crate::declaration::{
 use crate::plan::{First, Windows};
 use crate::{Env, Expr, Path, Type, ValueReads};
 
-/// Names that expressions have by themselves.
-const NAMES: [&str; 10] = [
-    "key",
-    "value",
-    "aggregate",
-    "left",
-    "right",
-    "ts",
-    "topic",
-    "partition",
-    "offset",
-    "headers",
-];
-
 /// Most items of a list that an aggregation keeps.
 const MOST_KEPT: u32 = 1_000;
 
@@ -138,7 +124,7 @@ impl Lets {
                 format!("`{name}` cannot be a name: use letters, digits and `_`")
             } else if found.env.lets.iter().any(|(other, _)| other == name) {
                 format!("`{name}` is there twice")
-            } else if NAMES.contains(&name.as_str()) {
+            } else if Expr::has_name(name) {
                 format!("`{name}` is the name of something else in every expression")
             } else {
                 let value = compile(&declared.expression, &found.env, &path.field("expression"))?;
