@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::describe::label;
-use crate::plan::{Node, Op, Plan, StoreIndex, SubTopology, TopicName};
+use crate::plan::{Node, Op, Plan, SinkIndex, StoreIndex, SubTopology, TopicName};
 
 /// What a plan is drawn for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Picture {
                         edges.push((step(index), topic(name), Direction::Forth));
                     }
                 }
-                for store in stores_of(node) {
+                for store in Uses::of(node).stores {
                     edges.push((step(index), format!("s{at}d{store}"), Direction::None));
                 }
             }
@@ -191,64 +191,53 @@ impl Picture {
     }
 }
 
-/// The topics that a node writes.
-fn written<'p>(sub: &'p SubTopology, node: &Node) -> Vec<&'p TopicName> {
-    let sinks = match &node.op {
-        Op::Sink(sink) => vec![*sink],
-        Op::Route { sinks, .. } => sinks.iter().map(|(_, sink)| *sink).collect(),
-        Op::Forward
-        | Op::Filter(_)
-        | Op::FilterNot(_)
-        | Op::FilterTable { .. }
-        | Op::MapTable(_)
-        | Op::GroupTable { .. }
-        | Op::SelectKey(_)
-        | Op::MapValues(_)
-        | Op::Map { .. }
-        | Op::FlatMapValues(_)
-        | Op::Aggregate { .. }
-        | Op::Deduplicate { .. }
-        | Op::Table { .. }
-        | Op::Suppress { .. }
-        | Op::JoinTable { .. }
-        | Op::JoinTables { .. }
-        | Op::JoinStreams { .. }
-        | Op::Subscribe { .. }
-        | Op::Register { .. }
-        | Op::Notify { .. }
-        | Op::JoinForeignKey { .. } => Vec::new(),
-    };
-    let sinks = sinks.into_iter().filter_map(|sink| sub.sinks.get(sink));
-    sinks.map(|sink| &sink.topic).collect()
+/// What a node has to do with beside other nodes.
+#[derive(Default)]
+struct Uses {
+    /// It reads or writes them.
+    stores: Vec<StoreIndex>,
+    /// It writes them.
+    sinks: Vec<SinkIndex>,
 }
 
-/// The stores that a node reads or writes.
-fn stores_of(node: &Node) -> impl Iterator<Item = StoreIndex> {
-    let stores = match node.op {
-        Op::Aggregate { store, .. }
-        | Op::Deduplicate { store, .. }
-        | Op::Table { store }
-        | Op::Suppress { store }
-        | Op::JoinTables { other: store, .. }
-        | Op::JoinStreams { store, .. }
-        | Op::Notify { store } => [Some(store), None],
-        Op::Register { store, table } | Op::JoinForeignKey { store, table, .. } => [Some(store), Some(table)],
-        Op::JoinTable { store, held, .. } => [Some(store), held],
-        Op::Forward
-        | Op::Filter(_)
-        | Op::FilterNot(_)
-        | Op::FilterTable { .. }
-        | Op::MapTable(_)
-        | Op::GroupTable { .. }
-        | Op::Subscribe { .. }
-        | Op::SelectKey(_)
-        | Op::MapValues(_)
-        | Op::Map { .. }
-        | Op::FlatMapValues(_)
-        | Op::Sink(_)
-        | Op::Route { .. } => [None, None],
-    };
-    stores.into_iter().flatten()
+impl Uses {
+    fn of(node: &Node) -> Self {
+        let (stores, sinks) = match &node.op {
+            Op::Aggregate { store, .. }
+            | Op::Deduplicate { store, .. }
+            | Op::Table { store }
+            | Op::Suppress { store }
+            | Op::JoinTables { other: store, .. }
+            | Op::JoinStreams { store, .. }
+            | Op::Notify { store } => (vec![*store], Vec::new()),
+            Op::Register { store, table } | Op::JoinForeignKey { store, table, .. } => {
+                (vec![*store, *table], Vec::new())
+            }
+            Op::JoinTable { store, held, .. } => ([*store].into_iter().chain(*held).collect(), Vec::new()),
+            Op::Sink(sink) => (Vec::new(), vec![*sink]),
+            Op::Route { sinks, .. } => (Vec::new(), sinks.iter().map(|(_, sink)| *sink).collect()),
+            Op::Forward
+            | Op::Filter(_)
+            | Op::FilterNot(_)
+            | Op::FilterTable { .. }
+            | Op::MapTable(_)
+            | Op::GroupTable { .. }
+            | Op::Subscribe { .. }
+            | Op::SelectKey(_)
+            | Op::MapValues(_)
+            | Op::Map { .. }
+            | Op::FlatMapValues(_) => return Self::default(),
+        };
+        Self { stores, sinks }
+    }
+}
+
+/// The topics that a node writes.
+fn written<'p>(sub: &'p SubTopology, node: &Node) -> Vec<&'p TopicName> {
+    let sinks = Uses::of(node).sinks.into_iter();
+    sinks
+        .filter_map(|sink| Some(&sub.sinks.get(sink)?.topic))
+        .collect()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Results {
         moving: &Moving<'_>,
         scope: &Scope<'_>,
     ) -> Result<(), Failure> {
-        let headers = self.write_headers(&spec.headers, node, moving, scope)?;
+        let headers = self.write_headers(&spec.headers, node, scope)?;
         let mut encode = |codec: &Codec, value, what| {
             let start = self.bytes.len();
             match codec.encode(value, &mut self.bytes) {
@@ -94,7 +94,6 @@ impl Results {
         &mut self,
         headers: &SinkHeaders,
         node: NodeIndex,
-        moving: &Moving<'_>,
         scope: &Scope<'_>,
     ) -> Result<Range<usize>, Failure> {
         let start = self.headers.len();
@@ -107,7 +106,7 @@ impl Results {
             }
             SinkHeaders::Computed(headers) => {
                 for (name, expr) in headers {
-                    if lacks_value(expr, moving) {
+                    if lacks_value(expr, scope) {
                         continue;
                     }
                     let failed = |error| {

@@ -25,8 +25,8 @@ pub(super) struct Moving<'a> {
 }
 
 /// Whether an expression reads the value of a tombstone.
-pub(super) fn lacks_value(expr: &Expr, moving: &Moving<'_>) -> bool {
-    moving.value.is_null() && expr.reads().value != ValueReads::Nothing
+pub(super) fn lacks_value(expr: &Expr, scope: &Scope<'_>) -> bool {
+    scope.value.is_null() && expr.reads().value != ValueReads::Nothing
 }
 
 /// What a node passes on.
@@ -108,7 +108,7 @@ impl<'a, S: Store> Walk<'_, 'a, S> {
         Ok(match &node.op {
             Op::Forward => Forward::One(moving),
             Op::Sink(sink) => self.write(*sink, index, &moving)?,
-            Op::Route { by, .. } if lacks_value(by, &moving) => self.drop(DropReason::NullValue),
+            Op::Route { by, .. } if lacks_value(by, &scope()) => self.drop(DropReason::NullValue),
             Op::Route { by, sinks } => {
                 let Value::String(topic) = by.eval(&scope()).map_err(failed)? else {
                     return Err(failed(EvalError::Layout("topicOf")));
