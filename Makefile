@@ -67,6 +67,7 @@ lint: setup ## formatting, clippy, borders between crates, licences and sources
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	scripts/borders
+	scripts/own-target check
 	@$(MAKE) deny
 
 deny: ## licences, bans and sources of the dependencies

@@ -1,6 +1,7 @@
 use super::*;
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+/// Cargo runs tests in their package.
+const EXAMPLES: &str = "../examples";
 const APP: &str = include_str!("../../../examples/orders-risk/app.yaml");
 const CASES: &str = include_str!("../../../examples/orders-risk/app.test.yaml");
 

@@ -54,7 +54,8 @@ enum Entry {
 }
 
 fn main() -> ExitCode {
-    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    // Cargo runs tests in their package.
+    let workspace = Path::new("../..");
     let data = std::env::var_os("STREAMAPP_TESTDATA")
         .map_or_else(|| workspace.join("../shared/testdata"), PathBuf::from);
     let data = data.join("kafka-streams-joins");
