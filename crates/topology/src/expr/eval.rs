@@ -139,33 +139,45 @@ impl<'a> Context<'_, 'a> {
 impl Place {
     #[inline]
     fn eval<'a>(&self, scope: &Scope<'a>) -> Evaluated<'a> {
-        let mut value = match self.root {
-            Root::Key => scope.key,
-            Root::Value | Root::Left => scope.value,
-            Root::Aggregate | Root::Right => scope.aggregate,
+        self.find(scope).copied().ok_or_else(|| self.error(scope))
+    }
+
+    /// Where in the record the value is, if there is one: no copy, since most of them are only compared.
+    #[inline]
+    fn find<'s, 'a>(&self, scope: &'s Scope<'a>) -> Option<&'s Value<'a>> {
+        let root = match self.root {
+            Root::Key => &scope.key,
+            Root::Value | Root::Left => &scope.value,
+            Root::Aggregate | Root::Right => &scope.aggregate,
         };
-        match &self.slots {
-            Slots::None => {}
-            Slots::One(at) => value = slot(value, *at, self.root.name())?,
-            Slots::Several(slots) => {
-                for at in slots {
-                    value = slot(value, *at, self.root.name())?;
-                }
-            }
+        let value = match &self.slots {
+            Slots::None => root,
+            Slots::One(at) => slot(root, *at)?,
+            Slots::Several(slots) => slots.iter().try_fold(root, |value, at| slot(value, *at))?,
+        };
+        (self.need == Need::Maybe || !matches!(value, Value::Null)).then_some(value)
+    }
+
+    /// Why [`Self::find`] finds nothing.
+    #[cold]
+    fn error(&self, scope: &Scope<'_>) -> EvalError {
+        let of_any = Self {
+            need: Need::Maybe,
+            ..self.clone()
+        };
+        match of_any.find(scope) {
+            Some(_) => EvalError::Null(self.root.name()),
+            None => EvalError::Layout(self.root.name()),
         }
-        if self.need == Need::Value && matches!(value, Value::Null) {
-            return Err(EvalError::Null(self.root.name()));
-        }
-        Ok(value)
     }
 }
 
 /// A field of a record; null of null.
 #[inline]
-fn slot<'a>(value: Value<'a>, at: usize, what: &'static str) -> Evaluated<'a> {
+fn slot<'s, 'a>(value: &'s Value<'a>, at: usize) -> Option<&'s Value<'a>> {
     match value {
-        Value::Struct(fields) => fields.get(at).copied().ok_or(EvalError::Layout(what)),
-        Value::Null => Ok(Value::Null),
+        Value::Struct(fields) => fields.get(at),
+        Value::Null => Some(value),
         Value::Bool(_)
         | Value::Int(_)
         | Value::Double(_)
@@ -176,7 +188,23 @@ fn slot<'a>(value: Value<'a>, at: usize, what: &'static str) -> Evaluated<'a> {
         | Value::Duration(_)
         | Value::List(_)
         | Value::Map(_)
-        | Value::Type(_) => Err(EvalError::Layout(what)),
+        | Value::Type(_) => None,
+    }
+}
+
+#[inline]
+fn int(value: &Value<'_>) -> Result<i64, EvalError> {
+    match value {
+        Value::Int(value) | Value::Timestamp(value) => Ok(*value),
+        _ => Err(EvalError::Layout("int")),
+    }
+}
+
+#[inline]
+fn string<'a>(value: &Value<'a>) -> Result<&'a str, EvalError> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(EvalError::Layout("string")),
     }
 }
 
@@ -221,12 +249,22 @@ impl Node {
     /// Of an expression that is known to be an `int` or a timestamp.
     #[inline]
     fn int<'a>(&'a self, context: &Context<'_, 'a>) -> Result<i64, EvalError> {
+        match self.ready_int(context.scope) {
+            Some(value) => Ok(value),
+            None => int(&self.eval(context)?),
+        }
+    }
+
+    /// The same, where nothing is to be computed.
+    #[inline]
+    fn ready_int(&self, scope: &Scope<'_>) -> Option<i64> {
         match self {
-            Self::Const(Const::Int(value)) => Ok(*value),
-            other => match other.eval(context)? {
-                Value::Int(value) | Value::Timestamp(value) => Ok(value),
-                _ => Err(EvalError::Layout("int")),
+            Self::Const(Const::Int(value)) => Some(*value),
+            Self::Place(place) => match place.find(scope)? {
+                Value::Int(value) | Value::Timestamp(value) => Some(*value),
+                _ => None,
             },
+            _ => None,
         }
     }
 
@@ -235,14 +273,24 @@ impl Node {
     fn string<'a>(&'a self, context: &Context<'_, 'a>) -> Result<&'a str, EvalError> {
         match self {
             Self::Const(Const::String(text)) => Ok(text),
-            other => match other.eval(context)? {
-                Value::String(text) => Ok(text),
-                _ => Err(EvalError::Layout("string")),
-            },
+            other => string(&other.eval(context)?),
         }
     }
 
+    /// What most conditions are; the rest is apart, so that this stays small.
+    #[inline]
     pub(crate) fn eval_bool<'a>(&'a self, context: &Context<'_, 'a>) -> Result<bool, EvalError> {
+        if let Self::Compare(how, Operands::Ints, sides) = self
+            && let Some(left) = sides.0.ready_int(context.scope)
+            && let Some(right) = sides.1.ready_int(context.scope)
+        {
+            return Ok(how.of(left.cmp(&right)));
+        }
+        self.eval_other_bool(context)
+    }
+
+    #[inline(never)]
+    fn eval_other_bool<'a>(&'a self, context: &Context<'_, 'a>) -> Result<bool, EvalError> {
         match self {
             Self::Compare(how, Operands::Ints, sides) => {
                 Ok(how.of(sides.0.int(context)?.cmp(&sides.1.int(context)?)))
@@ -280,7 +328,11 @@ impl Node {
                 Coordinate::Headers => return context.headers(),
             }),
             Self::Local(outwards) => context.local(*outwards),
-            Self::Field(node, at, need) => needed(slot(node.eval(context)?, *at, "field")?, *need, "field"),
+            Self::Field(node, at, need) => {
+                let record = node.eval(context)?;
+                let value = *slot(&record, *at).ok_or(EvalError::Layout("field"))?;
+                needed(value, *need, "field")
+            }
             Self::Conditional(parts) => if parts.0.eval_bool(context)? {
                 &parts.1
             } else {

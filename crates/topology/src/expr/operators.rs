@@ -88,13 +88,18 @@ impl Comparison {
     /// Whether values in this order compare so.
     #[inline]
     pub(crate) fn of(self, order: Ordering) -> bool {
-        match self {
-            Self::Equal => order.is_eq(),
-            Self::NotEqual => order.is_ne(),
-            Self::Less => order.is_lt(),
-            Self::LessEqual => order.is_le(),
-            Self::Greater => order.is_gt(),
-            Self::GreaterEqual => order.is_ge(),
+        let [less, equal, greater] = match self {
+            Self::Equal => [false, true, false],
+            Self::NotEqual => [true, false, true],
+            Self::Less => [true, false, false],
+            Self::LessEqual => [true, true, false],
+            Self::Greater => [false, false, true],
+            Self::GreaterEqual => [false, true, true],
+        };
+        match order {
+            Ordering::Less => less,
+            Ordering::Equal => equal,
+            Ordering::Greater => greater,
         }
     }
 
