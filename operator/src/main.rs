@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use kube::Client;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::context::Context;
 use crate::controller::run;
@@ -58,6 +58,8 @@ const LEASE: &str = "streamapp-operator";
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
+    // First of all: to process 1 of a container, a signal that it does not handle is as good as not sent.
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -66,7 +68,7 @@ async fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match operate(args).await {
+    match operate(args, signals).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "operator failed");
@@ -75,7 +77,10 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn operate(args: Args) -> anyhow::Result<()> {
+type Received = std::io::Result<Signal>;
+
+async fn operate(args: Args, (terminate, interrupt): (Received, Received)) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (terminate?, interrupt?);
     let client = Client::try_default()
         .await
         .context("find the Kubernetes API (in a pod, or through KUBECONFIG)")?;
@@ -84,8 +89,6 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         let (listen, metrics) = (args.http_listen.clone(), metrics.clone());
         async move { http::serve(&listen, metrics).await }
     });
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let ended = async {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! `/livez /readyz /status /metrics` and signals, on a small runtime of their own: the data path has no async.
+//! `/livez /readyz /status /metrics`, on a small runtime of their own: the data path has no async.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use protocol::{Phase, Totals, WorkerStatus};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::memory::Memory;
 use crate::shared::Shared;
 
-/// Serves on `listener`, and turns SIGTERM, SIGINT (and, if asked, the end of standard input) into a drain.
+/// Serves on `listener`, and turns the end of standard input, if asked, into a drain.
 pub(crate) fn serve(
     listener: std::net::TcpListener,
     shared: Arc<Shared>,
@@ -39,7 +38,6 @@ pub(crate) fn serve(
                 if end_with_stdin {
                     tokio::spawn(drain_at_end_of_stdin(Arc::clone(&shared)));
                 }
-                tokio::spawn(drain_at_signal(Arc::clone(&shared)));
                 if let Err(error) = listen(listener, shared).await {
                     tracing::error!(%error, "status endpoint");
                 }
@@ -87,16 +85,6 @@ fn metrics(registry: &Registry) -> (StatusCode, [(&'static str, &'static str); 1
         )],
         text,
     )
-}
-
-async fn drain_at_signal(shared: Arc<Shared>) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be received: SIGTERM will not drain");
-        return;
-    };
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-    shared.request_shutdown();
 }
 
 /// `streamapp run` holds the other end: when it is gone, however it ended, the worker drains.

@@ -35,6 +35,8 @@ use anyhow::Context as _;
 use clap::Parser;
 use kafka::{Admin, Wakeup};
 use protocol::{DEFAULT_MEMORY_BYTES, MemoryBudget, Ordinal, Phase, Uid, WorkerConfig};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::session::{Purge, Worker};
 use crate::session_end::SessionEnd;
@@ -81,6 +83,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // First of all: in a container this is process 1, to which a signal that it does not handle is as good as not sent. A pod that
+    // is deleted right after its start would run on until it is killed.
+    let signals = Signals::new([SIGINT, SIGTERM]);
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -89,7 +94,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match run(&args) {
+    match run(&args, signals) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "worker failed");
@@ -98,7 +103,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<ExitCode> {
+fn run(args: &Args, signals: std::io::Result<Signals>) -> anyhow::Result<ExitCode> {
     let text = std::fs::read(&args.config).with_context(|| format!("read {}", args.config.display()))?;
     let config: WorkerConfig =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", args.config.display()))?;
@@ -118,6 +123,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ordinal,
         process_uid(args.pod_uid.as_deref()),
     ));
+    drain_at_signal(signals.context("receive signals")?, Arc::clone(&shared))?;
     let listener = TcpListener::bind(&config.http_listen)
         .with_context(|| format!("listen on {}", config.http_listen))?;
     let address = listener.local_addr()?;
@@ -151,6 +157,17 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         control: None,
     };
     sessions(worker)
+}
+
+fn drain_at_signal(mut signals: Signals, shared: Arc<Shared>) -> anyhow::Result<()> {
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                shared.request_shutdown();
+            }
+        })?;
+    Ok(())
 }
 
 /// One uid per process: a container that starts again in its pod is another process, and supersedes the one before.

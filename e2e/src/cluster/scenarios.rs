@@ -202,7 +202,8 @@ pub(super) fn operator_upgrade(place: &Place<'_>) -> Result<Outcome> {
 }
 
 pub(super) fn delete_at_each_stage(place: &Place<'_>) -> Result<Outcome> {
-    const DEADLINE: Duration = Duration::from_secs(60);
+    // A pod that is deleted before its process can receive signals runs on for its grace period, a minute.
+    const DEADLINE: Duration = Duration::from_secs(90);
     const WITHOUT_KAFKA: Duration = Duration::from_secs(120);
     let stage = |name: &str, reached: &dyn Fn(&App<'_>) -> Result<()>| -> Result<()> {
         let app = place.app(name, 1);
