@@ -71,10 +71,10 @@ impl ErrorCategory {
     fn advice(self) -> &'static str {
         match self {
             Self::Deserialization => {
-                "correct the producer or the declared type, or set `onBadRecord: Skip` or `onBadRecord: DeadLetter` for the stream"
+                "correct the producer or the declared type, or set `onBadRecord: Skip` or `onBadRecord: DeadLetter` where the topic is declared"
             }
             Self::Expression => {
-                "give the expression a value for such records, filter them out before, or set `onError: Skip` or `onError: DeadLetter` for the stream"
+                "give the expression a value for such records, filter them out before, or set `onError: Skip` or `onError: DeadLetter` where its topic is declared"
             }
             Self::StoreRead => {
                 "the state store is damaged or was written by another version; see the worker's log"

@@ -56,8 +56,15 @@ impl<'a> Scanner<'a> {
         match rest.chars().next() {
             None => "the end".to_owned(),
             Some('"') => "a string".to_owned(),
-            Some(_) if rest.starts_with("null") => "`null`".to_owned(),
-            Some(found) => format!("`{}`", found.escape_debug()),
+            Some(first) => {
+                let is_of_word = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.');
+                let word: String = rest.chars().take_while(is_of_word).take(24).collect();
+                if word.is_empty() {
+                    format!("`{}`", first.escape_debug())
+                } else {
+                    format!("`{word}`")
+                }
+            }
         }
     }
 

@@ -236,7 +236,7 @@ fn errors_name_the_byte_and_the_field() {
             r#"{"amount":1,"x":[1}"#,
             "byte 18: expected `,` or `]`, found `}`",
         ),
-        (r#"{"amount":1,"x":nul}"#, "byte 16: expected `null`, found `n`"),
+        (r#"{"amount":1,"x":nul}"#, "byte 16: expected `null`, found `nul`"),
         (
             "\u{feff}{}",
             "byte 0: starts with a byte order mark, which JSON does not allow",

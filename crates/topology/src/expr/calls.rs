@@ -134,7 +134,7 @@ impl Checker<'_> {
             |checker: &Self, typed: &Typed| matches!(checker.bindings.known(&typed.ty), Ty::Optional(_));
         let equality = matches!(how, Comparison::Equal | Comparison::NotEqual);
         if !(equality && optional(self, &a) && optional(self, &b)) {
-            (a, b) = (self.not_absent(a, left), self.not_absent(b, right));
+            (a, b) = (self.compared(a, left, ast), self.compared(b, right, ast));
         }
         let ty = match self.result(how.symbol(), (&a.ty, left), (&b.ty, right), ast) {
             Ty::Dyn => Ty::Bool,
@@ -233,6 +233,11 @@ impl Checker<'_> {
                 ExprError::new(message, &ast.span).suggest(format!("there is {}", signatures.join(", ")))
             );
         };
+        if let ("sort", Ty::List(item)) = (name, self.bindings.known(&ty))
+            && self.overload("<", &[&item, &item]).is_none()
+        {
+            return Err(self.needs("`sort`", "items that have an order", &ty, target.unwrap_or(ast)));
+        }
         let nodes: Box<[Node]> = typed.into_iter().map(|typed| typed.node).collect();
         Ok(Typed::new(Node::Call(overload.function, nodes), ty))
     }
@@ -364,9 +369,31 @@ fn unknown_function(name: &str, is_method: bool, ast: &Ast) -> ExprError {
             format!("write `value.field.{name}(…)`")
         });
     }
-    ExprError {
-        message: format!("unknown {kind} `{name}`"),
-        span: ast.span.clone(),
-        suggestion: did_you_mean(name, &format!("{kind}s"), &known),
+    let failure = ExprError::new(format!("unknown {kind} `{name}`"), &ast.span);
+    // What other languages call it.
+    let other = ELSEWHERE.iter().find(|(other, _)| *other == name);
+    let in_math = format!("math.{name}");
+    match other.map_or(in_math.as_str(), |(_, here)| here) {
+        here if !known.contains(&here) => ExprError {
+            suggestion: did_you_mean(name, &format!("{kind}s"), &known),
+            ..failure
+        },
+        here => failure.suggest(match macros::form(here, is_method) {
+            Some(form) => format!("write `{form}`"),
+            None => format!("did you mean `{here}`?"),
+        }),
     }
 }
+
+/// Names that functions and methods have in other languages.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("len", "size"),
+    ("length", "size"),
+    ("lower", "lowerAscii"),
+    ("max", "math.greatest"),
+    ("min", "math.least"),
+    ("substr", "substring"),
+    ("toLowerCase", "lowerAscii"),
+    ("toUpperCase", "upperAscii"),
+    ("upper", "upperAscii"),
+];

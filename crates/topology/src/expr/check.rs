@@ -160,6 +160,23 @@ impl Checker<'_> {
         Typed::new(typed.node, ty)
     }
 
+    /// A side of a comparison: where it is absent, the comparison does not hold.
+    pub(crate) fn compared(&mut self, typed: Typed, side: &Ast, comparison: &Ast) -> Typed {
+        let Ty::Optional(inner) = self.bindings.known(&typed.ty) else {
+            return self.not_absent(typed, side);
+        };
+        let error = match path(side) {
+            Some(_) => {
+                let there = test(side, self.text(side));
+                let instead = format!("write `{there} && {}`", self.text(comparison));
+                self.absent(side, &inner).suggest(instead)
+            }
+            None => self.may_be_absent(side, &inner),
+        };
+        self.errors.push(error);
+        Typed::new(typed.node, *inner)
+    }
+
     fn absent(&self, ast: &Ast, inner: &Ty) -> ExprError {
         let text = self.text(ast);
         ExprError::new(format!("`{text}` may be absent: it has type {inner}?"), &ast.span)
@@ -366,8 +383,15 @@ impl Checker<'_> {
         let ty = match self.overload("[]", &[&outer.ty, &at.ty]) {
             Some((ty, _)) => ty,
             None => {
-                let error = self.mixed("[ ]", (&outer.ty, operand), (&at.ty, index), ast);
-                self.report(error)
+                let (ty, by) = (self.bindings.resolve(&outer.ty), self.bindings.resolve(&at.ty));
+                let error = ExprError::new(format!("`[ ]` does not work on {ty} and {by}"), &ast.span);
+                self.report(match (&ty, &by) {
+                    (Ty::String, Ty::Int) => {
+                        let (text, at) = (self.text(operand), self.text(index));
+                        error.suggest(format!("write `{text}.charAt({at})`"))
+                    }
+                    _ => error,
+                })
             }
         };
         let node = Node::Index(Box::new((outer.node, at.node)), missing);
@@ -525,10 +549,15 @@ impl Checker<'_> {
     /// `x == null` and `x != null`.
     pub(crate) fn null_test(&mut self, how: Comparison, side: &Ast, ast: &Ast) -> Result<Typed, ExprError> {
         let typed = self.check(side);
-        let present = match self.bindings.known(&typed.ty) {
-            Ty::Optional(_) | Ty::Dyn | Ty::Parameter(_) => Node::IsPresent(Box::new(typed.node)),
-            Ty::Null => Node::Const(Const::Bool(false)),
-            other => {
+        let present = match (self.bindings.known(&typed.ty), typed.node) {
+            (Ty::Optional(_) | Ty::Dyn | Ty::Parameter(_), node) => Node::IsPresent(Box::new(node)),
+            // A key has a type, and yet a record may have none.
+            (_, Node::Place(place)) if place.root == Root::Key && matches!(place.slots, Slots::None) => {
+                let need = Need::Maybe;
+                Node::IsPresent(Box::new(Node::Place(Place { need, ..place })))
+            }
+            (Ty::Null, _) => Node::Const(Const::Bool(false)),
+            (other, _) => {
                 let (text, other) = (self.text(side), self.bindings.resolve(&other));
                 return Err(ExprError::new(
                     format!("`{text}` is never null: it has type {other}"),

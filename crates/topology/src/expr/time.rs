@@ -22,8 +22,43 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 /// `timestamp(string)`: RFC 3339, cut to milliseconds.
 pub(crate) fn parse_timestamp(text: &str) -> Result<i64, EvalError> {
     let failed = || EvalError::Conversion("timestamp(string)");
+    if !is_rfc_3339(text) {
+        return Err(failed());
+    }
     let timestamp: Timestamp = text.parse().map_err(|_| failed())?;
     in_range(timestamp.as_nanosecond().div_euclid(NANOS_PER_MILLI)).ok_or_else(failed)
+}
+
+/// Whether it has the form `2026-01-31T12:00:00.5+01:00`, with or without decimals, or with `Z`. `jiff` takes more: other forms of
+/// ISO 8601, names of zones, and a second 60 that it takes for 59.
+fn is_rfc_3339(text: &str) -> bool {
+    let has_form = |text: &str, form: &str| {
+        let mut pairs = text.bytes().zip(form.bytes());
+        text.len() == form.len()
+            && pairs.all(|(byte, form)| {
+                if form == b'0' {
+                    byte.is_ascii_digit()
+                } else {
+                    byte == form
+                }
+            })
+    };
+    let Some((time, rest)) = text.split_at_checked("0000-00-00T00:00:00".len()) else {
+        return false;
+    };
+    let zone = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let zone = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            if zone.len() == rest.len() {
+                return false;
+            }
+            zone
+        }
+        None => rest,
+    };
+    has_form(time, "0000-00-00T00:00:00")
+        && !time.ends_with("60")
+        && ["Z", "+00:00", "-00:00"].iter().any(|form| has_form(zone, form))
 }
 
 fn in_range(millis: i128) -> Option<i64> {

@@ -84,9 +84,9 @@ impl Ty {
             Self::Optional(inner) => inner.of_record().map(|ty| Type::Optional(Box::new(ty))),
             Self::Uint => Err("convert it with `int(…)`"),
             Self::Duration => Err("convert it with `int(…)`, to milliseconds, or with `string(…)`"),
-            Self::Dyn | Self::Parameter(_) => {
-                Err("its type is known only per record: convert it, e.g. with `string(…)`")
-            }
+            Self::Dyn | Self::Parameter(_) => Err(
+                "nothing says its type: convert it, e.g. with `string(…)`; an empty list has one as `[0].filter(x, false)`",
+            ),
             Self::Null | Self::Type(_) => Err("write a value"),
         }
     }

@@ -21,7 +21,7 @@ fn a_failing_record_leaves_everything_as_it_was() {
         error.to_string(),
         "record in/3@1: integer overflow in `+`; at spec.topology.pipelines[0].steps[1]: give the \
          expression a value for such records, filter them out before, or set \
-         `onError: Skip` or `onError: DeadLetter` for the stream"
+         `onError: Skip` or `onError: DeadLetter` where its topic is declared"
     );
     assert_eq!(
         (error.category(), error.recovery()),

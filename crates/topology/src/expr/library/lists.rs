@@ -79,7 +79,7 @@ fn slice<'a>(_: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> {
     let range = usize::try_from(*from).ok().zip(usize::try_from(*to).ok());
     let part = range.and_then(|(from, to)| items.get(from..to));
     part.map(Value::List)
-        .ok_or_else(|| EvalError::Index(from.to_string().into()))
+        .ok_or_else(|| EvalError::Index(format!("{from} to {to}").into()))
 }
 
 /// The first of those that are equal.

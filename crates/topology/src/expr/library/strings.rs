@@ -224,8 +224,10 @@ fn substring<'a>(_: &Context<'_, 'a>, arguments: &[Value<'a>]) -> Evaluated<'a> 
     let start = byte_of(text, from)?;
     let end = to.map_or(Ok(text.len()), |to| byte_of(text, to))?;
     let part = text.get(start..end);
-    part.map(Value::String)
-        .ok_or_else(|| EvalError::Index(from.to_string().into()))
+    part.map(Value::String).ok_or_else(|| {
+        let to = to.map_or_else(|| "the end".to_owned(), |to| to.to_string());
+        EvalError::Index(format!("{from} to {to}").into())
+    })
 }
 
 /// White space as Unicode has it.

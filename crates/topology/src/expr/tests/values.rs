@@ -231,6 +231,9 @@ fn a_null_key_or_value_is_an_error_where_it_is_needed() {
     let scope = nothing(&arena);
     let error = |source: &str| compile(source).unwrap().eval(&scope).unwrap_err();
     assert_eq!(error("key"), EvalError::Null("key"));
+    let found = |source: &str| compile(source).unwrap().eval_bool(&scope);
+    assert_eq!(found("key == null"), Ok(true));
+    assert_eq!(found("key != null && key.startsWith('o-')"), Ok(false));
     assert_eq!(error("value.amount + 1"), EvalError::Null("value"));
     assert_eq!(error("value"), EvalError::Null("value"));
     let wrong = Scope {
@@ -259,6 +262,41 @@ fn text_cannot_grow_without_bounds() {
         run("lists.range(1000).map(x, string(x)).join(lists.range(9000).map(x, 'xxxxxxxx').join()).size()")
             .contains("steps")
     );
+}
+
+#[test]
+fn timestamps_are_read_as_rfc_3339_and_in_no_other_form() {
+    let read = |text: &str| time::parse_timestamp(text).ok();
+    for (text, millis) in [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.123456Z", 123),
+        ("1969-12-31T23:59:59.9-00:00", -100),
+        ("2018-05-11T21:58:33+02:30", 1_526_066_913_000),
+    ] {
+        assert_eq!(read(text), Some(millis), "{text}");
+    }
+    for text in [
+        "",
+        "1970-01-01",
+        "1970-01-01T00:00Z",
+        "1970-01-01T00:00:00",
+        "1970-01-01t00:00:00z",
+        "1970-01-01 00:00:00Z",
+        "19700101T000000Z",
+        "+001970-01-01T00:00:00Z",
+        "1970-01-01T00:00:60Z",
+        "1970-01-01T00:00:00.Z",
+        "1970-01-01T00:00:00,5Z",
+        "1970-01-01T00:00:00+02",
+        "1970-01-01T00:00:00+0230",
+        "1970-01-01T00:00:00+02:00:30",
+        "1970-01-01T00:00:00+25:00",
+        "1970-01-01T00:00:00Z[UTC]",
+        "1970-02-30T00:00:00Z",
+        "1970-01-01T00:00:0éZ",
+    ] {
+        assert_eq!(read(text), None, "{text}");
+    }
 }
 
 #[test]
