@@ -25,10 +25,22 @@ pub(super) fn bytes(format: &Format, value: &Json) -> Result<Option<Vec<u8>>, St
             Some(_) | None => return found("a string or `{base64: …}`"),
         },
         (Format::Bytes, _) => return found("a string or `{base64: …}`"),
+        (Format::Uuid, Json::String(text)) => text.clone().into_bytes(),
+        (Format::Uuid, _) => return found("a string"),
         (Format::Long, value) => match value.as_i64() {
             Some(number) => number.to_be_bytes().to_vec(),
             None => return found("a whole number"),
         },
+        (Format::Integer, value) => match value.as_i64().and_then(|number| i32::try_from(number).ok()) {
+            Some(number) => number.to_be_bytes().to_vec(),
+            None => return found("a whole number of 32 bits"),
+        },
+        (Format::Double, value) => match value.as_f64() {
+            Some(number) => number.to_be_bytes().to_vec(),
+            None => return found("a number"),
+        },
+        (Format::Boolean, Json::Bool(value)) => vec![u8::from(*value)],
+        (Format::Boolean, _) => return found("true or false"),
         (Format::Row(_) | Format::TimeWindowed { .. } | Format::SessionWindowed { .. }, _) => {
             return found("nothing that a file can say");
         }
@@ -138,6 +150,10 @@ mod tests {
         for (format, value) in [
             (&Format::String, json!("é")),
             (&Format::Long, json!(-7)),
+            (&Format::Integer, json!(-7)),
+            (&Format::Double, json!(0.5)),
+            (&Format::Boolean, json!(true)),
+            (&Format::Uuid, json!("0198c82c-c000-7000-8000-0123456789ab")),
             (&Format::Bytes, json!("text")),
             (&Format::Bytes, json!({"base64": "/w=="})),
             (&Format::Bytes, Json::Null),
@@ -154,6 +170,10 @@ mod tests {
         assert_eq!(
             refused(&Format::Long, json!("1")),
             "a whole number is needed here, found `\"1\"`"
+        );
+        assert_eq!(
+            refused(&Format::Integer, json!(1_i64 << 31)),
+            "a whole number of 32 bits is needed here, found `2147483648`"
         );
         assert_eq!(
             refused(&Format::String, json!(1)),

@@ -110,6 +110,10 @@ pub struct Stream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "cel"))]
     pub timestamp: Option<String>,
+    /// With `timestamp`: how far event time may be ahead of the record's own timestamp. A record whose event time is further ahead
+    /// would close windows of others, and counts as one that cannot be read. Default: any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ahead: Option<Duration<0>>,
     /// What a record does that cannot be read.
     #[serde(default)]
     pub on_bad_record: OnBadRecord,
@@ -140,9 +144,28 @@ pub enum KeySerde {
     Bytes,
     /// Big-endian, 8 bytes.
     Long,
+    /// Big-endian, 4 bytes.
+    Integer,
+    /// UTF-8 in the form 8-4-4-4-12.
+    #[serde(rename = "UUID")]
+    Uuid,
 }
 
-/// Encodings of values.
+impl KeySerde {
+    /// As it is declared.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::String => "String",
+            Self::Bytes => "Bytes",
+            Self::Long => "Long",
+            Self::Integer => "Integer",
+            Self::Uuid => "UUID",
+        }
+    }
+}
+
+/// Kafka encodings of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ValueSerde {
     /// A JSON object with the fields of a declared type.
@@ -153,6 +176,32 @@ pub enum ValueSerde {
     Bytes,
     /// Big-endian, 8 bytes.
     Long,
+    /// Big-endian, 4 bytes.
+    Integer,
+    /// IEEE 754, big-endian, 8 bytes.
+    Double,
+    /// One byte, 0 or 1.
+    Boolean,
+    /// UTF-8 in the form 8-4-4-4-12.
+    #[serde(rename = "UUID")]
+    Uuid,
+}
+
+impl ValueSerde {
+    /// As it is declared.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "Json",
+            Self::String => "String",
+            Self::Bytes => "Bytes",
+            Self::Long => "Long",
+            Self::Integer => "Integer",
+            Self::Double => "Double",
+            Self::Boolean => "Boolean",
+            Self::Uuid => "UUID",
+        }
+    }
 }
 
 /// How keys are read or written.

@@ -76,10 +76,12 @@ fn describe_source(source: &Source, out: &mut String) {
         format(&source.key),
         format(&source.value)
     );
-    let event_time = if source.timestamp.is_some() {
-        "computed from the record"
-    } else {
-        "the record's timestamp"
+    let event_time = match (&source.timestamp, source.max_ahead_ms) {
+        (None, _) => "the record's timestamp".to_owned(),
+        (Some(_), None) => "computed from the record".to_owned(),
+        (Some(_), Some(most)) => {
+            format!("computed from the record, at most {most} ms ahead of its timestamp")
+        }
     };
     let policy = |policy: OnBadRecord| match policy {
         OnBadRecord::Fail => "stop the task",
@@ -235,9 +237,13 @@ pub(crate) fn label(sub: &SubTopology, node: &Node) -> String {
 
 fn format(format: &Format) -> String {
     match format {
-        Format::String => "String".to_owned(),
-        Format::Bytes => "Bytes".to_owned(),
-        Format::Long => "Long".to_owned(),
+        Format::String
+        | Format::Bytes
+        | Format::Long
+        | Format::Integer
+        | Format::Double
+        | Format::Boolean
+        | Format::Uuid => format.name().unwrap_or_default().to_owned(),
         Format::Json(ty) => format!("Json {}", type_text(&Type::Struct(ty.clone()))),
         Format::Row(ty) => format!("Row {}", type_text(ty)),
         Format::TimeWindowed { key, .. } => format!("{} with window start", self::format(key)),

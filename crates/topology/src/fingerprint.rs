@@ -40,9 +40,13 @@ pub(crate) fn canonical_type(ty: &Type) -> String {
 /// As [`canonical_type`], for a format.
 pub(crate) fn canonical_format(format: &Format) -> String {
     match format {
-        Format::String => "String".to_owned(),
-        Format::Bytes => "Bytes".to_owned(),
-        Format::Long => "Long".to_owned(),
+        Format::String
+        | Format::Bytes
+        | Format::Long
+        | Format::Integer
+        | Format::Double
+        | Format::Boolean
+        | Format::Uuid => format.name().unwrap_or_default().to_owned(),
         Format::Json(ty) => format!("Json{}", canonical_type(&Type::Struct(ty.clone()))),
         Format::Row(ty) => format!("Row {}", canonical_type(ty)),
         Format::TimeWindowed { key, size_ms } => {

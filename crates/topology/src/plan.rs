@@ -370,6 +370,8 @@ pub struct Source {
     pub value: Format,
     /// Event time; the record's own timestamp when absent.
     pub timestamp: Option<Expr>,
+    /// How many milliseconds event time may be ahead of the record's own timestamp; any when absent.
+    pub max_ahead_ms: Option<i64>,
     /// What a record that cannot be read, or whose timestamp cannot be computed, does.
     pub on_bad_record: OnBadRecord,
     /// What a record does that a step or a sink of this sub-topology refuses.
@@ -418,6 +420,14 @@ pub enum Format {
     Bytes,
     /// Big-endian, 8 bytes, as Kafka's `LongSerializer`.
     Long,
+    /// Big-endian, 4 bytes, as Kafka's `IntegerSerializer`.
+    Integer,
+    /// IEEE 754, big-endian, 8 bytes, as Kafka's `DoubleSerializer`.
+    Double,
+    /// One byte, 0 or 1, as Kafka's `BooleanSerializer`.
+    Boolean,
+    /// UTF-8 in the form 8-4-4-4-12, as Kafka's `UUIDSerializer`.
+    Uuid,
     /// A JSON object. Reading: only these fields are parsed, all others are skipped (but must be well-formed).
     /// Writing: fields in this order, no spaces.
     Json(Arc<StructType>),
@@ -440,13 +450,32 @@ pub enum Format {
 }
 
 impl Format {
+    /// The name of one of Kafka's own encodings.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::String => "String",
+            Self::Bytes => "Bytes",
+            Self::Long => "Long",
+            Self::Integer => "Integer",
+            Self::Double => "Double",
+            Self::Boolean => "Boolean",
+            Self::Uuid => "UUID",
+            Self::Json(_) | Self::Row(_) | Self::TimeWindowed { .. } | Self::SessionWindowed { .. } => {
+                return None;
+            }
+        })
+    }
+
     /// Type of the values.
     #[must_use]
     pub fn ty(&self) -> Type {
         match self {
-            Self::String => Type::String,
+            Self::String | Self::Uuid => Type::String,
             Self::Bytes => Type::Bytes,
-            Self::Long => Type::Int,
+            Self::Long | Self::Integer => Type::Int,
+            Self::Double => Type::Double,
+            Self::Boolean => Type::Bool,
             Self::Json(ty) => Type::Struct(Arc::clone(ty)),
             Self::Row(ty) => ty.clone(),
             Self::TimeWindowed { key, .. } | Self::SessionWindowed { key } => windowed_key(key.ty()),

@@ -13,8 +13,8 @@ use crate::{ErrorCategory, InputRecord};
 /// from.
 ///
 /// # Errors
-/// Of the root node: bytes that are not of the format, a timestamp that has no value or is negative (Kafka
-/// Streams' `FailOnInvalidTimestamp` refuses these too).
+/// Of the root node: bytes that are not of the format, a timestamp that has no value, is negative (Kafka
+/// Streams' `FailOnInvalidTimestamp` refuses these too) or too far ahead.
 pub(super) fn read<'a>(
     source: &'a Source,
     codecs: &(Codec, Codec),
@@ -50,6 +50,13 @@ pub(super) fn read<'a>(
             "timestamp",
             format!("{} ms is negative", moving.timestamp),
         ));
+    }
+    let ahead = moving.timestamp.saturating_sub(record.timestamp);
+    if let Some(most) = source.max_ahead_ms
+        && ahead > most
+    {
+        let reason = format!("{ahead} ms ahead of the record's own, at most {most} are allowed");
+        return Err(unread(source, "timestamp", reason));
     }
     Ok(moving)
 }

@@ -183,19 +183,18 @@ fn planned(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, E
         .as_ref()
         .map(|source| compile_timestamp(source, &env, &path))
         .transpose()?;
-    let value = if let Type::Struct(ty) = &env.value {
-        Format::Json(ty.clone())
-    } else {
+    let value = sink::declared_value(declared.value.serde, &env.value).ok_or_else(|| {
         let message = format!("no format for {}", env.value);
-        sink::scalar_format(&env.value).ok_or_else(|| PlanError::new(&stream.path, message))?
-    };
+        PlanError::new(&stream.path, message)
+    })?;
     let source = Source {
         name: declared.name.clone(),
         topic: TopicName::External(declared.topic.clone()),
         node: 0,
-        key: key_format(&env.key, &stream.path)?,
+        key: sink::declared_key(declared.key.serde),
         value,
         timestamp,
+        max_ahead_ms: declared.max_ahead.map(windows::millis),
         on_bad_record: policy(declared.on_bad_record),
         on_error: policy(declared.on_error),
         dead_letters: None,
@@ -704,6 +703,7 @@ impl<'d> Track<'_, 'd> {
             key,
             value: format,
             timestamp: None,
+            max_ahead_ms: None,
             on_bad_record: OnBadRecord::Fail,
             on_error: OnBadRecord::Fail,
             dead_letters: None,

@@ -110,8 +110,7 @@ pub(super) fn resolve<'d>(
             (_, false) => Ok(None),
             (Some(name), true) => Ok(Some(format!("{name}-{side}"))),
             (None, true) => {
-                let message =
-                    "a key was changed before: records go through a repartition topic, which needs a name";
+                let message = "records go through a repartition topic here, which needs a name: a key was changed before, or is an Integer";
                 Err(PlanError::new(path, message).suggest("add `name`"))
             }
         }

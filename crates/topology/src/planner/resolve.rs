@@ -165,8 +165,8 @@ impl<'d> End<'d> {
         Self {
             env,
             kind,
+            key_changed: is_kept_otherwise(source.declared.key.serde),
             origin: Origin::Source(Rc::new(source)),
-            key_changed: false,
         }
     }
 }
@@ -224,6 +224,21 @@ fn resolve_stream<'d>(
         let error = PlanError::new(&path.field("offsetReset"), message);
         errors.push(error.suggest("leave it out"));
     }
+    if kind == SourceKind::Table && is_kept_otherwise(stream.key.serde) {
+        let message = format!(
+            "keys are kept as Long, so values of {} keys would lie in other partitions than what is joined with them",
+            stream.key.serde.name()
+        );
+        let error = PlanError::new(&path.field("key").field("serde"), message);
+        errors.push(
+            error.suggest("declare the topic in `streams`, and make it a table with `toTable: {store: …}`"),
+        );
+    }
+    if stream.max_ahead.is_some() && stream.timestamp.is_none() {
+        let message = "event time is the record's own timestamp, which is not ahead of itself";
+        let error = PlanError::new(&path.field("maxAhead"), message);
+        errors.push(error.suggest("leave it out: the topic's `message.timestamp.after.max.ms` bounds that"));
+    }
     let key = key_type(stream.key.serde);
     let value = value_type(stream, path, types, errors)?;
     let mut timestamp_reads = ValueReads::Nothing;
@@ -245,11 +260,19 @@ fn resolve_stream<'d>(
     })
 }
 
+/// Whether keys are kept and sent on in other bytes than those that are read, and so lie in other partitions.
+fn is_kept_otherwise(serde: KeySerde) -> bool {
+    match serde {
+        KeySerde::Integer => true,
+        KeySerde::String | KeySerde::Bytes | KeySerde::Long | KeySerde::Uuid => false,
+    }
+}
+
 fn key_type(serde: KeySerde) -> Type {
     match serde {
-        KeySerde::String => Type::String,
+        KeySerde::String | KeySerde::Uuid => Type::String,
         KeySerde::Bytes => Type::Bytes,
-        KeySerde::Long => Type::Int,
+        KeySerde::Long | KeySerde::Integer => Type::Int,
     }
 }
 
@@ -257,9 +280,11 @@ fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<Plan
     let path = path.field("value");
     let scalar = match stream.value.serde {
         ValueSerde::Json => None,
-        ValueSerde::String => Some(Type::String),
+        ValueSerde::String | ValueSerde::Uuid => Some(Type::String),
         ValueSerde::Bytes => Some(Type::Bytes),
-        ValueSerde::Long => Some(Type::Int),
+        ValueSerde::Long | ValueSerde::Integer => Some(Type::Int),
+        ValueSerde::Double => Some(Type::Double),
+        ValueSerde::Boolean => Some(Type::Bool),
     };
     let error = match (&stream.value.type_name, scalar) {
         (None, Some(scalar)) => return Some(scalar),

@@ -1,4 +1,4 @@
-//! Formats of the topics that are written.
+//! Formats of topics.
 
 use std::sync::Arc;
 
@@ -8,30 +8,56 @@ use crate::declaration::{KeySerde, SinkTopic, ValueSerde};
 use crate::plan::{Format, SinkHeaders, Windows};
 use crate::{Env, Expr, Path, Type};
 
-/// The format of what is no record: of keys, and of values that are one string, number or array of bytes.
-pub(crate) fn scalar_format(ty: &Type) -> Option<Format> {
-    match ty {
-        Type::String => Some(Format::String),
-        Type::Int => Some(Format::Long),
-        Type::Bytes => Some(Format::Bytes),
-        Type::Bool
-        | Type::Double
-        | Type::Timestamp
-        | Type::List(_)
-        | Type::Map(_)
-        | Type::Struct(_)
-        | Type::Optional(_) => None,
+/// Of keys that are read or written as they are declared.
+pub(super) fn declared_key(serde: KeySerde) -> Format {
+    match serde {
+        KeySerde::String => Format::String,
+        KeySerde::Bytes => Format::Bytes,
+        KeySerde::Long => Format::Long,
+        KeySerde::Integer => Format::Integer,
+        KeySerde::Uuid => Format::Uuid,
     }
 }
 
-/// The format of a key of this type.
+/// Of values of this type that are read or written as they are declared; `None`: that has no such values.
+pub(super) fn declared_value(serde: ValueSerde, ty: &Type) -> Option<Format> {
+    let format = match (serde, ty) {
+        (ValueSerde::Json, Type::Struct(ty)) => Format::Json(ty.clone()),
+        (ValueSerde::Json, _) => return None,
+        (ValueSerde::String, _) => Format::String,
+        (ValueSerde::Bytes, _) => Format::Bytes,
+        (ValueSerde::Long, _) => Format::Long,
+        (ValueSerde::Integer, _) => Format::Integer,
+        (ValueSerde::Double, _) => Format::Double,
+        (ValueSerde::Boolean, _) => Format::Boolean,
+        (ValueSerde::Uuid, _) => Format::Uuid,
+    };
+    (format.ty() == *ty).then_some(format)
+}
+
+/// The format of a key of this type in stores and internal topics: one for each type, so that equal keys of different topics are
+/// equal there and lie in the same partition.
 pub(crate) fn key_format(ty: &Type, path: &Path) -> Result<Format, PlanError> {
     if windowed(ty).is_some() {
         let message = format!("a key of type {ty} cannot be kept or sent on as it is");
         let error = PlanError::new(path, message);
         return Err(error.suggest("choose one with `selectKey`, e.g. `selectKey: key.key`"));
     }
-    scalar_format(ty).ok_or_else(|| PlanError::new(path, format!("a key of type {ty} cannot be written")))
+    match ty {
+        Type::String => Ok(Format::String),
+        Type::Int => Ok(Format::Long),
+        Type::Bytes => Ok(Format::Bytes),
+        Type::Bool
+        | Type::Double
+        | Type::Timestamp
+        | Type::List(_)
+        | Type::Map(_)
+        | Type::Struct(_)
+        | Type::Optional(_) => {
+            let message = format!("a key of type {ty} cannot be written");
+            Err(PlanError::new(path, message))
+        }
+    }
 }
 
 /// How `to` writes keys.
@@ -61,26 +87,19 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
     let Some(declared) = &to.key else {
         return Ok(format);
     };
-    let wanted = match declared.serde {
-        KeySerde::String => Format::String,
-        KeySerde::Bytes => Format::Bytes,
-        KeySerde::Long => Format::Long,
-    };
-    if wanted == format {
-        return Ok(format);
+    let wanted = declared_key(declared.serde);
+    if wanted.ty() == format.ty() {
+        return Ok(wanted);
     }
     let path = path.field("key").field("serde");
     let message = format!(
-        "the key has type {}, which {:?} does not write",
-        env.key, declared.serde
+        "the key has type {}, which {} does not write",
+        env.key,
+        declared.serde.name()
     );
-    let instead = match format {
-        Format::TimeWindowed { .. } | Format::SessionWindowed { .. } => {
-            "leave `key` out: it is written as Kafka Streams writes windowed keys".to_owned()
-        }
-        Format::String | Format::Bytes | Format::Long | Format::Json(_) | Format::Row(_) => {
-            format!("write `serde: {}`, or leave `key` out", name(&format))
-        }
+    let instead = match format.name() {
+        None => "leave `key` out: it is written as Kafka Streams writes windowed keys".to_owned(),
+        Some(name) => format!("write `serde: {name}`, or leave `key` out"),
     };
     Err(PlanError::new(&path, message).suggest(instead))
 }
@@ -94,18 +113,12 @@ fn windowed(ty: &Type) -> Option<&Type> {
 /// How `to` writes values.
 pub(crate) fn value(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, PlanError> {
     let serde = to.value.serde;
-    match (serde, ty) {
-        (ValueSerde::Json, Type::Struct(ty)) => return Ok(Format::Json(ty.clone())),
-        (ValueSerde::String, Type::String) => return Ok(Format::String),
-        (ValueSerde::Bytes, Type::Bytes) => return Ok(Format::Bytes),
-        (ValueSerde::Long, Type::Int) => return Ok(Format::Long),
-        (ValueSerde::Json | ValueSerde::String | ValueSerde::Bytes | ValueSerde::Long, _) => {}
+    if let Some(format) = declared_value(serde, ty) {
+        return Ok(format);
     }
     let path = path.field("value").field("serde");
-    let error = PlanError::new(
-        &path,
-        format!("the value has type {ty}, which {serde:?} does not write"),
-    );
+    let message = format!("the value has type {ty}, which {} does not write", serde.name());
+    let error = PlanError::new(&path, message);
     Err(match (serde, ty) {
         (_, Type::Struct(_)) => error.suggest("write `serde: Json`"),
         (ValueSerde::Json, _) => error.suggest("give it fields with `mapValues: {fields: {…}}`"),
@@ -115,21 +128,12 @@ pub(crate) fn value(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, Pl
         (_, Type::List(_) | Type::Map(_)) => {
             error.suggest("give it fields with `mapValues: {fields: {…}}`, and write `serde: Json`")
         }
-        (_, Type::Bool | Type::Double | Type::Timestamp | Type::Optional(_)) => {
+        (_, Type::Bool) => error.suggest("write `serde: Boolean`"),
+        (_, Type::Double) => error.suggest("write `serde: Double`"),
+        (_, Type::Timestamp | Type::Optional(_)) => {
             error.suggest("convert it with `mapValues: {expression: \"string(value)\"}`")
         }
     })
-}
-
-fn name(format: &Format) -> &'static str {
-    match format {
-        Format::String => "String",
-        Format::Bytes => "Bytes",
-        Format::Long => "Long",
-        Format::Json(_) => "Json",
-        Format::Row(_) => "Row",
-        Format::TimeWindowed { .. } | Format::SessionWindowed { .. } => "Windowed",
-    }
 }
 
 /// Which headers `to` writes. On errors: all of them.

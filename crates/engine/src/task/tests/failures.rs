@@ -181,6 +181,41 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
 }
 
 #[test]
+fn event_time_too_far_ahead_of_the_records_own_does_not_drag_stream_time() {
+    let types = json!([{"name": "Reading", "fields": {"at": "timestampMillis"}}]);
+    let declared = serde_json::from_value(json!({
+        "language": "v1", "types": types,
+        "streams": [{
+            "name": "orders", "topic": "in", "key": {"serde": "String"}, "value": {"serde": "Json", "type": "Reading"},
+            "timestamp": "value.at", "maxAhead": "5m", "onBadRecord": "Skip"
+        }],
+        "pipelines": [{"name": "p", "from": "orders", "to": {"topic": "out", "value": {"serde": "Json"}}}]
+    }));
+    let plan = Arc::new(topology::plan(&declared.unwrap()).unwrap());
+    let (mut task, mut output) = (task(&plan, 0), Collected::default());
+    let mut process = |at: i64| {
+        let value = json!({"at": at}).to_string();
+        let record = InputRecord {
+            timestamp: 1_000_000,
+            ..record(0, Some("k"), Some(&value))
+        };
+        let processed = task.process(0, &record, &mut output).unwrap();
+        (processed, task.stream_time())
+    };
+    assert_eq!(process(1_300_000), (Processed::Done, 1_300_000));
+    let (Processed::Skipped(skipped), 1_300_000) = process(1_300_001) else {
+        panic!("not skipped")
+    };
+    assert_eq!(
+        skipped.to_string(),
+        "record in/3@0: stream `orders`, timestamp: 300001 ms ahead of the record's own, at most 300000 are allowed"
+    );
+    assert!(matches!(process(i64::MAX), (Processed::Skipped(_), 1_300_000)));
+    // Late is as late as it likes.
+    assert_eq!(process(0), (Processed::Done, 1_300_000));
+}
+
+#[test]
 fn a_record_that_cannot_be_processed_becomes_a_dead_letter_as_it_was() {
     let stream = json!({"onBadRecord": "DeadLetter", "onError": "DeadLetter", "deadLetterTopic": "dead"});
     let plan = planned(stream, json!([{"filter": "1 / value.amount > 0"}]), "Json");

@@ -275,6 +275,7 @@ fn branches() -> Arc<Plan> {
         key: Format::String,
         value: Format::String,
         timestamp: None,
+        max_ahead_ms: None,
         on_bad_record: OnBadRecord::Fail,
         on_error: OnBadRecord::Fail,
         dead_letters: None,

@@ -760,3 +760,21 @@ fn names_of_let_are_new_ones_and_come_one_after_the_other() {
         assert_eq!((at, told), (path, message.to_owned()));
     }
 }
+
+#[test]
+fn how_far_ahead_event_time_may_be_needs_an_event_time() {
+    let mut json = orders_risk();
+    json["streams"][0]["maxAhead"] = json!("1h");
+    let plan = planned(json.clone());
+    assert_eq!(plan.sub_topologies[0].sources[0].max_ahead_ms, Some(3_600_000));
+    assert_eq!(plan.sub_topologies[1].sources[0].max_ahead_ms, None);
+    json["streams"][0].as_object_mut().unwrap().remove("timestamp");
+    assert_eq!(
+        errors(json),
+        [error(
+            "streams[0].maxAhead",
+            "event time is the record's own timestamp, which is not ahead of itself",
+            "leave it out: the topic's `message.timestamp.after.max.ms` bounds that"
+        )]
+    );
+}

@@ -427,7 +427,7 @@ fn each_rule_of_joins_has_its_error() {
     );
     assert_eq!(keyed(json!({"join": good})), [wanted]);
     let unnamed = errors(shop(json!([{"selectKey": "value.customer"}, {"join": good}])));
-    let message = "a key was changed before: records go through a repartition topic, which needs a name";
+    let message = "records go through a repartition topic here, which needs a name: a key was changed before, or is an Integer";
     assert_eq!(
         unnamed,
         [error("pipelines[0].steps[1].join", message, "add `name`")]

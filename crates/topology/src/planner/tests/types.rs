@@ -62,3 +62,78 @@ fn fields_can_be_lists_and_maps() {
     ];
     assert_eq!(errors(json)[..3], expected);
 }
+
+#[test]
+fn keys_of_32_bits_are_kept_as_long_behind_a_repartition_topic() {
+    let app = |source: &str, steps: Json, to: Json| {
+        json!({
+            "language": "v1",
+            source: [{"name": "in", "topic": "in.v1", "key": {"serde": "Integer"}, "value": {"serde": "Double"}}],
+            "pipelines": [{"name": "p", "from": "in", "steps": steps, "to": to}]
+        })
+    };
+    let to = |key: &str| json!({"topic": "out.v1", "key": {"serde": key}, "value": {"serde": "Double"}});
+    let sum = || json!([{"groupByKey": {}}, {"sum": {"store": "by-key", "of": "value"}}, {"toStream": {}}]);
+    let plan = planned(app("streams", sum(), to("Integer")));
+    let [first, second] = plan.sub_topologies.as_slice() else {
+        panic!("{plan:?}")
+    };
+    let keys = |sub: &SubTopology| (sub.sources[0].key.clone(), sub.sinks[0].key.clone());
+    assert_eq!(keys(first), (Format::Integer, Format::Long));
+    assert_eq!(keys(second), (Format::Long, Format::Integer));
+    assert_eq!(
+        (&second.stores[0].key, &second.sinks[0].value),
+        (&Format::Long, &Format::Double)
+    );
+
+    let stateless = planned(app("streams", json!([{"filter": "value > 0.5"}]), to("Integer")));
+    assert_eq!(stateless.sub_topologies.len(), 1);
+
+    let found = errors(app("tables", json!([{"toStream": {}}]), to("Integer")));
+    assert_eq!(
+        found,
+        [error(
+            "tables[0].key.serde",
+            "keys are kept as Long, so values of Integer keys would lie in other partitions than what is joined with them",
+            "declare the topic in `streams`, and make it a table with `toTable: {store: …}`"
+        )]
+    );
+    let found = errors(app("streams", json!([]), to("UUID")));
+    assert_eq!(
+        found,
+        [error(
+            "pipelines[0].to.key.serde",
+            "the key has type int, which UUID does not write",
+            "write `serde: Long`, or leave `key` out"
+        )]
+    );
+}
+
+#[test]
+fn values_of_kafkas_own_encodings_have_one_type_each() {
+    for (serde, ty) in [
+        ("String", Type::String),
+        ("Bytes", Type::Bytes),
+        ("Long", Type::Int),
+        ("Integer", Type::Int),
+        ("Double", Type::Double),
+        ("Boolean", Type::Bool),
+        ("UUID", Type::String),
+    ] {
+        let plan = planned(json!({
+            "language": "v1",
+            "streams": [{"name": "in", "topic": "in.v1", "key": {"serde": "UUID"}, "value": {"serde": serde}}],
+            "pipelines": [{"name": "p", "from": "in", "to": {"topic": "out.v1", "value": {"serde": serde}}}]
+        }));
+        let sub = &plan.sub_topologies[0];
+        assert_eq!(
+            (sub.sources[0].value.name(), sub.sources[0].value.ty()),
+            (Some(serde), ty)
+        );
+        assert_eq!(sub.sinks[0].value, sub.sources[0].value);
+        assert_eq!(
+            (sub.sources[0].key.name(), &sub.sinks[0].key),
+            (Some("UUID"), &Format::String)
+        );
+    }
+}
