@@ -1,5 +1,5 @@
-//! Cases of other products, replayed in memory: what Kafka Streams' own tests expect of its operators. Each passes or stands
-//! in `ledger.txt`, as declined (the language differs on purpose) or as missing (it cannot say that yet).
+//! Cases of other products, replayed in memory: what Kafka Streams' own tests expect of its operators, and ksql's of its statements. Each
+//! passes or stands in a ledger (`ledger.txt`, `ksql/`), as declined (the language differs on purpose) or as missing (it cannot say that yet).
 //!
 //! The cases lie outside of the repository, in `$STREAMAPP_TESTDATA` or beside it; without them this is skipped. Every case is
 //! replayed twice, the second time with all tasks begun anew from their stores after each record.
@@ -13,6 +13,7 @@
 )]
 
 mod case;
+mod ksql;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,35 +54,35 @@ enum Entry {
     Missing,
 }
 
+/// A case and what came of it.
+struct Replayed {
+    name: String,
+    /// What differs, or why the language cannot say it.
+    result: Result<(), String>,
+    entry: Option<Entry>,
+}
+
 fn main() -> ExitCode {
     // Cargo runs tests in their package.
     let workspace = Path::new("../..");
     let data = std::env::var_os("STREAMAPP_TESTDATA")
         .map_or_else(|| workspace.join("../shared/testdata"), PathBuf::from);
-    let data = data.join("kafka-streams-joins");
     if !data.exists() {
         println!("outside cases: {} is not there", data.display());
         println!("0 passed, 0 failed, 1 skipped");
         return ExitCode::SUCCESS;
     }
     let report = report::Report::begin("outside-cases", 0);
-    let mut ledger = ledger();
-    let mut suites = BTreeMap::<_, Counts>::new();
-    let mut wrong = Vec::new();
-    for suite in SUITES {
-        let text = std::fs::read_to_string(data.join(format!("{suite}.json"))).unwrap();
-        let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
-        let counts = suites.entry(suite).or_default();
-        // Their tests may have the same names.
-        let several = cases.iter().map(Case::class).collect::<BTreeSet<_>>().len() > 1;
-        let mut names = BTreeSet::new();
-        for case in &cases {
-            let name = match case.class() {
-                Some(class) if several => format!("{suite}: {class}.{}", case.name),
-                _ => format!("{suite}: {}", case.name),
-            };
-            assert!(names.insert(name.clone()), "{name} is there twice");
-            match (case.replay(), ledger.remove(&*name)) {
+    let mut suites = kafka_streams(&data.join("kafka-streams-joins"));
+    suites.push((
+        "ksql",
+        ksql::replay(&data.join("ksql-apache/query-validation-tests")),
+    ));
+    let (mut figures, mut passed, mut wrong) = (BTreeMap::new(), 0, Vec::new());
+    for (suite, cases) in suites {
+        let mut counts = Counts::default();
+        for Replayed { name, result, entry } in cases {
+            match (result, entry) {
                 (Ok(()), None) => counts.passed += 1,
                 (Err(_), Some(Entry::Declined)) => counts.declined += 1,
                 (Err(_), Some(Entry::Missing)) => counts.missing += 1,
@@ -96,23 +97,46 @@ fn main() -> ExitCode {
             }
         }
         println!("outside cases: {suite}: {counts:?}");
+        passed += counts.passed;
+        figures.insert(suite, counts);
     }
-    wrong.extend(
-        ledger
-            .keys()
-            .map(|name| format!("{name}\n    stands in the ledger, but there is no such case")),
-    );
     // Reports are written where the workspace is.
     std::env::set_current_dir(workspace).unwrap();
-    report.end(wrong.is_empty(), &suites).unwrap();
-    let sum = |of: fn(&Counts) -> usize| suites.values().map(of).sum::<usize>();
+    report.end(wrong.is_empty(), &figures).unwrap();
     wrong.iter().for_each(|line| println!("{line}"));
-    println!(
-        "{} passed, {} failed, 0 skipped",
-        sum(|counts| counts.passed),
-        wrong.len()
-    );
+    println!("{passed} passed, {} failed, 0 skipped", wrong.len());
     ExitCode::from(u8::from(!wrong.is_empty()))
+}
+
+/// The cases of each suite of Kafka Streams.
+fn kafka_streams(data: &Path) -> Vec<(&'static str, Vec<Replayed>)> {
+    let mut ledger = ledger();
+    let suites = SUITES.map(|suite| {
+        let text = std::fs::read_to_string(data.join(format!("{suite}.json"))).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
+        // Their tests may have the same names.
+        let several = cases.iter().map(Case::class).collect::<BTreeSet<_>>().len() > 1;
+        let mut names = BTreeSet::new();
+        let replayed = cases.iter().map(|case| {
+            let name = match case.class() {
+                Some(class) if several => format!("{suite}: {class}.{}", case.name),
+                _ => format!("{suite}: {}", case.name),
+            };
+            assert!(names.insert(name.clone()), "{name} is there twice");
+            Replayed {
+                result: case.replay(),
+                entry: ledger.remove(&*name),
+                name,
+            }
+        });
+        (suite, replayed.collect())
+    });
+    assert!(
+        ledger.is_empty(),
+        "stand in the ledger, but there are no such cases: {:?}",
+        ledger.keys()
+    );
+    suites.into()
 }
 
 /// Cases that do not pass, by name; the kind stands above them, in brackets, with the reason behind it.
