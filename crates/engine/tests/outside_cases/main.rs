@@ -1,5 +1,6 @@
-//! Cases of other products, replayed in memory: what Kafka Streams' own tests expect of its operators, and ksql's of its statements. Each
-//! passes or stands in a ledger (`ledger.txt`, `ksql/`), as declined (the language differs on purpose) or as missing (it cannot say that yet).
+//! Cases of other products, replayed in memory: what Kafka Streams' own tests expect of its operators, ksql's of its statements, and
+//! what Flink's files of change events tell of a table. Each passes or stands in a ledger (`ledger.txt`, `ksql/`), as declined (the
+//! language differs on purpose) or as missing (it cannot say that yet).
 //!
 //! The cases lie outside of the repository, in `$STREAMAPP_TESTDATA` or beside it; without them this is skipped. Every case is
 //! replayed twice, the second time with all tasks begun anew from their stores after each record.
@@ -13,6 +14,7 @@
 )]
 
 mod case;
+mod debezium;
 mod ksql;
 mod translate;
 
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         "ksql",
         ksql::replay(&data.join("ksql-apache/query-validation-tests")),
     ));
+    suites.push(("change-events", debezium::replay(&data.join("debezium"))));
     let (mut figures, mut passed, mut wrong) = (BTreeMap::new(), 0, Vec::new());
     for (suite, cases) in suites {
         let mut counts = Counts::default();
