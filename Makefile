@@ -34,6 +34,7 @@ setup: ## install the system packages that are missing (Debian, root or sudo)
 # Always the whole workspace: another choice of packages has other features, and RocksDB would be compiled again.
 build: setup ## build everything into bin/
 	cargo build --release --workspace --bins
+	@scripts/own-target done
 	@scripts/rocksdb keep
 	@mkdir -p bin
 	@for name in $(PROGRAMS); do \
@@ -66,6 +67,7 @@ fmt: ## format the sources
 lint: setup ## formatting, clippy, borders between crates, licences and sources
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	@scripts/own-target done
 	scripts/borders
 	scripts/own-target check
 	@$(MAKE) deny
@@ -76,6 +78,7 @@ deny: ## licences, bans and sources of the dependencies
 test-unit: setup ## unit and property tests
 	@scripts/cel-cases >/dev/null
 	cargo test --release --workspace -- --skip broker_tests::
+	@scripts/own-target done
 
 # By make, as every other build: only it knows where RocksDB is kept once it is compiled.
 test-broker: setup ## the test environment itself, on the broker that STREAMAPP_TEST_KAFKA names
