@@ -143,3 +143,35 @@ fn what_the_topology_does_not_have_is_refused() {
         );
     }
 }
+
+/// Both write objects to one topic, with other fields.
+#[test]
+fn a_topic_that_two_pipelines_write_is_read_as_each_has_written_it() {
+    const TWO: &str = r#"
+        apiVersion: streamapp.dev/v1alpha1
+        kind: StreamApp
+        metadata: {name: two}
+        spec:
+          kafka: {bootstrapServers: "127.0.0.1:19092"}
+          topology:
+            language: v1
+            streams: [{name: in, topic: in.v1, key: {serde: String}, value: {serde: Long}}]
+            pipelines:
+              - {name: a, from: in, steps: [{mapValues: {fields: {x: "value"}}}], to: {topic: out.v1, value: {serde: Json}}}
+              - {name: b, from: in, steps: [{mapValues: {fields: {x: "value", y: "value"}}}], to: {topic: out.v1, value: {serde: Json}}}
+    "#;
+    let plan = Arc::new(crds::load(TWO).unwrap().plan);
+    let verdict = |outputs: &str| {
+        let cases = format!("tests: [{{name: t, inputs: [{{key: k, value: 1}}], outputs: {outputs}}}]");
+        let document = Document::<TestFile>::read(&cases).unwrap();
+        let case = &document.value.tests[0];
+        Prepared::new(case, &topology::Path::default(), &plan)
+            .unwrap_or_else(|_| panic!())
+            .run()
+    };
+    assert_eq!(
+        verdict("[{key: k, value: {x: 1}}, {key: k, value: {x: 1, y: 1}}]"),
+        Vec::<String>::new()
+    );
+    assert!(!verdict("[{key: k, value: {x: 1}}, {key: k, value: {x: 1}}]").is_empty());
+}

@@ -35,9 +35,9 @@ pub(super) fn bytes(format: &Format, value: &Json) -> Result<Option<Vec<u8>>, St
             Some(number) => number.to_be_bytes().to_vec(),
             None => return found("a whole number of 32 bits"),
         },
-        (Format::Double, value) => match value.as_f64() {
+        (Format::Double, value) => match value.as_f64().or_else(|| not_finite(value)) {
             Some(number) => number.to_be_bytes().to_vec(),
-            None => return found("a number"),
+            None => return found("a number, `NaN`, `Infinity` or `-Infinity`"),
         },
         (Format::Boolean, Json::Bool(value)) => vec![u8::from(*value)],
         (Format::Boolean, _) => return found("true or false"),
@@ -57,6 +57,20 @@ pub(super) fn json(format: &Format, bytes: Option<&[u8]>) -> Json {
     }
 }
 
+/// Whether these bytes may be a value that was written in a format. JSON has all fields of its type and no others.
+pub(super) fn could_be(format: &Format, bytes: Option<&[u8]>) -> bool {
+    match (format, bytes) {
+        (Format::Json(ty), Some(bytes)) => match serde_json::from_slice(bytes) {
+            Ok(Json::Object(fields)) => {
+                let mut declared = ty.fields.iter();
+                declared.len() == fields.len() && declared.all(|field| fields.contains_key(&field.name))
+            }
+            Ok(_) | Err(_) => false,
+        },
+        (format, bytes) => engine::decode(format, bytes, &Bump::new()).is_ok(),
+    }
+}
+
 /// A typed value as JSON, fields of records by name.
 pub(super) fn to_json(value: Value<'_>, ty: &Type) -> Json {
     match (value, ty) {
@@ -65,6 +79,10 @@ pub(super) fn to_json(value: Value<'_>, ty: &Type) -> Json {
         (Value::Bool(value), _) => json!(value),
         (Value::Int(value) | Value::Timestamp(value) | Value::Duration(value), _) => json!(value),
         (Value::Uint(value), _) => json!(value),
+        // JSON has none of them; a null would be a tombstone.
+        (Value::Double(value), _) if value.is_nan() => json!("NaN"),
+        (Value::Double(f64::INFINITY), _) => json!("Infinity"),
+        (Value::Double(f64::NEG_INFINITY), _) => json!("-Infinity"),
         (Value::Double(value), _) => json!(value),
         (Value::String(text) | Value::Type(text), _) => json!(text),
         (Value::Bytes(bytes), _) => of_bytes(bytes),
@@ -87,6 +105,15 @@ pub(super) fn to_json(value: Value<'_>, ty: &Type) -> Json {
             Json::Object(entries.collect())
         }
         (Value::Struct(_) | Value::List(_) | Value::Map(_), _) => Json::Null,
+    }
+}
+
+fn not_finite(value: &Json) -> Option<f64> {
+    match value.as_str()? {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
     }
 }
 
@@ -152,6 +179,8 @@ mod tests {
             (&Format::Long, json!(-7)),
             (&Format::Integer, json!(-7)),
             (&Format::Double, json!(0.5)),
+            (&Format::Double, json!("NaN")),
+            (&Format::Double, json!("-Infinity")),
             (&Format::Boolean, json!(true)),
             (&Format::Uuid, json!("0198c82c-c000-7000-8000-0123456789ab")),
             (&Format::Bytes, json!("text")),
