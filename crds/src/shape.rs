@@ -88,6 +88,7 @@ impl<'s> Shape<'s> {
             }
             ("string", NodeKind::Scalar(scalar)) => self.string(node, scalar, schema, at),
             ("integer", NodeKind::Scalar(scalar)) => self.integer(node, scalar, schema, at),
+            ("boolean", NodeKind::Scalar(_)) if as_json(node).is_boolean() => Some(as_json(node)),
             ("any", _) => Some(as_json(node)),
             (wanted, _) => self.wrong_type(node, expected(wanted, schema), at),
         }
@@ -146,6 +147,14 @@ impl<'s> Shape<'s> {
                 continue;
             };
             let path = path.field(name);
+            if let NodeKind::Scalar(scalar) = &key.kind
+                && scalar.resolved() == Resolved::Yaml11Bool
+            {
+                let what = Resolved::Yaml11Bool.name();
+                let message = format!("`{name}` is {what}: applied, the field would have another name");
+                let instead = format!("write `{}:`", quote(name));
+                self.error(&path, key.start..key.end, message, Some(instead));
+            }
             if seen.contains(&name) {
                 self.error(
                     &path,

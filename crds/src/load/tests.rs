@@ -178,6 +178,19 @@ fn what_kubectl_does_not_read_is_refused_here_too() {
 }
 
 #[test]
+fn names_of_fields_that_kubectl_would_change_are_refused() {
+    for name in ["on", "y", "No"] {
+        let out = rendered(&changed(&[("customerId: \"key\"", &format!("{name}: \"key\""))]));
+        let message = format!(
+            "error: `{name}` is a boolean (in YAML 1.1, which kubectl uses): applied, the field would have another name\n"
+        );
+        assert!(out.starts_with(&message), "{out}");
+        assert!(out.contains(&format!("help: write `\"{name}\":`")), "{out}");
+    }
+    assert!(load(&changed(&[("customerId: \"key\"", "\"on\": \"key\"")])).is_ok());
+}
+
+#[test]
 fn what_yaml_makes_of_an_expression_is_told_with_the_quoted_form() {
     let cases = [
         (
