@@ -134,7 +134,7 @@ impl Checker<'_> {
             |checker: &Self, typed: &Typed| matches!(checker.bindings.known(&typed.ty), Ty::Optional(_));
         let equality = matches!(how, Comparison::Equal | Comparison::NotEqual);
         if !(equality && optional(self, &a) && optional(self, &b)) {
-            (a, b) = (self.compared(a, left, ast), self.compared(b, right, ast));
+            [a, b] = self.compared(how, [(a, left), (b, right)], ast);
         }
         let ty = match self.result(how.symbol(), (&a.ty, left), (&b.ty, right), ast) {
             Ty::Dyn => Ty::Bool,
@@ -234,6 +234,8 @@ impl Checker<'_> {
             );
         };
         if let ("sort", Ty::List(item)) = (name, self.bindings.known(&ty))
+            // Not of an empty list: that would give its items a type.
+            && !matches!(self.bindings.known(&item), Ty::Parameter(_))
             && self.overload("<", &[&item, &item]).is_none()
         {
             return Err(self.needs("`sort`", "items that have an order", &ty, target.unwrap_or(ast)));
@@ -370,18 +372,24 @@ fn unknown_function(name: &str, is_method: bool, ast: &Ast) -> ExprError {
         });
     }
     let failure = ExprError::new(format!("unknown {kind} `{name}`"), &ast.span);
-    // What other languages call it.
+    // What other languages call it, or a function where it is a method here, and the other way round.
     let other = ELSEWHERE.iter().find(|(other, _)| *other == name);
     let in_math = format!("math.{name}");
-    match other.map_or(in_math.as_str(), |(_, here)| here) {
-        here if !known.contains(&here) => ExprError {
-            suggestion: did_you_mean(name, &format!("{kind}s"), &known),
-            ..failure
-        },
-        here => failure.suggest(match macros::form(here, is_method) {
-            Some(form) => format!("write `{form}`"),
-            None => format!("did you mean `{here}`?"),
-        }),
+    let here = other.map_or(in_math.as_str(), |(_, here)| here);
+    for is_method in [is_method, !is_method] {
+        if macros::names(is_method).contains(&here) {
+            let form = macros::form(here, is_method).map(str::to_owned);
+            let call = if is_method {
+                format!("value.field.{here}(…)")
+            } else {
+                format!("{here}(…)")
+            };
+            return failure.suggest(format!("write `{}`", form.unwrap_or(call)));
+        }
+    }
+    ExprError {
+        suggestion: did_you_mean(name, &format!("{kind}s"), &known),
+        ..failure
     }
 }
 

@@ -160,21 +160,37 @@ impl Checker<'_> {
         Typed::new(typed.node, ty)
     }
 
-    /// A side of a comparison: where it is absent, the comparison does not hold.
-    pub(crate) fn compared(&mut self, typed: Typed, side: &Ast, comparison: &Ast) -> Typed {
-        let Ty::Optional(inner) = self.bindings.known(&typed.ty) else {
-            return self.not_absent(typed, side);
-        };
-        let error = match path(side) {
-            Some(_) => {
-                let there = test(side, self.text(side));
-                let instead = format!("write `{there} && {}`", self.text(comparison));
-                self.absent(side, &inner).suggest(instead)
+    /// Both sides of a comparison that an absent one would leave without a result.
+    pub(crate) fn compared(
+        &mut self,
+        how: Comparison,
+        sides: [(Typed, &Ast); 2],
+        comparison: &Ast,
+    ) -> [Typed; 2] {
+        let absent = sides
+            .iter()
+            .filter(|(typed, _)| matches!(self.bindings.known(&typed.ty), Ty::Optional(_)));
+        // The others may have parts that are absent.
+        let tests = absent.map(|(_, side)| path(side).map(|_| test(side, self.text(side))));
+        let tests: Option<Vec<_>> = tests.collect();
+        let whole = self.text(comparison);
+        // What is absent is not equal to anything.
+        let instead = tests.map(|tests| match how {
+            Comparison::NotEqual => format!("write `!{} || {whole}`", tests.join(" || !")),
+            Comparison::Equal
+            | Comparison::Less
+            | Comparison::LessEqual
+            | Comparison::Greater
+            | Comparison::GreaterEqual => format!("write `{} && {whole}`", tests.join(" && ")),
+        });
+        sides.map(|(typed, side)| match (self.bindings.known(&typed.ty), &instead) {
+            (Ty::Optional(inner), Some(instead)) => {
+                let error = self.absent(side, &inner).suggest(instead.clone());
+                self.errors.push(error);
+                Typed::new(typed.node, *inner)
             }
-            None => self.may_be_absent(side, &inner),
-        };
-        self.errors.push(error);
-        Typed::new(typed.node, *inner)
+            _ => self.not_absent(typed, side),
+        })
     }
 
     fn absent(&self, ast: &Ast, inner: &Ty) -> ExprError {
@@ -386,7 +402,7 @@ impl Checker<'_> {
                 let (ty, by) = (self.bindings.resolve(&outer.ty), self.bindings.resolve(&at.ty));
                 let error = ExprError::new(format!("`[ ]` does not work on {ty} and {by}"), &ast.span);
                 self.report(match (&ty, &by) {
-                    (Ty::String, Ty::Int) => {
+                    (Ty::String, Ty::Int) if path(operand).is_some() => {
                         let (text, at) = (self.text(operand), self.text(index));
                         error.suggest(format!("write `{text}.charAt({at})`"))
                     }
@@ -550,12 +566,12 @@ impl Checker<'_> {
     pub(crate) fn null_test(&mut self, how: Comparison, side: &Ast, ast: &Ast) -> Result<Typed, ExprError> {
         let typed = self.check(side);
         let present = match (self.bindings.known(&typed.ty), typed.node) {
-            (Ty::Optional(_) | Ty::Dyn | Ty::Parameter(_), node) => Node::IsPresent(Box::new(node)),
             // A key has a type, and yet a record may have none.
             (_, Node::Place(place)) if place.root == Root::Key && matches!(place.slots, Slots::None) => {
                 let need = Need::Maybe;
                 Node::IsPresent(Box::new(Node::Place(Place { need, ..place })))
             }
+            (Ty::Optional(_) | Ty::Dyn | Ty::Parameter(_), node) => Node::IsPresent(Box::new(node)),
             (Ty::Null, _) => Node::Const(Const::Bool(false)),
             (other, _) => {
                 let (text, other) = (self.text(side), self.bindings.resolve(&other));

@@ -59,6 +59,7 @@ fn is_rfc_3339(text: &str) -> bool {
     has_form(time, "0000-00-00T00:00:00")
         && !time.ends_with("60")
         && ["Z", "+00:00", "-00:00"].iter().any(|form| has_form(zone, form))
+        && (zone == "Z" || &zone[1..3] < "24")
 }
 
 fn in_range(millis: i128) -> Option<i64> {
