@@ -19,7 +19,7 @@ pub struct ProcessError {
 /// Kind of a [`ProcessError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCategory {
-    /// Key or value of the record are not what the plan reads, or its timestamp is negative.
+    /// Key or value of the record are not what the plan reads, or its timestamp is negative or too far ahead.
     Deserialization,
     /// An expression has no value for the record.
     Expression,
@@ -80,7 +80,7 @@ impl ErrorCategory {
                 "the state store is damaged or was written by another version; see the worker's log"
             }
             Self::Serialization => {
-                "change the step so that its result can be written, or filter such records out before"
+                "change the step so that its result can be written, filter such records out before, or set `onError: Skip` or `onError: DeadLetter` where the topic is declared"
             }
             Self::Output => "change the step so that the topic takes its result, or change the topic",
         }

@@ -125,6 +125,14 @@ impl Differences {
                     encoding(&was.key)
                 ));
             }
+            if was.max_ahead_ms != source.max_ahead_ms {
+                let bound =
+                    |most: Option<i64>| most.map_or("any time".to_owned(), |most| format!("{most} ms"));
+                let (now, was) = (bound(source.max_ahead_ms), bound(was.max_ahead_ms));
+                self.note(format!(
+                    "event time of topic {topic} may be ahead by {now}, before by {was}: other records are refused"
+                ));
+            }
         }
     }
 

@@ -61,6 +61,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_encoding_has_a_text_of_its_own() {
+        let all = [
+            Format::String,
+            Format::Bytes,
+            Format::Long,
+            Format::Integer,
+            Format::Double,
+            Format::Boolean,
+            Format::Uuid,
+        ];
+        let texts: std::collections::BTreeSet<_> = all.iter().map(canonical_format).collect();
+        assert_eq!(texts.len(), all.len());
+        assert!(texts.iter().all(|text| !text.is_empty()));
+    }
+
+    #[test]
     fn the_digest_is_fnv_1a() {
         assert_eq!(digest(&[]), "cbf29ce484222325");
         assert_ne!(digest(&["a", "b"]), digest(&["ab"]));

@@ -51,11 +51,13 @@ pub(super) fn read<'a>(
             format!("{} ms is negative", moving.timestamp),
         ));
     }
-    let ahead = moving.timestamp.saturating_sub(record.timestamp);
-    if let Some(most) = source.max_ahead_ms
-        && ahead > most
-    {
-        let reason = format!("{ahead} ms ahead of the record's own, at most {most} are allowed");
+    if let Some(most) = source.max_ahead_ms {
+        let ahead = moving.timestamp.saturating_sub(record.timestamp);
+        let reason = match record.timestamp {
+            ..0 => "the record has none of its own, and `maxAhead` goes by that".to_owned(),
+            _ if ahead <= most => return Ok(moving),
+            _ => format!("{ahead} ms ahead of the record's own, `maxAhead` is {most} ms"),
+        };
         return Err(unread(source, "timestamp", reason));
     }
     Ok(moving)
