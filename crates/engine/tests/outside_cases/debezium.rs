@@ -29,7 +29,7 @@ struct Translation {
     topology: topology::declaration::Topology,
 }
 
-/// Replays all files of a directory.
+/// Replays the files.
 ///
 /// # Panics
 /// When a translation is not valid.

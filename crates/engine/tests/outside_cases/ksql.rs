@@ -35,7 +35,10 @@ struct Translation {
     /// By topic, the columns of values that are lines of text, in order.
     #[serde(default)]
     columns: BTreeMap<String, Vec<String>>,
-    /// Without one the language cannot say it. One that has errors is a statement that must be refused.
+    /// Of a statement that must be refused: part of the message that says why the topology is.
+    #[serde(default)]
+    refused: Option<String>,
+    /// Without one the language cannot say it.
     #[serde(default)]
     topology: Option<topology::declaration::Topology>,
     /// Why another result, or none, is right.
@@ -143,7 +146,14 @@ impl Case {
         };
         let plan = match (topology::plan(declared), &self.expected_exception) {
             (Ok(plan), None) => Arc::new(plan),
-            (Err(_), Some(_)) => return Ok(()),
+            (Err(errors), Some(_)) => {
+                let errors = format!("{errors:?}");
+                let is_why = |part: &String| errors.contains(part);
+                return match translation.refused.as_ref().is_some_and(is_why) {
+                    true => Ok(()),
+                    false => Err(format!("refused because of {errors}")),
+                };
+            }
             (Ok(_), Some(_)) => return Err("it is not refused".to_owned()),
             (Err(errors), None) => {
                 let errors: Vec<_> = errors.iter().map(|error| format!("{error:?}")).collect();
@@ -187,7 +197,7 @@ impl Case {
                 .driven(plan, columns)
                 .and_then(|record| driver.pipe(record).map_err(|error| error.to_string()));
             let driven = driven.map_err(|error| format!("input {index}: {error}"))?;
-            found.extend(driven.outputs.iter().map(|record| output(plan, record)));
+            found.extend(driven.outputs.iter().map(|record| output(plan, record, columns)));
         }
         Ok(found)
     }
@@ -251,7 +261,7 @@ impl Record {
             "topic": self.topic,
             "key": key(&self.key),
             "window": self.window.as_ref().map(|window| [window.start, window.end]),
-            "value": canonical(&value),
+            "value": canonical(&value, columns.contains_key(&self.topic)),
             "at": self.timestamp,
         }))
     }
@@ -277,21 +287,22 @@ fn cell(text: &str, ty: &StructType, name: &str) -> Option<Json> {
     }
 }
 
-/// Scalars as text, since lines have no types; no nulls, since they are absent.
-fn canonical(value: &Json) -> Json {
+/// Without nulls, which are absent; numbers by value. Of a line, which has no types, all scalars as text.
+fn canonical(value: &Json, is_line: bool) -> Json {
     match value {
         Json::Object(fields) => {
             let there = fields.iter().filter(|(_, value)| !value.is_null());
             let fields: Map<_, _> = there
-                .map(|(name, value)| (name.to_uppercase(), canonical(value)))
+                .map(|(name, value)| (name.to_uppercase(), canonical(value, is_line)))
                 .collect();
             Json::Object(fields)
         }
-        Json::Array(items) => items.iter().map(canonical).collect(),
-        Json::Number(number) => json!(number_or_text(&number.to_string())),
-        Json::Bool(yes) => json!(yes.to_string()),
-        Json::String(text) => json!(number_or_text(text)),
-        Json::Null => Json::Null,
+        Json::Array(items) => items.iter().map(|item| canonical(item, is_line)).collect(),
+        Json::Number(number) if is_line => json!(number_or_text(&number.to_string())),
+        Json::Number(number) => json!([number_or_text(&number.to_string())]),
+        Json::Bool(yes) if is_line => json!(yes.to_string()),
+        Json::String(text) if is_line => json!(number_or_text(text)),
+        Json::Bool(_) | Json::String(_) | Json::Null => value.clone(),
     }
 }
 
@@ -304,7 +315,7 @@ fn number_or_text(text: &str) -> String {
     }
 }
 
-fn output(plan: &Plan, record: &DriverRecord) -> Json {
+fn output(plan: &Plan, record: &DriverRecord, columns: &BTreeMap<String, Vec<String>>) -> Json {
     let mut sinks = plan.sub_topologies.iter().flat_map(|sub| &sub.sinks);
     let sink = sinks.find(|sink| sink.topic == record.topic).unwrap();
     let arena = Bump::new();
@@ -322,7 +333,7 @@ fn output(plan: &Plan, record: &DriverRecord) -> Json {
         "topic": record.topic.to_string(),
         "key": text(key),
         "window": window,
-        "value": canonical(&value),
+        "value": canonical(&value, columns.contains_key(&record.topic.to_string())),
         "at": record.timestamp,
     })
 }
