@@ -58,7 +58,7 @@ const LEASE: &str = "streamapp-operator";
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    // First of all: to process 1 of a container, a signal that it does not handle is as good as not sent.
+    // Before anything that takes time: to process 1 of a container, a signal that it does not handle is as good as not sent.
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")

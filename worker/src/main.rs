@@ -83,7 +83,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    // First of all: in a container this is process 1, to which a signal that it does not handle is as good as not sent. A pod that
+    // Before anything that takes time: in a container this is process 1, to which a signal that it does not handle is as good as not sent. A pod that
     // is deleted right after its start would run on until it is killed.
     let signals = Signals::new([SIGINT, SIGTERM]);
     let args = Args::parse();

@@ -174,7 +174,8 @@ impl<S: Store> Task<S> {
             Err(failure) => {
                 state.rollback();
                 let error = (source.on_error, source.dead_letters);
-                pass_over(sub, error, record.into(), failure, output)
+                let letter = dead_letter::of(source, &moving, record, arena);
+                pass_over(sub, error, letter, failure, output)
             }
         }
     }

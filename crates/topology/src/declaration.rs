@@ -118,7 +118,8 @@ pub struct Stream {
     #[serde(default)]
     pub on_bad_record: OnBadRecord,
     /// What a record does that a step or a sink refuses: an expression without a value, a result that its topic does not
-    /// take. Holds for the steps up to the first repartition topic; behind it the task stops at the record.
+    /// take. Holds behind repartition topics, too, where several streams meet the strictest; but not for updates of tables behind
+    /// `groupBy` or a join with `foreignKey`: the task stops at one of these, since the next one takes back what it would have brought.
     #[serde(default, skip_serializing_if = "OnBadRecord::is_fail")]
     pub on_error: OnBadRecord,
     /// Where records go with `DeadLetter`: with their own key, value, headers and timestamp, and more headers that say where they come

@@ -3,10 +3,13 @@
 //!
 //! Header names are Kafka Streams' (KIP-1034) where it has one; values are UTF-8.
 
-use topology::Header;
-use topology::plan::{SinkIndex, SubTopology};
+use bumpalo::Bump;
+use topology::plan::{Format, SinkIndex, Source, SubTopology};
+use topology::{Header, Type, Value};
 
+use super::walk::Moving;
 use crate::error::Failure;
+use crate::json::JsonCodec;
 use crate::{BadRecord, ChosenBy, ErrorCategory, InputRecord, Origin, Outgoing, Output, Recovery};
 
 /// Most bytes of the reason: it may quote the record.
@@ -31,6 +34,37 @@ impl<'a> From<&InputRecord<'a>> for Letter<'a> {
             timestamp: record.timestamp,
             headers: record.headers,
         }
+    }
+}
+
+/// Of a record that was read. One of a repartition topic has its value as JSON: nobody else reads rows.
+#[cold]
+pub(super) fn of<'a>(
+    source: &Source,
+    moving: &Moving<'a>,
+    record: &InputRecord<'a>,
+    arena: &'a Bump,
+) -> Letter<'a> {
+    let letter = Letter::from(record);
+    let Format::Row(ty) = &source.value else {
+        return letter;
+    };
+    let (ty, value) = if let Type::Struct(_) = ty {
+        (ty.clone(), moving.value)
+    } else {
+        let wrapped = Type::record("value", [("value", ty.clone())]);
+        (wrapped, Value::Struct(arena.alloc([moving.value])))
+    };
+    let Type::Struct(ty) = ty else { return letter };
+    let mut json = Vec::new();
+    let written = JsonCodec::new(&ty).write(value, &mut json);
+    match (written, letter.value) {
+        (Ok(()), Some(_)) => Letter {
+            value: Some(arena.alloc_slice_copy(&json)),
+            ..letter
+        },
+        // A tombstone, or what JSON does not have: as it is.
+        (Ok(()) | Err(_), _) => letter,
     }
 }
 

@@ -7,13 +7,13 @@ use super::compile::{
     Folds, Over, compile, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_key,
     compile_map, compile_map_values, compile_timestamp,
 };
+use super::formats::key_format;
 use super::join::{self, How, Joined};
 use super::live::{live, prune};
 use super::origin::{Origin, OriginId, ResolvedStream, SourceOrPipeline};
 use super::parts::{Parts, Place};
 use super::resolve::{Resolved, Step, StepOp, aggregated};
-use super::sink::key_format;
-use super::{PlanError, sink, windows};
+use super::{PlanError, formats, sink, windows};
 use crate::declaration::{
     Aggregation, Emit as DeclaredEmit, GroupBy, OffsetReset as DeclaredReset, OnBadRecord as DeclaredBad,
     SinkTopic, SourceKind,
@@ -113,13 +113,7 @@ impl<'d> Builder<'d> {
         let mut sinks = Vec::new();
         if let Some(topic) = &declared.dead_letter_topic {
             planned.dead_letters = Some(sinks.len());
-            sinks.push(Sink {
-                topic: TopicName::External(topic.clone()),
-                key: Format::Bytes,
-                value: Format::Bytes,
-                partition: None,
-                headers: SinkHeaders::None,
-            });
+            sinks.push(dead_letters(TopicName::External(topic.clone())));
         }
         let place = Place {
             at: self.parts.begin(planned, sinks, source.kind, &source.path),
@@ -183,7 +177,7 @@ fn planned(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, E
         .as_ref()
         .map(|source| compile_timestamp(source, &env, &path))
         .transpose()?;
-    let value = sink::declared_value(declared.value.serde, &env.value).ok_or_else(|| {
+    let value = formats::declared_value(declared.value.serde, &env.value).ok_or_else(|| {
         let message = format!("no format for {}", env.value);
         PlanError::new(&stream.path, message)
     })?;
@@ -191,7 +185,7 @@ fn planned(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, E
         name: declared.name.clone(),
         topic: TopicName::External(declared.topic.clone()),
         node: 0,
-        key: sink::declared_key(declared.key.serde),
+        key: formats::declared_key(declared.key.serde),
         value,
         timestamp,
         max_ahead_ms: declared.max_ahead.map(windows::millis),
@@ -458,7 +452,12 @@ impl<'d> Track<'_, 'd> {
         self.place.env.choose_key(key.ty().clone());
         self.place.env.value = change(&carried);
         self.node(path, Op::GroupTable { key, value })?;
-        self.cut(name, path, &ValueReads::Whole)?;
+        let way = Way {
+            kind: SourceKind::Stream,
+            partition: None,
+            is_of_updates: true,
+        };
+        self.cut_as(way, name, path, &ValueReads::Whole)?;
         self.place.env.value = carried;
         Ok(())
     }
@@ -606,6 +605,7 @@ impl<'d> Track<'_, 'd> {
             let way = Way {
                 kind: SourceKind::Table,
                 partition: None,
+                is_of_updates: true,
             };
             track.cut_as(way, &subscriptions, path, &ValueReads::Whole)
         })?;
@@ -621,6 +621,7 @@ impl<'d> Track<'_, 'd> {
             let way = Way {
                 kind: SourceKind::Table,
                 partition: Some(RESPONSE_PARTITION),
+                is_of_updates: true,
             };
             track.cut_as(way, &responses, path, &ValueReads::Whole)
         })?;
@@ -677,6 +678,7 @@ impl<'d> Track<'_, 'd> {
         let way = Way {
             kind: SourceKind::Stream,
             partition: None,
+            is_of_updates: false,
         };
         self.cut_as(way, name, path, later)
     }
@@ -686,6 +688,10 @@ impl<'d> Track<'_, 'd> {
         self.project(&value, path)?;
         let topic = TopicName::Repartition(name.to_owned());
         let (key, format) = (key_format(&self.place.env.key, path)?, Format::Row(value.clone()));
+        let (on_error, letters) = match way.is_of_updates {
+            true => (OnBadRecord::Fail, None),
+            false => self.on_error()?,
+        };
         self.sink(
             path,
             Sink {
@@ -705,17 +711,35 @@ impl<'d> Track<'_, 'd> {
             timestamp: None,
             max_ahead_ms: None,
             on_bad_record: OnBadRecord::Fail,
-            on_error: OnBadRecord::Fail,
-            dead_letters: None,
+            on_error,
+            dead_letters: letters.is_some().then_some(0),
             offset_reset: OffsetReset::Earliest,
             headers: false,
         };
-        let parts = &mut self.builder.parts;
-        self.place.at = parts.begin(source, Vec::new(), way.kind, path);
+        let sinks = letters.map(dead_letters).into_iter().collect();
+        self.place.at = self.builder.parts.begin(source, sinks, way.kind, path);
         self.place.last = 0;
         self.place.env.value = value;
         self.place.env.is_of_one_record = true;
         Ok(())
+    }
+
+    /// What becomes of a record that comes here and cannot be processed later, and where dead letters go: what its source says; of
+    /// several sources the strictest.
+    fn on_error(&mut self) -> Result<(OnBadRecord, Option<TopicName>), PlanError> {
+        let last = self.place.last;
+        let part = self.part()?;
+        let sources = part.sources.iter();
+        let sources: Vec<_> = sources.filter(|source| part.leads(source.node, last)).collect();
+        if sources.iter().any(|source| source.on_error == OnBadRecord::Fail) {
+            return Ok((OnBadRecord::Fail, None));
+        }
+        let sends = |source: &&&Source| source.on_error == OnBadRecord::DeadLetter;
+        let letters = sources.iter().find(sends).and_then(|source| source.dead_letters);
+        Ok(match letters.and_then(|sink| part.sinks.get(sink)) {
+            Some(sink) => (OnBadRecord::DeadLetter, Some(sink.topic.clone())),
+            None => (OnBadRecord::Skip, None),
+        })
     }
 
     /// Writes what comes here to a topic, beside whatever else becomes of it.
@@ -732,12 +756,23 @@ impl<'d> Track<'_, 'd> {
     }
 
     fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), Vec<PlanError>> {
+        let last = self.place.last;
+        let part = self.part()?;
+        let mut sources = part.sources.iter().filter(|source| part.leads(source.node, last));
+        if to.key.is_none()
+            && sources.any(|source| source.key == Format::Integer)
+            && self.place.env.key == Type::Int
+        {
+            let message = "keys are read as Integer: say whether they are written so, or as Long";
+            let error = PlanError::new(&path.field("key"), message);
+            return Err(error.suggest("add `key: {serde: Integer}`").into());
+        }
         let env = &self.place.env;
         let route = sink::route(to, env, path)?;
         let sink = Sink {
             topic: TopicName::External(String::new()),
-            key: sink::key(to, env, path)?,
-            value: sink::value(to, &env.value, path)?,
+            key: formats::key(to, env, path)?,
+            value: formats::value(to, &env.value, path)?,
             partition: None,
             headers: sink::headers(to, env, path)?,
         };
@@ -769,6 +804,19 @@ struct Way {
     kind: SourceKind,
     /// As [`Sink::partition`].
     partition: Option<usize>,
+    /// Records are updates of a table. None of them can be left out: the next one takes back what it brought.
+    is_of_updates: bool,
+}
+
+/// The topic of records that cannot be processed.
+fn dead_letters(topic: TopicName) -> Sink {
+    Sink {
+        topic,
+        key: Format::Bytes,
+        value: Format::Bytes,
+        partition: None,
+        headers: SinkHeaders::None,
+    }
 }
 
 /// Name of a record without fields.

@@ -3,7 +3,7 @@
 use super::compile::{compile_value, of_table};
 use super::origin::Origin;
 use super::resolve::{End, Kind, Lookup};
-use super::{PlanError, sink, windows};
+use super::{PlanError, formats, windows};
 use crate::declaration::{Join, JoinKind};
 use crate::fingerprint::canonical_type;
 use crate::plan::{JoinWindows, Unmatched};
@@ -95,7 +95,7 @@ pub(super) fn resolve<'d>(
             );
             return Err(PlanError::new(&path.field("foreignKey"), message).into());
         }
-        sink::key_format(&with.env.key, &path.field("with"))?;
+        formats::key_format(&with.env.key, &path.field("with"))?;
     } else if here.env.key != with.env.key {
         let message = format!(
             "keys of `{}` have type {}, those here {}: only equal keys are joined",
@@ -104,7 +104,7 @@ pub(super) fn resolve<'d>(
         let error = PlanError::new(&path.field("with"), message);
         return Err(error.suggest("give both the same key with `selectKey`").into());
     }
-    sink::key_format(&here.env.key, path)?;
+    formats::key_format(&here.env.key, path)?;
     let cut = |is_changed: bool, side: &str| -> Result<Option<String>, PlanError> {
         match (&declared.name, is_changed) {
             (_, false) => Ok(None),

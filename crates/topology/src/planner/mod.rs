@@ -12,6 +12,7 @@
 mod build;
 mod cogroup;
 mod compile;
+mod formats;
 mod join;
 mod live;
 mod names;

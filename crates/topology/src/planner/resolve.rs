@@ -9,6 +9,7 @@ use super::compile::{
     Over, compile_aggregation, compile_as, compile_by, compile_flat_map_values, compile_initial, compile_key,
     compile_map, compile_map_values, compile_timestamp, of_table,
 };
+use super::formats;
 use super::join::{self, Joined};
 use super::origin::{Origin, ResolvedStream, is_read, places_read_by, read_by, unknown_origin};
 use super::sink;
@@ -449,8 +450,9 @@ impl<'d> Walk<'_, 'd> {
         match (self.kind, to) {
             (Kind::Stream | Kind::Table(_), None) => {}
             (Kind::Stream, Some(to)) => {
-                self.errors.extend(sink::key(to, &self.env, &path).err());
-                self.errors.extend(sink::value(to, &self.env.value, &path).err());
+                self.errors.extend(formats::key(to, &self.env, &path).err());
+                self.errors
+                    .extend(formats::value(to, &self.env.value, &path).err());
                 let headers = sink::headers(to, &self.env, &path).err();
                 let route = sink::route(to, &self.env, &path).err();
                 self.errors
@@ -519,7 +521,7 @@ impl<'d> Walk<'_, 'd> {
             }
             Operator::Deduplicate(declared) => {
                 let by = compile_by(declared, &self.env, &path)?;
-                sink::key_format(&self.env.key, &path)?;
+                formats::key_format(&self.env.key, &path)?;
                 let reads = by.map(|by| by.reads().value.clone()).unwrap_or_default();
                 let cut = self.cut().then_some(declared.store.as_str());
                 (StepOp::Deduplicate(declared, cut), reads)
@@ -555,7 +557,7 @@ impl<'d> Walk<'_, 'd> {
                 (StepOp::Join(joined), reads)
             }
             Operator::ToTable(declared) => {
-                sink::key_format(&self.env.key, &path)?;
+                formats::key_format(&self.env.key, &path)?;
                 let cut = self.cut().then_some(declared.store.as_str());
                 self.kind = Kind::Table(Lookup::kept(declared.history_retention));
                 self.env.is_of_one_record = false;
@@ -607,7 +609,7 @@ impl<'d> Walk<'_, 'd> {
                         .suggest("add the step `windowedBy` before it, or leave `emit` out")
                         .into());
                 }
-                sink::key_format(&self.env.key, &path)?;
+                formats::key_format(&self.env.key, &path)?;
                 let folds = compile_aggregation(aggregation, over, &self.env, &path)?;
                 let ty = folds.first.expr().ty().clone();
                 let others = self.cogroup(aggregation, over, &ty, &path)?;

@@ -1,8 +1,7 @@
 //! Records, results and stores that stop a task, or are passed over.
 
 use super::*;
-use crate::KeyRange;
-use crate::Visit;
+use crate::{Driver, DriverRecord, KeyRange, Visit};
 
 #[test]
 fn a_failing_record_leaves_everything_as_it_was() {
@@ -181,6 +180,64 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
 }
 
 #[test]
+fn what_is_declared_for_errors_holds_behind_a_repartition_topic() {
+    let steps = json!([
+        {"selectKey": "value.customer"},
+        {"groupByKey": {}},
+        {"aggregate": {"store": "sums", "initial": "100", "add": "aggregate / value.amount"}},
+        {"toStream": {}}
+    ]);
+    let stream = json!({"onError": "DeadLetter", "deadLetterTopic": "dead"});
+    let mut driver = Driver::new(planned(stream, steps.clone(), "Long"), 1);
+    let mut sent = Vec::new();
+    let mut processed = Vec::new();
+    for amount in [0, 2] {
+        let driven = driver.pipe(DriverRecord {
+            topic: TopicName::External("in".into()),
+            partition: 0,
+            key: None,
+            value: Some(order(amount).into_bytes()),
+            headers: Vec::new(),
+            timestamp: 7,
+        });
+        let driven = driven.unwrap();
+        processed.extend(driven.processed);
+        sent.extend(driven.outputs);
+    }
+    assert!(matches!(
+        processed.as_slice(),
+        [
+            Processed::Done,
+            Processed::DeadLettered(_),
+            Processed::Done,
+            Processed::Done
+        ]
+    ));
+    let [letter, result] = sent.as_slice() else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(letter.topic, TopicName::External("dead".into()));
+    assert_eq!(letter.key.as_deref(), Some(&b"c"[..]));
+    let value = String::from_utf8_lossy(letter.value.as_deref().unwrap());
+    assert_eq!(value, r#"{"amount":0}"#);
+    let (name, topic) = &letter.headers[0];
+    assert_eq!(name, "__streams.errors.topic");
+    assert!(topic.as_deref().unwrap().ends_with(b"sums-repartition"));
+    assert_eq!(result.value.as_deref(), Some(&50_i64.to_be_bytes()[..]));
+
+    let mut driver = Driver::new(planned(json!({}), steps, "Long"), 1);
+    let stopped = driver.pipe(DriverRecord {
+        topic: TopicName::External("in".into()),
+        partition: 0,
+        key: None,
+        value: Some(order(0).into_bytes()),
+        headers: Vec::new(),
+        timestamp: 7,
+    });
+    assert_eq!(stopped.unwrap_err().category(), ErrorCategory::Expression);
+}
+
+#[test]
 fn event_time_too_far_ahead_of_the_records_own_does_not_drag_stream_time() {
     let types = json!([{"name": "Reading", "fields": {"at": "timestampMillis"}}]);
     let declared = serde_json::from_value(json!({
@@ -208,7 +265,7 @@ fn event_time_too_far_ahead_of_the_records_own_does_not_drag_stream_time() {
     };
     assert_eq!(
         skipped.to_string(),
-        "record in/3@0: stream `orders`, timestamp: 300001 ms ahead of the record's own, at most 300000 are allowed"
+        "record in/3@0: stream `orders`, timestamp: 300001 ms ahead of the record's own, `maxAhead` is 300000 ms"
     );
     assert!(matches!(process(i64::MAX), (Processed::Skipped(_), 1_300_000)));
     // Late is as late as it likes.

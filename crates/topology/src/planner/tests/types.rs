@@ -137,3 +137,59 @@ fn values_of_kafkas_own_encodings_have_one_type_each() {
         );
     }
 }
+
+/// Whatever finds something by a key finds it by the one encoding that all keys of a type have there.
+#[test]
+fn no_task_that_keeps_something_reads_keys_of_32_bits() {
+    let to = json!({"topic": "out", "key": {"serde": "Integer"}, "value": {"serde": "Long"}});
+    let count = json!({"count": {"store": "s"}});
+    let windows =
+        json!({"with": "longs", "name": "j", "within": "1s", "grace": "1s", "expression": "left + right"});
+    for steps in [
+        json!([{"groupByKey": {}}, count, {"toStream": {}}]),
+        json!([{"groupByKey": {}}, {"windowedBy": {"tumbling": {"size": "1s", "grace": "0ms"}}}, count, {"toStream": {}},
+               {"selectKey": "key.key"}]),
+        json!([{"deduplicate": {"store": "s", "within": "1s"}}]),
+        json!([{"toTable": {"store": "s"}}, {"toStream": {}}]),
+        json!([{"filter": "true"}, {"merge": {"with": ["longs"]}}, {"groupByKey": {}}, count, {"toStream": {}}]),
+        json!([{"join": {"with": "table", "name": "j", "expression": "left + right"}}]),
+        json!([{"join": windows}]),
+        json!([{"groupByKey": {}}, {"aggregate": {"store": "s", "initial": "0", "add": "aggregate + value",
+               "cogroup": [{"with": "longs", "add": "aggregate - value"}]}}, {"toStream": {}}]),
+    ] {
+        for (from, with) in [("Integer", "Long"), ("Long", "Integer")] {
+            let source = |name: &str, key: &str| json!({"name": name, "topic": name, "key": {"serde": key}, "value": {"serde": "Long"}});
+            let plan = planned(json!({
+                "language": "v1",
+                "streams": [source("in", from), source("longs", with)],
+                "tables": [source("table", "Long")],
+                "pipelines": [
+                    {"name": "p", "from": "in", "steps": steps, "to": to},
+                    {"name": "q", "from": "longs", "to": to},
+                    {"name": "r", "from": "table", "steps": [{"toStream": {}}], "to": to}
+                ]
+            }));
+            for sub in plan.sub_topologies.iter().filter(|sub| !sub.stores.is_empty()) {
+                let keys: Vec<_> = sub.sources.iter().map(|source| &source.key).collect();
+                assert!(keys.iter().all(|key| **key == Format::Long), "{steps}: {keys:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn how_keys_of_32_bits_are_written_has_to_be_said() {
+    let found = errors(json!({
+        "language": "v1",
+        "streams": [{"name": "in", "topic": "in.v1", "key": {"serde": "Integer"}, "value": {"serde": "Long"}}],
+        "pipelines": [{"name": "p", "from": "in", "to": {"topic": "out.v1", "value": {"serde": "Long"}}}]
+    }));
+    assert_eq!(
+        found,
+        [error(
+            "pipelines[0].to.key",
+            "keys are read as Integer: say whether they are written so, or as Long",
+            "add `key: {serde: Integer}`"
+        )]
+    );
+}
