@@ -77,7 +77,7 @@ deny: ## licences, bans and sources of the dependencies
 
 test-unit: setup ## unit and property tests
 	@scripts/cel-cases >/dev/null
-	cargo test --release --workspace -- --skip broker_tests::
+	cargo test --release --workspace --no-fail-fast -- --skip broker_tests::
 	@scripts/own-target done
 
 # By make, as every other build: only it knows where RocksDB is kept once it is compiled.
