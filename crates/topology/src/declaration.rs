@@ -152,20 +152,6 @@ pub enum KeySerde {
     Uuid,
 }
 
-impl KeySerde {
-    /// As it is declared.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::String => "String",
-            Self::Bytes => "Bytes",
-            Self::Long => "Long",
-            Self::Integer => "Integer",
-            Self::Uuid => "UUID",
-        }
-    }
-}
-
 /// Kafka encodings of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ValueSerde {
@@ -186,23 +172,6 @@ pub enum ValueSerde {
     /// UTF-8 in the form 8-4-4-4-12.
     #[serde(rename = "UUID")]
     Uuid,
-}
-
-impl ValueSerde {
-    /// As it is declared.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Json => "Json",
-            Self::String => "String",
-            Self::Bytes => "Bytes",
-            Self::Long => "Long",
-            Self::Integer => "Integer",
-            Self::Double => "Double",
-            Self::Boolean => "Boolean",
-            Self::Uuid => "UUID",
-        }
-    }
 }
 
 /// How keys are read or written.

@@ -43,7 +43,13 @@ impl SubTopology {
     /// The source whose rules hold for what goes wrong at a node when there is no record: the first one that leads there.
     #[must_use]
     pub fn source_of(&self, node: NodeIndex) -> Option<&Source> {
-        self.sources.iter().find(|source| self.leads(source.node, node))
+        self.sources_of(node).next()
+    }
+
+    /// The sources that lead to a node.
+    pub(crate) fn sources_of(&self, node: NodeIndex) -> impl Iterator<Item = &Source> {
+        let sources = self.sources.iter();
+        sources.filter(move |source| self.leads(source.node, node))
     }
 
     /// Whether rows of a store are visited in the order of their keys.

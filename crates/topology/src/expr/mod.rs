@@ -63,6 +63,8 @@ pub struct Env {
     pub is_of_one_record: bool,
     /// Of a windowed key, what its windows are.
     pub windows: Option<Windows>,
+    /// Whether the key is as a topic has it, in 32 bits; it is kept and sent on as `Long`.
+    pub is_integer_key: bool,
     /// Names of [`Expr::bind`] with their types, the innermost last.
     pub lets: Vec<(String, Type)>,
 }
@@ -78,6 +80,7 @@ impl Env {
             right: None,
             is_of_one_record: true,
             windows: None,
+            is_integer_key: false,
             lets: Vec::new(),
         }
     }
@@ -95,6 +98,7 @@ impl Env {
     pub(crate) fn choose_key(&mut self, key: Type) {
         self.key = key;
         self.windows = None;
+        self.is_integer_key = false;
     }
 }
 

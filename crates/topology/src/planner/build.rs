@@ -170,7 +170,7 @@ fn policy(declared: DeclaredBad) -> OnBadRecord {
 /// A stream or a table as the pipelines read it, and what their first steps see.
 fn planned(stream: &ResolvedStream<'_>, reads: &ValueReads) -> Result<(Source, Env), Vec<PlanError>> {
     let declared = stream.declared;
-    let env = Env::of_record(stream.key.clone(), prune(&stream.value, reads));
+    let env = formats::env(declared.key.serde, prune(&stream.value, reads));
     let path = stream.path.field("timestamp");
     let timestamp = declared
         .timestamp
@@ -470,6 +470,7 @@ impl<'d> Track<'_, 'd> {
         let mut behind = vec![self.place.last];
         for other in others {
             self.place.env.is_of_one_record &= other.env.is_of_one_record;
+            self.place.env.is_integer_key |= other.env.is_integer_key;
             let other = self.aside(other, |track| track.project(&value, path))?;
             behind.push(other.last);
         }
@@ -721,6 +722,7 @@ impl<'d> Track<'_, 'd> {
         self.place.last = 0;
         self.place.env.value = value;
         self.place.env.is_of_one_record = true;
+        self.place.env.is_integer_key = false;
         Ok(())
     }
 
@@ -729,8 +731,7 @@ impl<'d> Track<'_, 'd> {
     fn on_error(&mut self) -> Result<(OnBadRecord, Option<TopicName>), PlanError> {
         let last = self.place.last;
         let part = self.part()?;
-        let sources = part.sources.iter();
-        let sources: Vec<_> = sources.filter(|source| part.leads(source.node, last)).collect();
+        let sources: Vec<_> = part.sources_of(last).collect();
         if sources.iter().any(|source| source.on_error == OnBadRecord::Fail) {
             return Ok((OnBadRecord::Fail, None));
         }
@@ -756,17 +757,6 @@ impl<'d> Track<'_, 'd> {
     }
 
     fn end(&mut self, to: &SinkTopic, path: &Path) -> Result<(), Vec<PlanError>> {
-        let last = self.place.last;
-        let part = self.part()?;
-        let mut sources = part.sources.iter().filter(|source| part.leads(source.node, last));
-        if to.key.is_none()
-            && sources.any(|source| source.key == Format::Integer)
-            && self.place.env.key == Type::Int
-        {
-            let message = "keys are read as Integer: say whether they are written so, or as Long";
-            let error = PlanError::new(&path.field("key"), message);
-            return Err(error.suggest("add `key: {serde: Integer}`").into());
-        }
         let env = &self.place.env;
         let route = sink::route(to, env, path)?;
         let sink = Sink {

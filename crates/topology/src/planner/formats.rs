@@ -16,20 +16,42 @@ pub(super) fn declared_key(serde: KeySerde) -> Format {
     }
 }
 
-/// Of values of this type that are read or written as they are declared; `None`: that has no such values.
+/// Of values that are read or written as they are declared; `None`: that depends on their type.
+pub(super) fn declared_scalar(serde: ValueSerde) -> Option<Format> {
+    Some(match serde {
+        ValueSerde::Json => return None,
+        ValueSerde::String => Format::String,
+        ValueSerde::Bytes => Format::Bytes,
+        ValueSerde::Long => Format::Long,
+        ValueSerde::Integer => Format::Integer,
+        ValueSerde::Double => Format::Double,
+        ValueSerde::Boolean => Format::Boolean,
+        ValueSerde::Uuid => Format::Uuid,
+    })
+}
+
+/// As it is declared.
+fn name(declared: Option<&Format>) -> &'static str {
+    declared.and_then(Format::name).unwrap_or("Json")
+}
+
+/// The same of values of this type; `None`: that has no such values.
 pub(super) fn declared_value(serde: ValueSerde, ty: &Type) -> Option<Format> {
-    let format = match (serde, ty) {
-        (ValueSerde::Json, Type::Struct(ty)) => Format::Json(ty.clone()),
-        (ValueSerde::Json, _) => return None,
-        (ValueSerde::String, _) => Format::String,
-        (ValueSerde::Bytes, _) => Format::Bytes,
-        (ValueSerde::Long, _) => Format::Long,
-        (ValueSerde::Integer, _) => Format::Integer,
-        (ValueSerde::Double, _) => Format::Double,
-        (ValueSerde::Boolean, _) => Format::Boolean,
-        (ValueSerde::Uuid, _) => Format::Uuid,
+    let format = match (declared_scalar(serde), ty) {
+        (Some(format), _) => format,
+        (None, Type::Struct(ty)) => Format::Json(ty.clone()),
+        (None, _) => return None,
     };
     (format.ty() == *ty).then_some(format)
+}
+
+/// What the first steps see of records with such keys.
+pub(super) fn env(serde: KeySerde, value: Type) -> Env {
+    let key = declared_key(serde);
+    Env {
+        is_integer_key: key == Format::Integer,
+        ..Env::of_record(key.ty(), value)
+    }
 }
 
 /// The format of a key of this type in stores and internal topics: one for each type, so that equal keys of different topics are
@@ -82,6 +104,11 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
         _ => key_format(&env.key, path)?,
     };
     let Some(declared) = &to.key else {
+        if env.is_integer_key {
+            let message = "keys are read as Integer: say whether they are written so, or as Long";
+            let error = PlanError::new(&path.field("key"), message);
+            return Err(error.suggest("add `key: {serde: Integer}`"));
+        }
         return Ok(format);
     };
     let wanted = declared_key(declared.serde);
@@ -92,7 +119,7 @@ pub(crate) fn key(to: &SinkTopic, env: &Env, path: &Path) -> Result<Format, Plan
     let message = format!(
         "the key has type {}, which {} does not write",
         env.key,
-        declared.serde.name()
+        name(Some(&wanted))
     );
     let instead = match format.name() {
         None => "leave `key` out: it is written as Kafka Streams writes windowed keys".to_owned(),
@@ -114,7 +141,11 @@ pub(crate) fn value(to: &SinkTopic, ty: &Type, path: &Path) -> Result<Format, Pl
         return Ok(format);
     }
     let path = path.field("value").field("serde");
-    let message = format!("the value has type {ty}, which {} does not write", serde.name());
+    let declared = declared_scalar(serde);
+    let message = format!(
+        "the value has type {ty}, which {} does not write",
+        name(declared.as_ref())
+    );
     let error = PlanError::new(&path, message);
     Err(match (serde, ty) {
         (_, Type::Struct(_)) => error.suggest("write `serde: Json`"),

@@ -38,7 +38,6 @@ pub(crate) struct ResolvedStream<'d> {
     pub(crate) kind: SourceKind,
     pub(crate) path: Path,
     /// Types of its records, with all fields.
-    pub(crate) key: Type,
     pub(crate) value: Type,
     /// What its `timestamp` reads.
     pub(crate) timestamp_reads: ValueReads,

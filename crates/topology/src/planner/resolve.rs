@@ -17,7 +17,7 @@ use super::types::Types;
 use super::windows;
 use crate::declaration::{
     self, Aggregation, Deduplicate, Emit, GroupBy, KeySerde, Map, MapValues, OffsetReset, Operator, Pipeline,
-    SourceKind, Stream, Suppress, ToTable, Topology, ValueSerde,
+    SourceKind, Stream, Suppress, ToTable, Topology,
 };
 use crate::plan::{Windows, windowed_key};
 use crate::suggest::did_you_mean;
@@ -155,7 +155,7 @@ pub(super) struct End<'d> {
 
 impl<'d> End<'d> {
     fn of(source: ResolvedStream<'d>) -> Self {
-        let mut env = Env::of_record(source.key.clone(), source.value.clone());
+        let mut env = formats::env(source.declared.key.serde, source.value.clone());
         let kind = match source.kind {
             SourceKind::Stream => Kind::Stream,
             SourceKind::Table => {
@@ -164,9 +164,9 @@ impl<'d> End<'d> {
             }
         };
         Self {
-            env,
             kind,
-            key_changed: is_kept_otherwise(source.declared.key.serde),
+            key_changed: env.is_integer_key,
+            env,
             origin: Origin::Source(Rc::new(source)),
         }
     }
@@ -225,11 +225,8 @@ fn resolve_stream<'d>(
         let error = PlanError::new(&path.field("offsetReset"), message);
         errors.push(error.suggest("leave it out"));
     }
-    if kind == SourceKind::Table && is_kept_otherwise(stream.key.serde) {
-        let message = format!(
-            "keys are kept as Long, so values of {} keys would lie in other partitions than what is joined with them",
-            stream.key.serde.name()
-        );
+    if (kind, stream.key.serde) == (SourceKind::Table, KeySerde::Integer) {
+        let message = "keys are kept as Long, so values of Integer keys would lie in other partitions than what is joined with them";
         let error = PlanError::new(&path.field("key").field("serde"), message);
         errors.push(
             error.suggest("declare the topic in `streams`, and make it a table with `toTable: {store: …}`"),
@@ -240,12 +237,11 @@ fn resolve_stream<'d>(
         let error = PlanError::new(&path.field("maxAhead"), message);
         errors.push(error.suggest("leave it out: the topic's `message.timestamp.after.max.ms` bounds that"));
     }
-    let key = key_type(stream.key.serde);
     let value = value_type(stream, path, types, errors)?;
     let mut timestamp_reads = ValueReads::Nothing;
     if let Some(source) = &stream.timestamp {
         let path = path.field("timestamp");
-        let env = Env::of_record(key.clone(), value.clone());
+        let env = formats::env(stream.key.serde, value.clone());
         match compile_timestamp(source, &env, &path) {
             Ok(expr) => timestamp_reads = expr.reads().value.clone(),
             Err(wrong) => errors.extend(wrong),
@@ -255,38 +251,14 @@ fn resolve_stream<'d>(
         declared: stream,
         kind,
         path: path.clone(),
-        key,
         value,
         timestamp_reads,
     })
 }
 
-/// Whether keys are kept and sent on in other bytes than those that are read, and so lie in other partitions.
-fn is_kept_otherwise(serde: KeySerde) -> bool {
-    match serde {
-        KeySerde::Integer => true,
-        KeySerde::String | KeySerde::Bytes | KeySerde::Long | KeySerde::Uuid => false,
-    }
-}
-
-fn key_type(serde: KeySerde) -> Type {
-    match serde {
-        KeySerde::String | KeySerde::Uuid => Type::String,
-        KeySerde::Bytes => Type::Bytes,
-        KeySerde::Long | KeySerde::Integer => Type::Int,
-    }
-}
-
 fn value_type(stream: &Stream, path: &Path, types: &Types, errors: &mut Vec<PlanError>) -> Option<Type> {
     let path = path.field("value");
-    let scalar = match stream.value.serde {
-        ValueSerde::Json => None,
-        ValueSerde::String | ValueSerde::Uuid => Some(Type::String),
-        ValueSerde::Bytes => Some(Type::Bytes),
-        ValueSerde::Long | ValueSerde::Integer => Some(Type::Int),
-        ValueSerde::Double => Some(Type::Double),
-        ValueSerde::Boolean => Some(Type::Bool),
-    };
+    let scalar = formats::declared_scalar(stream.value.serde).map(|format| format.ty());
     let error = match (&stream.value.type_name, scalar) {
         (None, Some(scalar)) => return Some(scalar),
         (Some(name), None) => match types.get(name) {
@@ -537,8 +509,10 @@ impl<'d> Walk<'_, 'd> {
                 let all = || others.iter().map(|(other, _)| other);
                 let is_of_one_record = all().all(|other| other.env.is_of_one_record);
                 let key_changed = all().any(|other| other.key_changed);
+                let is_integer_key = all().any(|other| other.env.is_integer_key);
                 let origins = all().map(|other| other.origin.clone()).collect();
                 self.env.is_of_one_record &= is_of_one_record;
+                self.env.is_integer_key |= is_integer_key;
                 self.key_changed |= key_changed;
                 (StepOp::Merge(origins), ValueReads::Nothing)
             }
@@ -553,6 +527,7 @@ impl<'d> Walk<'_, 'd> {
                 joined.follow(&mut self.env);
                 self.kind = joined.result();
                 self.key_changed = false;
+                self.env.is_integer_key = false;
                 let reads = joined.reads.clone();
                 (StepOp::Join(joined), reads)
             }
@@ -680,6 +655,7 @@ impl<'d> Walk<'_, 'd> {
     fn cut(&mut self) -> bool {
         let cut = std::mem::take(&mut self.key_changed);
         self.env.is_of_one_record |= cut;
+        self.env.is_integer_key = false;
         cut
     }
 

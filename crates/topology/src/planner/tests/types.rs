@@ -179,17 +179,45 @@ fn no_task_that_keeps_something_reads_keys_of_32_bits() {
 
 #[test]
 fn how_keys_of_32_bits_are_written_has_to_be_said() {
-    let found = errors(json!({
-        "language": "v1",
-        "streams": [{"name": "in", "topic": "in.v1", "key": {"serde": "Integer"}, "value": {"serde": "Long"}}],
-        "pipelines": [{"name": "p", "from": "in", "to": {"topic": "out.v1", "value": {"serde": "Long"}}}]
-    }));
-    assert_eq!(
-        found,
-        [error(
-            "pipelines[0].to.key",
-            "keys are read as Integer: say whether they are written so, or as Long",
-            "add `key: {serde: Integer}`"
-        )]
-    );
+    let app = |steps: Json| {
+        json!({
+            "language": "v1",
+            "streams": [
+                {"name": "in", "topic": "in.v1", "key": {"serde": "Integer"}, "value": {"serde": "Long"}},
+                {"name": "longs", "topic": "longs.v1", "key": {"serde": "Long"}, "value": {"serde": "Long"}}
+            ],
+            "pipelines": [
+                {"name": "p", "from": "in", "steps": steps, "to": {"topic": "out.v1", "value": {"serde": "Long"}}},
+                {"name": "q", "from": "longs", "to": {"topic": "out.v1", "value": {"serde": "Long"}}}
+            ]
+        })
+    };
+    for steps in [
+        json!([]),
+        json!([{"filter": "value > 0"}]),
+        json!([{"merge": {"with": ["longs"]}}]),
+    ] {
+        assert_eq!(
+            errors(app(steps)),
+            [error(
+                "pipelines[0].to.key",
+                "keys are read as Integer: say whether they are written so, or as Long",
+                "add `key: {serde: Integer}`"
+            )]
+        );
+    }
+    // Others are not those that were read.
+    for steps in [
+        json!([{"selectKey": "value"}]),
+        json!([{"groupByKey": {}}, {"count": {"store": "s"}}, {"toStream": {}}]),
+        json!([{"deduplicate": {"store": "s", "within": "1s"}}]),
+    ] {
+        let plan = planned(app(steps));
+        let mut sinks = plan.sub_topologies.iter().flat_map(|sub| &sub.sinks);
+        assert!(sinks.all(|sink| sink.key == Format::Long));
+    }
+    // With all that is wrong beside it.
+    let mut json = app(json!([]));
+    json["pipelines"][0]["to"]["value"]["serde"] = json!("String");
+    assert_eq!(errors(json).len(), 2);
 }
