@@ -83,8 +83,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    // Before anything that takes time: in a container this is process 1, to which a signal that it does not handle is as good as not sent. A pod that
-    // is deleted right after its start would run on until it is killed.
+    // Before anything that takes time: in a container this is process 1, to which a signal that it does not handle is as
+    // good as not sent. A pod that is deleted right after its start would run on until it is killed.
     let signals = Signals::new([SIGINT, SIGTERM]);
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("STREAMAPP_LOG")

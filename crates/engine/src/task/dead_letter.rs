@@ -3,9 +3,11 @@
 //!
 //! Header names are Kafka Streams' (KIP-1034) where it has one; values are UTF-8.
 
+use std::sync::Arc;
+
 use bumpalo::Bump;
-use topology::plan::{Format, SinkIndex, Source, SubTopology};
-use topology::{Header, Type, Value};
+use topology::plan::{Format, OnBadRecord, SinkIndex, Source, SubTopology};
+use topology::{Field, Header, StructType, Type, Value};
 
 use super::walk::Moving;
 use crate::error::Failure;
@@ -46,25 +48,31 @@ pub(super) fn of<'a>(
     arena: &'a Bump,
 ) -> Letter<'a> {
     let letter = Letter::from(record);
-    let Format::Row(ty) = &source.value else {
+    let (OnBadRecord::DeadLetter, Format::Row(ty), Some(_)) = (source.on_error, &source.value, record.value)
+    else {
         return letter;
     };
-    let (ty, value) = if let Type::Struct(_) = ty {
-        (ty.clone(), moving.value)
-    } else {
-        let wrapped = Type::record("value", [("value", ty.clone())]);
-        (wrapped, Value::Struct(arena.alloc([moving.value])))
-    };
-    let Type::Struct(ty) = ty else { return letter };
     let mut json = Vec::new();
-    let written = JsonCodec::new(&ty).write(value, &mut json);
-    match (written, letter.value) {
-        (Ok(()), Some(_)) => Letter {
+    let written = if let Type::Struct(ty) = ty {
+        JsonCodec::new(ty).write(moving.value, &mut json)
+    } else {
+        let wrapped = StructType {
+            name: "value".to_owned(),
+            fields: vec![Field {
+                name: "value".to_owned(),
+                ty: ty.clone(),
+            }],
+        };
+        let value = Value::Struct(arena.alloc([moving.value]));
+        JsonCodec::new(&Arc::new(wrapped)).write(value, &mut json)
+    };
+    match written {
+        Ok(()) => Letter {
             value: Some(arena.alloc_slice_copy(&json)),
             ..letter
         },
-        // A tombstone, or what JSON does not have: as it is.
-        (Ok(()) | Err(_), _) => letter,
+        // What JSON does not have: as it is.
+        Err(_) => letter,
     }
 }
 

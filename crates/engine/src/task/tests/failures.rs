@@ -181,60 +181,63 @@ fn a_record_that_cannot_be_read_is_skipped_or_stops_the_task_as_declared() {
 
 #[test]
 fn what_is_declared_for_errors_holds_behind_a_repartition_topic() {
-    let steps = json!([
-        {"selectKey": "value.customer"},
-        {"groupByKey": {}},
-        {"aggregate": {"store": "sums", "initial": "100", "add": "aggregate / value.amount"}},
-        {"toStream": {}}
-    ]);
-    let stream = json!({"onError": "DeadLetter", "deadLetterTopic": "dead"});
-    let mut driver = Driver::new(planned(stream, steps.clone(), "Long"), 1);
-    let mut sent = Vec::new();
-    let mut processed = Vec::new();
-    for amount in [0, 2] {
-        let driven = driver.pipe(DriverRecord {
-            topic: TopicName::External("in".into()),
-            partition: 0,
-            key: None,
-            value: Some(order(amount).into_bytes()),
-            headers: Vec::new(),
-            timestamp: 7,
-        });
-        let driven = driven.unwrap();
-        processed.extend(driven.processed);
-        sent.extend(driven.outputs);
-    }
-    assert!(matches!(
-        processed.as_slice(),
-        [
-            Processed::Done,
-            Processed::DeadLettered(_),
-            Processed::Done,
-            Processed::Done
-        ]
-    ));
-    let [letter, result] = sent.as_slice() else {
-        panic!("{sent:?}")
-    };
-    assert_eq!(letter.topic, TopicName::External("dead".into()));
-    assert_eq!(letter.key.as_deref(), Some(&b"c"[..]));
-    let value = String::from_utf8_lossy(letter.value.as_deref().unwrap());
-    assert_eq!(value, r#"{"amount":0}"#);
-    let (name, topic) = &letter.headers[0];
-    assert_eq!(name, "__streams.errors.topic");
-    assert!(topic.as_deref().unwrap().ends_with(b"sums-repartition"));
-    assert_eq!(result.value.as_deref(), Some(&50_i64.to_be_bytes()[..]));
-
-    let mut driver = Driver::new(planned(json!({}), steps, "Long"), 1);
-    let stopped = driver.pipe(DriverRecord {
+    let input = |amount| DriverRecord {
         topic: TopicName::External("in".into()),
         partition: 0,
         key: None,
-        value: Some(order(0).into_bytes()),
+        value: Some(order(amount).into_bytes()),
         headers: Vec::new(),
         timestamp: 7,
-    });
-    assert_eq!(stopped.unwrap_err().category(), ErrorCategory::Expression);
+    };
+    // What the repartition topic carries is a record, or one number.
+    for (choose, amount, carried) in [
+        (
+            json!({"selectKey": "value.customer"}),
+            "value.amount",
+            r#"{"amount":0}"#,
+        ),
+        (
+            json!({"map": {"key": "value.customer", "expression": "value.amount"}}),
+            "value",
+            r#"{"value":0}"#,
+        ),
+    ] {
+        let steps = json!([
+            choose,
+            {"groupByKey": {}},
+            {"aggregate": {"store": "sums", "initial": "100", "add": format!("aggregate / {amount}")}},
+            {"toStream": {}}
+        ]);
+        let stream = json!({"onError": "DeadLetter", "deadLetterTopic": "dead"});
+        let mut driver = Driver::new(planned(stream, steps.clone(), "Long"), 1);
+        let driven = [0, 2].map(|amount| driver.pipe(input(amount)).unwrap());
+        let processed: Vec<_> = driven.iter().flat_map(|driven| &driven.processed).collect();
+        assert!(matches!(
+            processed.as_slice(),
+            [
+                Processed::Done,
+                Processed::DeadLettered(_),
+                Processed::Done,
+                Processed::Done
+            ]
+        ));
+        let sent: Vec<_> = driven.iter().flat_map(|driven| &driven.outputs).collect();
+        let [letter, result] = sent.as_slice() else {
+            panic!("{sent:?}")
+        };
+        assert_eq!(letter.topic, TopicName::External("dead".into()));
+        assert_eq!(letter.key.as_deref(), Some(&b"c"[..]));
+        let value = String::from_utf8_lossy(letter.value.as_deref().unwrap());
+        assert_eq!(value, carried);
+        let (name, topic) = &letter.headers[0];
+        assert_eq!(name, "__streams.errors.topic");
+        assert!(topic.as_deref().unwrap().ends_with(b"sums-repartition"));
+        assert_eq!(result.value.as_deref(), Some(&50_i64.to_be_bytes()[..]));
+
+        let mut driver = Driver::new(planned(json!({}), steps, "Long"), 1);
+        let stopped = driver.pipe(input(0)).unwrap_err();
+        assert_eq!(stopped.category(), ErrorCategory::Expression);
+    }
 }
 
 #[test]
