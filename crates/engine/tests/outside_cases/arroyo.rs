@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crds::Document;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
-use streamapp_engine::{Driver, DriverRecord};
-use topology::plan::{Plan, TopicName};
+use streamapp_engine::Driver;
+use topology::plan::Plan;
 
-use super::{Entry, Replayed};
+use super::translation::unkeyed;
+use super::{Replayed, translation};
 
 /// `arroyo/<query>.yaml`
 #[derive(Deserialize, JsonSchema)]
@@ -24,7 +24,7 @@ struct Translation {
     /// Records behind the input's, so late that they close every window of the input.
     #[serde(default)]
     flush: Vec<Json>,
-    /// The golden file has changes of a table, not rows: what its rows are found by. Default: each row by itself.
+    /// The golden file has changes of a table, not rows: what the table holds in the end is compared.
     #[serde(default)]
     table: bool,
     #[serde(default)]
@@ -69,29 +69,14 @@ pub(super) fn replay(data: &Path) -> Vec<Replayed> {
     let chosen = |file: &&std::path::PathBuf| only.as_ref().is_none_or(|only| *only == stem(file));
     let replayed = queries.iter().filter(chosen).map(|golden| {
         let query = stem(golden);
-        let translation = translation(&query);
+        let of: Translation = translation::read("arroyo", &query);
         Replayed {
             name: format!("arroyo: {query}"),
-            result: result(data, golden, &translation),
-            entry: match (&translation.declined, &translation.missing) {
-                (Some(_), _) => Some(Entry::Declined),
-                (None, Some(_)) => Some(Entry::Missing),
-                (None, None) => None,
-            },
+            result: result(data, golden, &of),
+            entry: translation::entry(&query, of.declined.as_ref(), of.missing.as_ref()),
         }
     });
     replayed.collect()
-}
-
-fn translation(query: &str) -> Translation {
-    let file = format!("tests/outside_cases/arroyo/{query}.yaml");
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let read = Document::<Translation>::read(&text);
-    let document = read.unwrap_or_else(|errors| {
-        let errors: Vec<_> = errors.iter().map(|error| error.render(&file)).collect();
-        panic!("{}", errors.join("\n"))
-    });
-    document.value
 }
 
 fn result(data: &Path, golden: &Path, translation: &Translation) -> Result<(), String> {
@@ -165,14 +150,7 @@ impl Records<'_> {
             if restarts && index % 7 == 3 {
                 driver.restart();
             }
-            let record = DriverRecord {
-                topic: TopicName::External(self.topic.to_owned()),
-                partition: 0,
-                key: None,
-                value: Some(value.to_string().into_bytes()),
-                headers: Vec::new(),
-                timestamp: 0,
-            };
+            let record = unkeyed(self.topic, value.to_string().into_bytes(), 0);
             let driven = driver
                 .pipe(record)
                 .map_err(|error| format!("input {index}: {error}"))?;
@@ -183,7 +161,8 @@ impl Records<'_> {
                 match value {
                     Some(value) if is_table => drop(table.insert(record.key, value)),
                     Some(value) => rows.push(value),
-                    None => drop(table.remove(&record.key)),
+                    None if is_table => drop(table.remove(&record.key)),
+                    None => return Err(format!("input {index}: a deletion, where rows are wanted")),
                 }
             }
         }

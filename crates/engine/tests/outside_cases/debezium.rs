@@ -1,17 +1,16 @@
-//! Flink's files of change events: each as a topology (`debezium/<file>.yaml`) that makes the table again which the events tell of.
+//! Flink's files of change events: each as a topology (`debezium/`) that makes the table again which the events tell of.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crds::Document;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value as Json, json};
-use streamapp_engine::{Driver, DriverRecord};
-use topology::plan::TopicName;
+use serde_json::Value as Json;
+use streamapp_engine::Driver;
 
-use super::Replayed;
+use super::translation::unkeyed;
+use super::{Replayed, translation};
 
 /// The file whose last event is a deletion that does not say of what.
 const WITHOUT_ROW: &str = "debezium-postgres-data-replica-identity";
@@ -22,7 +21,16 @@ const FILES: [&str; 4] = [
     "maxwell-data",
 ];
 
-/// `debezium/<file>.yaml`: reads the topic `changes`, whose records have no keys, and writes the table to `products`.
+/// The name of a file's topology: both files of Debezium have the same events.
+fn translated(file: &str) -> &str {
+    if file.starts_with("debezium-") {
+        "debezium-postgres"
+    } else {
+        file
+    }
+}
+
+/// `debezium/<name>.yaml`: reads the topic `changes`, whose records have no keys, and writes the table to `products`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Translation {
@@ -67,26 +75,15 @@ fn compare(file: &str, found: Result<Vec<Json>, String>, wanted: Option<&Vec<Jso
 
 /// The rows that are there in the end, by id; with `restarts`, all tasks begin anew from their stores after each event.
 fn table(file: &str, events: &str, restarts: bool) -> Result<Vec<Json>, String> {
-    let translation = std::fs::read_to_string(format!("tests/outside_cases/debezium/{file}.yaml")).unwrap();
-    let translation = Document::<Translation>::read(&translation).unwrap_or_else(|errors| {
-        let errors: Vec<_> = errors.iter().map(|error| error.render(file)).collect();
-        panic!("{}", errors.join("\n"))
-    });
-    let plan = topology::plan(&translation.value.topology).map_err(|errors| format!("{errors:?}"))?;
+    let translation: Translation = translation::read("debezium", translated(file));
+    let plan = topology::plan(&translation.topology).map_err(|errors| format!("{errors:?}"))?;
     let mut driver = Driver::new(Arc::new(plan), 1);
     let mut rows = BTreeMap::new();
     for (index, event) in events.lines().enumerate() {
         if restarts {
             driver.restart();
         }
-        let record = DriverRecord {
-            topic: TopicName::External("changes".to_owned()),
-            partition: 0,
-            key: None,
-            value: Some(event.into()),
-            headers: Vec::new(),
-            timestamp: i64::try_from(index).unwrap(),
-        };
+        let record = unkeyed("changes", event.into(), i64::try_from(index).unwrap());
         let driven = driver
             .pipe(record)
             .map_err(|error| format!("event {index}: {error}"))?;
@@ -97,5 +94,5 @@ fn table(file: &str, events: &str, restarts: bool) -> Result<Vec<Json>, String> 
             };
         }
     }
-    Ok(rows.into_values().map(|row| json!(row)).collect())
+    Ok(rows.into_values().collect())
 }

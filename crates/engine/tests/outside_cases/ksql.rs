@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bumpalo::Bump;
-use crds::Document;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -17,7 +16,7 @@ use streamapp_engine::{Driver, DriverRecord, decode};
 use topology::plan::{Format, Plan, Source, TopicName};
 use topology::{StructType, Type, Value};
 
-use super::{Entry, Replayed};
+use super::{Replayed, translation};
 
 /// `ksql/<file>.yaml`
 #[derive(Deserialize, JsonSchema)]
@@ -101,36 +100,23 @@ pub(super) fn replay(data: &Path) -> Vec<Replayed> {
 
 fn replay_file(file: &Path, stem: &str) -> Vec<Replayed> {
     let cases: File = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    let translations = format!("tests/outside_cases/ksql/{stem}.yaml");
-    let text =
-        std::fs::read_to_string(&translations).unwrap_or_else(|error| panic!("{translations}: {error}"));
-    let read = Document::<Translations>::read(&text);
-    let translations = read.unwrap_or_else(|errors| {
-        let errors: Vec<_> = errors.iter().map(|error| error.render(&translations)).collect();
-        panic!("{}", errors.join("\n"))
-    });
+    let translations: Translations = translation::read("ksql", stem);
     // Of equal names each is one case.
     let mut by_name = BTreeMap::<_, VecDeque<_>>::new();
-    for translation in &translations.value.cases {
+    for translation in &translations.cases {
         for name in &translation.cases {
             by_name.entry(name.as_str()).or_default().push_back(translation);
         }
     }
     let replayed = cases.tests.iter().map(|case| {
         let translation = by_name.get_mut(case.name.as_str()).and_then(VecDeque::pop_front);
-        let entry = translation.and_then(|of| match (&of.declined, &of.missing) {
-            (Some(_), None) => Some(Entry::Declined),
-            (None, Some(_)) => Some(Entry::Missing),
-            (None, None) => None,
-            (Some(_), Some(_)) => panic!("{stem}: {} is declined and missing", case.name),
-        });
+        let name = format!("ksql: {stem}: {}", case.name);
+        let result = translation.map(|translation| case.replay(translation));
         Replayed {
-            name: format!("ksql: {stem}: {}", case.name),
-            result: match translation {
-                None => Err("there is no translation".to_owned()),
-                Some(translation) => case.replay(translation),
-            },
-            entry,
+            result: result.unwrap_or_else(|| Err("there is no translation".to_owned())),
+            entry: translation
+                .and_then(|of| translation::entry(&name, of.declined.as_ref(), of.missing.as_ref())),
+            name,
         }
     });
     let replayed = replayed.collect();
@@ -233,7 +219,7 @@ impl Record {
                 let columns = columns
                     .get(&self.topic)
                     .ok_or_else(|| format!("no columns of {}", self.topic))?;
-                let cells = columns.iter().zip(line.split(','));
+                let cells = cells(line, columns)?;
                 let cells = cells.filter_map(|(name, text)| Some((name.clone(), cell(text, ty, name)?)));
                 Json::Object(cells.collect())
             }
@@ -249,8 +235,7 @@ impl Record {
             Json::String(text) if text == "null" => Json::Null,
             Json::String(line) => match columns.get(&self.topic) {
                 Some(columns) => {
-                    let cells = columns.iter().zip(line.split(','));
-                    let cells = cells.filter(|(_, text)| !text.is_empty());
+                    let cells = cells(line, columns)?.filter(|(_, text)| !text.is_empty());
                     Json::Object(cells.map(|(name, text)| (name.clone(), json!(text))).collect())
                 }
                 None => json!(line),
@@ -265,6 +250,17 @@ impl Record {
             "at": self.timestamp,
         }))
     }
+}
+
+/// The cells of a line by column.
+fn cells<'l>(
+    line: &'l str,
+    columns: &'l [String],
+) -> Result<impl Iterator<Item = (&'l String, &'l str)>, String> {
+    if line.split(',').count() != columns.len() {
+        return Err(format!("`{line}` has not the columns {columns:?}"));
+    }
+    Ok(columns.iter().zip(line.split(',')))
 }
 
 /// Keys are text; a number stands for its digits.

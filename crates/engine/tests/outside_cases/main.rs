@@ -1,6 +1,6 @@
-//! Cases of other products, replayed in memory: what Kafka Streams' own tests expect of its operators, ksql's of its statements, Arroyo's of
-//! its queries, and what Flink's files of change events tell of a table. Each passes or stands in a ledger (`ledger.txt`, `ksql/`, `arroyo/`), as declined (the
-//! language differs on purpose) or as missing (it cannot say that yet).
+//! Cases of other products, replayed in memory: what Kafka Streams' own tests expect of its operators, ksql's of its statements,
+//! Arroyo's of its queries, and what Flink's files of change events tell of a table. Each passes or stands in a ledger
+//! (`ledger.txt`, `ksql/`, `arroyo/`), as declined (the language differs on purpose) or as missing (it cannot say that yet).
 //!
 //! The cases lie outside of the repository, in `$STREAMAPP_TESTDATA` or beside it; without them this is skipped. Every case is
 //! replayed twice, the second time with all tasks begun anew from their stores after each record.
@@ -18,6 +18,7 @@ mod case;
 mod debezium;
 mod ksql;
 mod translate;
+mod translation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
