@@ -2,6 +2,7 @@
 
 mod errors;
 mod joins;
+mod policies;
 mod tables;
 mod types;
 
