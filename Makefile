@@ -15,6 +15,8 @@ export ROCKSDB_LIB_DIR := $(ROCKSDB)
 export ROCKSDB_STATIC := 1
 endif
 
+# Whatever compiles goes through it.
+CARGO := scripts/own-target cargo
 CARGO_DENY_VERSION := 0.20.2
 BENCH_ARGS ?=
 PROGRAMS := streamapp streamapp-worker streamapp-operator streamapp-e2e streamapp-sim
@@ -29,12 +31,10 @@ help: ## list the targets
 
 setup: ## install the system packages that are missing (Debian, root or sudo)
 	@e2e/setup
-	@scripts/own-target
 
 # Always the whole workspace: another choice of packages has other features, and RocksDB would be compiled again.
 build: setup ## build everything into bin/
-	cargo build --release --workspace --bins
-	@scripts/own-target done
+	$(CARGO) build --release --workspace --bins
 	@scripts/rocksdb keep
 	@mkdir -p bin
 	@for name in $(PROGRAMS); do \
@@ -66,8 +66,7 @@ fmt: ## format the sources
 
 lint: setup ## formatting, clippy, borders between crates, licences and sources
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
-	@scripts/own-target done
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	scripts/borders
 	scripts/own-target check
 	@$(MAKE) deny
@@ -77,12 +76,11 @@ deny: ## licences, bans and sources of the dependencies
 
 test-unit: setup ## unit and property tests
 	@scripts/cel-cases >/dev/null
-	cargo test --release --workspace --no-fail-fast -- --skip broker_tests::
-	@scripts/own-target done
+	$(CARGO) test --release --workspace --no-fail-fast -- --skip broker_tests::
 
 # By make, as every other build: only it knows where RocksDB is kept once it is compiled.
 test-broker: setup ## the test environment itself, on the broker that STREAMAPP_TEST_KAFKA names
-	cargo test --release --workspace --bins broker_tests:: -- --include-ignored --test-threads 1
+	$(CARGO) test --release --workspace --bins broker_tests:: -- --include-ignored --test-threads 1
 
 test-sim: build ## every interleaving of small scenarios, and seeded schedules with faults
 	bin/streamapp-sim model
@@ -101,7 +99,7 @@ footprint: build image ## CPU and memory of operator and workers, sizes of image
 	@e2e/cluster-demo footprint
 
 bench: build ## expressions; then ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
-	cargo bench --workspace --bench expressions
+	$(CARGO) bench --workspace --bench expressions
 	@e2e/broker up
 	@eval "$$(e2e/broker env)" && bin/streamapp-e2e bench $(BENCH_ARGS)
 
