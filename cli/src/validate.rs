@@ -17,7 +17,7 @@ pub(crate) struct ValidateArgs {
     /// StreamApp files (YAML or JSON). Of a directory: all YAML files of the kind StreamApp below it.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Also print the plan: sub-topologies, internal topics, stores.
+    /// Also print the plan: sub-topologies, internal topics, stores, and what keeps it from being deterministic.
     #[arg(long)]
     plan: bool,
     /// How to print errors.
@@ -65,7 +65,11 @@ fn for_people(files: &[PathBuf], with_plan: bool) -> ExitCode {
     for file in files {
         match load(file) {
             Ok(loaded) => {
-                say!("{}: valid ({})", file.display(), loaded.app.application_id());
+                let name = file.display().to_string();
+                for warning in &loaded.warnings {
+                    eprintln!("{}", warning.render(&name));
+                }
+                say!("{name}: valid ({})", loaded.app.application_id());
                 if with_plan {
                     text(format_args!("{}", loaded.plan.describe()));
                 }
@@ -84,10 +88,17 @@ fn for_scripts(files: &[PathBuf]) -> ExitCode {
             Ok(text) => crds::load(&text),
             Err(code) => return code,
         };
-        let errors = result.err().unwrap_or_default();
-        let valid = errors.is_empty();
-        all_valid &= valid;
-        told.push(serde_json::json!({"file": file, "valid": valid, "errors": errors}));
+        all_valid &= result.is_ok();
+        told.push(match result {
+            Ok(loaded) => {
+                let variations = loaded.plan.variations();
+                serde_json::json!({
+                    "file": file, "valid": true, "errors": [], "warnings": loaded.warnings,
+                    "deterministic": variations.is_empty(), "variations": variations,
+                })
+            }
+            Err(errors) => serde_json::json!({"file": file, "valid": false, "errors": errors}),
+        });
     }
     say!("{}", serde_json::json!({"valid": all_valid, "files": told}));
     if all_valid {

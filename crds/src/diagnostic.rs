@@ -1,13 +1,16 @@
-//! One thing that is wrong with a file, for people and for scripts.
+//! One thing to say about a place in a file, for people and for scripts.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-/// One thing that is wrong with a file.
+/// One thing that is wrong with a file, or that whoever wrote it should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnostic {
+    /// Of what is not wrong: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Field of the document, e.g. `spec.topology.pipelines[0].steps[2].filter`; empty for the whole document.
     pub path: String,
     /// From 1.
@@ -16,7 +19,7 @@ pub struct Diagnostic {
     pub column: usize,
     /// How many characters from `column` are meant; at least 1, all in this line.
     pub length: usize,
-    /// What is wrong.
+    /// What is wrong, or what to know.
     pub message: String,
     /// What to write instead.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +32,10 @@ impl Diagnostic {
     /// The diagnostic for people: message, place, line with a marker, help. Ends with a newline.
     #[must_use]
     pub fn render(&self, file_name: &str) -> String {
-        let mut out = format!("error: {}\n", self.message);
+        let mut out = match &self.warning {
+            Some(name) => format!("warning[{name}]: {}\n", self.message),
+            None => format!("error: {}\n", self.message),
+        };
         let gutter = self.line.to_string();
         let indent = " ".repeat(gutter.len());
         // Writing to a string cannot fail.

@@ -3,6 +3,7 @@
 use saphyr_parser::ScalarStyle;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use topology::determinism::Variation;
 use topology::{Path, Plan, PlanError};
 
 use crate::Diagnostic;
@@ -19,6 +20,8 @@ pub struct Loaded {
     pub app: StreamApp,
     /// What `spec.topology` compiles to.
     pub plan: Plan,
+    /// What may differ from one run over the same records to another, as far as something can be done about it.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Reads a `StreamApp` from YAML or JSON and plans its topology.
@@ -124,7 +127,15 @@ fn look(
         diagnostics.push(source.diagnostic(&path, range, message, suggestion));
     }
     match topology::plan(&app.spec.topology) {
-        Ok(plan) => Some(Loaded { app, plan }),
+        Ok(plan) => {
+            let warnings = plan
+                .variations()
+                .into_iter()
+                .filter(|variation| variation.suggestion.is_some())
+                .map(|variation| warning(source, root, variation))
+                .collect();
+            Some(Loaded { app, plan, warnings })
+        }
         Err(errors) => {
             let told: Vec<_> = diagnostics
                 .iter()
@@ -138,6 +149,20 @@ fn look(
             }
             None
         }
+    }
+}
+
+fn warning(source: &Source<'_>, root: &Node, variation: Variation) -> Diagnostic {
+    let Variation {
+        cause,
+        path,
+        message,
+        suggestion,
+    } = variation;
+    let range = source.range(find(root, &path));
+    Diagnostic {
+        warning: Some(cause.to_string()),
+        ..source.diagnostic(&path, range, message, suggestion.map(str::to_owned))
     }
 }
 

@@ -56,6 +56,7 @@ impl<'t> Source<'t> {
                 .saturating_sub(start.column - 1)
         };
         Diagnostic {
+            warning: None,
             path: path.to_string(),
             line: start.line,
             column: start.column,

@@ -128,7 +128,7 @@ impl Failure {
         let step = sub
             .nodes
             .get(self.node)
-            .map_or_else(|| sub.name.clone(), |node| node.path.clone());
+            .map_or_else(|| sub.name.clone(), |node| node.path.to_string());
         ProcessError {
             recovery: self.recovery,
             record: self.bad_record(origin),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::determinism::Variation;
 use crate::plan::{
     Emit, Format, Node, NodeIndex, OffsetReset, OnBadRecord, Op, Plan, Side, SinkHeaders, Source, StoreIndex,
     StoreSpec, SubTopology, Windows,
@@ -9,13 +10,14 @@ use crate::plan::{
 use crate::{Duration, Type};
 
 impl Plan {
-    /// The plan as an indented tree: sub-topologies, what they read and write, their steps and stores.
+    /// The plan as an indented tree: sub-topologies, what they read and write, their steps and stores; and whether it is deterministic.
     #[must_use]
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for sub_topology in &self.sub_topologies {
             describe_sub_topology(sub_topology, &mut out);
         }
+        describe_variations(&self.variations(), &mut out);
         out
     }
 }
@@ -52,8 +54,18 @@ fn describe_sub_topology(sub: &SubTopology, out: &mut String) {
     let _ = writeln!(out, "  steps");
     let mut seen = vec![false; sub.nodes.len()];
     for source in &sub.sources {
-        let _ = writeln!(out, "    source {}  [{}]", source.name, sub.path(source.node));
+        let _ = writeln!(out, "    source {}  [{}]", source.name, path(sub, source.node));
         describe_children(sub, source.node, 2, &mut seen, out);
+    }
+}
+
+fn describe_variations(variations: &[Variation], out: &mut String) {
+    let _ = writeln!(out, "deterministic: {}", variations.is_empty());
+    for Variation {
+        cause, path, message, ..
+    } in variations
+    {
+        let _ = writeln!(out, "  {cause}: {message}  [{path}]");
     }
 }
 
@@ -66,6 +78,12 @@ fn headers(headers: &SinkHeaders) -> String {
             format!(", headers {}", names.join(" "))
         }
     }
+}
+
+/// Where a node stands in the declaration.
+fn path(sub: &SubTopology, node: NodeIndex) -> String {
+    let node = sub.nodes.get(node);
+    node.map_or_else(String::new, |node| node.path.to_string())
 }
 
 fn describe_source(source: &Source, out: &mut String) {

@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod declaration;
 mod describe;
+pub mod determinism;
 mod draw;
 mod duration;
 mod expr;

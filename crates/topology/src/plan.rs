@@ -9,7 +9,7 @@ mod windows;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Expr, Type};
+use crate::{Expr, Path, Type};
 
 pub(crate) use format::RESPONSE_PARTITION;
 pub use format::{Format, change, joined_row, response, subscriber, subscription, windowed_key};
@@ -82,12 +82,6 @@ impl SubTopology {
         all.any(|expr| expr.reads().headers)
     }
 
-    /// The declaration's path of a node.
-    #[must_use]
-    pub fn path(&self, node: NodeIndex) -> &str {
-        self.nodes.get(node).map_or("", |node| node.path.as_str())
-    }
-
     pub(crate) fn leads(&self, from: NodeIndex, to: NodeIndex) -> bool {
         let (mut seen, mut next) = (vec![false; self.nodes.len()], vec![from]);
         while let Some(at) = next.pop() {
@@ -106,8 +100,8 @@ impl SubTopology {
 /// One processor and what it forwards to.
 #[derive(Debug)]
 pub struct Node {
-    /// Path of the step in the declaration, e.g. `spec.topology.pipelines[0].steps[2]`.
-    pub path: String,
+    /// Where the step stands in the declaration, e.g. `spec.topology.pipelines[0].steps[2]`.
+    pub path: Path,
     /// What it does.
     pub op: Op,
     /// Nodes that receive its results, in declared order.

@@ -452,6 +452,26 @@ fn diagnostics_serialize_for_scripts() {
 }
 
 #[test]
+fn what_may_differ_from_run_to_run_is_a_warning_with_its_place() {
+    let enrichment = include_str!("../../../examples/order-enrichment/app.yaml");
+    let loaded = load(enrichment).unwrap_or_else(|_| panic!("{}", rendered(enrichment)));
+    let [warning] = loaded.warnings.as_slice() else {
+        panic!("{:?}", loaded.warnings);
+    };
+    let text = warning.render("app.yaml");
+    assert!(
+        text.starts_with("warning[UnversionedTable]: a record is joined with what `customers` has"),
+        "{text}"
+    );
+    assert!(
+        text.contains("(spec.topology.pipelines[0].steps[1].leftJoin)"),
+        "{text}"
+    );
+    assert!(text.contains("help: give the table `historyRetention`"), "{text}");
+    assert_eq!(load(EXAMPLE).unwrap().warnings, []);
+}
+
+#[test]
 fn hostile_yaml_is_refused_within_bounds() {
     let deep = "[".repeat(100);
     assert!(load(&deep).is_err());

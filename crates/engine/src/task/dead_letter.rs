@@ -88,7 +88,8 @@ pub(super) fn send(
     failure: Failure,
     output: &mut impl Output,
 ) -> Result<BadRecord, (Failure, Origin)> {
-    let step = sub.nodes.get(failure.node).map_or("", |node| node.path.as_str());
+    let step = sub.nodes.get(failure.node).map(|node| node.path.to_string());
+    let step = step.unwrap_or_default();
     let from = match &letter.origin {
         Origin::Record {
             topic,
@@ -109,7 +110,7 @@ pub(super) fn send(
     let why = [
         ("__streams.errors.exception", failure.category.as_str()),
         ("__streams.errors.message", reason),
-        ("streamapp.errors.step", step),
+        ("streamapp.errors.step", step.as_str()),
     ];
     let from = from.iter().map(|(name, value)| (*name, Some(value.as_bytes())));
     // Behind the record's own, which may be those of an earlier letter.

@@ -223,7 +223,7 @@ impl<'d> Track<'_, 'd> {
             nodes[*before].children.push(index);
         }
         nodes.push(Node {
-            path: path.to_string(),
+            path: path.clone(),
             op,
             children: Vec::new(),
         });

@@ -32,7 +32,7 @@ impl Parts {
     /// Begins a part with only its root, named after what it reads.
     pub(super) fn begin(&mut self, source: Source, sinks: Vec<Sink>, kind: SourceKind, path: &Path) -> usize {
         let root = Node {
-            path: path.to_string(),
+            path: path.clone(),
             op: Op::Forward,
             children: Vec::new(),
         };

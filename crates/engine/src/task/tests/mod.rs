@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::json;
 use topology::plan::{Emit, First, Format, Node, OffsetReset, Op, Sink, Source, TopicName};
-use topology::{Env, Expr, Type, Value};
+use topology::{Env, Expr, Path, Type, Value};
 
 use super::*;
 use crate::{DropReason, ErrorCategory, Outgoing, OutputError, Recovery, StoreError, row};
@@ -249,7 +249,7 @@ fn branches() -> Arc<Plan> {
     };
     let compile = |source| Expr::compile(source, &env).unwrap();
     let node = |op, children: &[usize]| Node {
-        path: "n".into(),
+        path: Path::default().field("n"),
         op,
         children: children.to_vec(),
     };

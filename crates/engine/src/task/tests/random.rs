@@ -1,5 +1,5 @@
-//! Topologies made at random: each is planned, or refused with an error, and what it does with records does not depend on when its
-//! tasks begin anew.
+//! Topologies made at random: each is planned, or refused with an error; what it does with records does not depend on when its
+//! tasks begin anew, nor, where the plan is deterministic, on which task is the first.
 
 use std::collections::BTreeMap;
 
@@ -218,7 +218,10 @@ fn topology(choices: &[Index]) -> Json {
     })
 }
 
-fn input() -> impl Strategy<Value = Vec<(usize, u8, Option<i64>, i64)>> {
+/// Index of the topic, key, value and timestamp.
+type Input = (usize, u8, Option<i64>, i64);
+
+fn input() -> impl Strategy<Value = Vec<Input>> {
     let record = (
         0..3usize,
         0..4u8,
@@ -228,14 +231,13 @@ fn input() -> impl Strategy<Value = Vec<(usize, u8, Option<i64>, i64)>> {
     proptest::collection::vec(record, 1..40)
 }
 
-/// All results and what stores hold in the end; or what stopped it.
-type Outcome = Result<(Vec<DriverRecord>, Vec<BTreeMap<Vec<u8>, Vec<u8>>>), String>;
+/// Topic and partition.
+type From = (usize, i32);
 
-fn run(
-    plan: &Arc<Plan>,
-    records: &[(usize, u8, Option<i64>, i64)],
-    restarts: impl Fn(usize) -> bool,
-) -> Outcome {
+/// All results with where the record came from that brought them about, and what stores hold in the end; or what stopped it.
+type Outcome = Result<(Vec<(From, DriverRecord)>, Vec<BTreeMap<Vec<u8>, Vec<u8>>>), String>;
+
+fn run(plan: &Arc<Plan>, records: &[Input], restarts: impl Fn(usize) -> bool) -> Outcome {
     let mut driver = Driver::new(Arc::clone(plan), 2);
     let mut outputs = Vec::new();
     for (index, (source, key, value, timestamp)) in records.iter().enumerate() {
@@ -243,9 +245,10 @@ fn run(
             driver.restart();
         }
         let key = Some(key.to_string().into_bytes());
+        let from = (*source, driver.partition(key.as_deref()));
         let record = DriverRecord {
             topic: TopicName::External(["a", "b", "t"][*source].into()),
-            partition: driver.partition(key.as_deref()),
+            partition: from.1,
             key,
             value: value.map(|value| value.to_be_bytes().to_vec()),
             headers: Vec::new(),
@@ -254,11 +257,18 @@ fn run(
         let driven = driver
             .pipe(record)
             .map_err(|error| format!("record {index}: {error}"))?;
-        outputs.extend(driven.outputs);
+        outputs.extend(driven.outputs.into_iter().map(|output| (from, output)));
     }
     let stores = plan.sub_topologies.iter().flat_map(|sub| &sub.stores);
     let stores = stores.map(|store| driver.store(&store.name).unwrap().rows);
     Ok((outputs, stores.collect()))
+}
+
+fn planned(choices: &[Index]) -> Result<(Json, Arc<Plan>), TestCaseError> {
+    let declared = topology(choices);
+    let plan = topology::plan(&serde_json::from_value(declared.clone()).unwrap());
+    let plan = plan.map_err(|errors| TestCaseError::fail(format!("{declared}: {errors:?}")))?;
+    Ok((declared, Arc::new(plan)))
 }
 
 proptest! {
@@ -270,12 +280,37 @@ proptest! {
         records in input(),
         restarts in proptest::collection::vec(any::<bool>(), 40),
     ) {
-        let declared = topology(&choices);
-        let plan = topology::plan(&serde_json::from_value(declared.clone()).unwrap());
-        let plan = plan.map_err(|errors| TestCaseError::fail(format!("{declared}: {errors:?}")))?;
-        let plan = Arc::new(plan);
+        let (declared, plan) = planned(&choices)?;
         let straight = run(&plan, &records, |_| false);
         prop_assert_eq!(&run(&plan, &records, |_| true), &straight, "{}", declared);
         prop_assert_eq!(&run(&plan, &records, |index| restarts[index]), &straight, "{}", declared);
+    }
+
+    #[test]
+    fn a_deterministic_topology_does_the_same_whichever_partition_comes_first(
+        choices in proptest::collection::vec(any::<Index>(), 40),
+        records in input(),
+        ranks in proptest::collection::vec(any::<u8>(), 6),
+    ) {
+        let (declared, plan) = planned(&choices)?;
+        if !plan.variations().is_empty() {
+            return Ok(());
+        }
+        let driver = Driver::new(Arc::clone(&plan), 2);
+        let mut other = records.clone();
+        other.sort_by_key(|(source, key, ..)| {
+            let partition = driver.partition(Some(key.to_string().as_bytes()));
+            ranks[source * 2 + usize::try_from(partition).unwrap()]
+        });
+        let by_task = |records| {
+            run(&plan, records, |_| false).map(|(outputs, stores)| {
+                let mut by_task = BTreeMap::<_, Vec<_>>::new();
+                for (from, output) in outputs {
+                    by_task.entry(from).or_default().push(output);
+                }
+                (by_task, stores)
+            })
+        };
+        prop_assert_eq!(by_task(&other), by_task(&records), "{}", declared);
     }
 }

@@ -200,7 +200,10 @@ fn a_changed_key_cuts_the_topology_and_only_read_fields_travel() {
         panic!("{:?}", sink.value)
     };
     assert_eq!(field_names(written), ["customerId", "exposure"]);
-    assert_eq!(after.nodes[3].path, "spec.topology.pipelines[0].steps[4]");
+    assert_eq!(
+        after.nodes[3].path.to_string(),
+        "spec.topology.pipelines[0].steps[4]"
+    );
 }
 
 #[test]
