@@ -171,6 +171,9 @@ fn prepare(
                         &format!("somebody had changed {}", prepared.corrected.join(", ")),
                     );
                 }
+                if let Some(text) = control::at_risk(&prepared.at_risk) {
+                    view.event("topics", &text);
+                }
                 let tasks = prepared.tasks.len();
                 view.event(
                     "assigned",

@@ -17,7 +17,7 @@ pub enum Kind {
 pub type Reason = (&'static str, Kind, &'static str);
 
 /// Reasons of the operator, and those of workers that it passes on.
-pub const REASONS: [Reason; 49] = [
+pub const REASONS: [Reason; 50] = [
     (
         "Running",
         Kind::Ready,
@@ -243,6 +243,11 @@ pub const REASONS: [Reason; 49] = [
         "TopicsCorrected",
         Kind::Event,
         "Somebody had changed the configuration of internal topics; it was set back.",
+    ),
+    (
+        "TopicsAtRisk",
+        Kind::Event,
+        "Topics have fewer than 3 replicas, `min.insync.replicas` below 2, or unclean leader elections: a broker that is lost can take acknowledged records with it. Internal topics get the last two by themselves; `spec.kafka.internalTopics.replicationFactor` says how many replicas new ones have.",
     ),
     (
         "PodReplaced",

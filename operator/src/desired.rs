@@ -272,9 +272,14 @@ impl App<'_> {
                     self.event(EventType::Warning, "TopicsCorrected", "Prepare", text)
                         .await;
                 }
-                self.context.remember(uid, |memory| {
-                    memory.settled = Some((key, Instant::now(), settled.clone()));
+                let before = self.context.remember(uid, |memory| {
+                    memory.settled.replace((key, Instant::now(), settled.clone()))
                 });
+                let is_news = before.is_none_or(|(_, _, before)| before.at_risk != settled.at_risk);
+                if let Some(text) = control::at_risk(&settled.at_risk).filter(|_| is_news) {
+                    self.event(EventType::Warning, "TopicsAtRisk", "Prepare", text)
+                        .await;
+                }
                 Ok(Ok(settled))
             }
             Err(problem) => Ok(Err(problem)),

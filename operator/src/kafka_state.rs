@@ -36,6 +36,8 @@ pub(crate) struct Settled {
     pub(crate) created: Vec<String>,
     /// Properties of internal topics that were set back.
     pub(crate) corrected: Vec<String>,
+    /// Topics that can lose acknowledged records with a broker.
+    pub(crate) at_risk: Vec<String>,
     /// Tasks of the plan.
     pub(crate) tasks: u32,
     /// Sub-topologies, as `name×partitions`.
@@ -163,6 +165,7 @@ impl Application {
         let control::Settled {
             created,
             corrected,
+            at_risk,
             tasks,
             warming: _,
             owing: _,
@@ -202,6 +205,7 @@ impl Application {
         Ok(Settled {
             created,
             corrected,
+            at_risk,
             tasks: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
             topology: topology.collect(),
         })

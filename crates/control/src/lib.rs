@@ -13,7 +13,7 @@ pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
 pub use ownership::{Application, Claiming, SNAPSHOT_AFTER, SettleError, Settled};
 pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
 pub use start_over::StartOver;
-pub use topics::TopicError;
+pub use topics::{TopicError, at_risk};
 
 use std::time::{Duration, Instant};
 

@@ -58,6 +58,8 @@ pub struct Settled {
     pub created: Vec<String>,
     /// Properties of internal topics that somebody had changed, and what they were set back to.
     pub corrected: Vec<String>,
+    /// Topics that can lose acknowledged records with a broker, each with what it lacks.
+    pub at_risk: Vec<String>,
     /// Every task of the plan.
     pub tasks: Vec<TaskId>,
     /// Tasks that will move when their new owner is ready.
@@ -118,6 +120,7 @@ impl Application<'_> {
         let Ensured {
             created,
             corrected,
+            at_risk,
             tasks,
             positions,
         } = self.ensure_topics()?;
@@ -144,6 +147,7 @@ impl Application<'_> {
         Ok(Settled {
             created: made.into_iter().chain(created).collect(),
             corrected,
+            at_risk,
             tasks,
             warming: placement.warming.into_keys().collect(),
             owing,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kafka::{Admin, NewTopic};
+use kafka::{Admin, Category, NewTopic, Topic};
 use protocol::{ApplicationId, TaskId};
 use topology::plan::{SubTopology, TopicName};
 
@@ -20,6 +20,9 @@ const TYPE_OF_TIME: (&str, &str) = ("message.timestamp.type", "CreateTime");
 const ANY_TIME_BEFORE: (&str, &str) = ("message.timestamp.before.max.ms", "9223372036854775807");
 const ANY_TIME_AFTER: (&str, &str) = ("message.timestamp.after.max.ms", "9223372036854775807");
 
+/// What was acknowledged outlives its broker, whatever the cluster's default is.
+const CLEAN_ELECTION: (&str, &str) = ("unclean.leader.election.enable", "false");
+
 /// Configuration of the topics that hold a compacted table per partition of their tasks.
 const CHANGELOG: &[(&str, &str)] = &[
     ("cleanup.policy", "compact"),
@@ -27,6 +30,7 @@ const CHANGELOG: &[(&str, &str)] = &[
     TYPE_OF_TIME,
     ANY_TIME_BEFORE,
     ANY_TIME_AFTER,
+    CLEAN_ELECTION,
 ];
 /// Consumed records are deleted by their consumer, never by age.
 const REPARTITION: &[(&str, &str)] = &[
@@ -35,11 +39,13 @@ const REPARTITION: &[(&str, &str)] = &[
     TYPE_OF_TIME,
     ANY_TIME_BEFORE,
     ANY_TIME_AFTER,
+    CLEAN_ELECTION,
 ];
 const POSITIONS: &[(&str, &str)] = &[
     TYPE_OF_TIME,
     ANY_TIME_BEFORE,
     ANY_TIME_AFTER,
+    CLEAN_ELECTION,
     ("cleanup.policy", "compact"),
     ("segment.ms", "3600000"),
     ("min.cleanable.dirty.ratio", "0.1"),
@@ -48,6 +54,7 @@ const CONTROL: &[(&str, &str)] = &[
     TYPE_OF_TIME,
     ANY_TIME_BEFORE,
     ANY_TIME_AFTER,
+    CLEAN_ELECTION,
     ("cleanup.policy", "delete"),
     ("retention.ms", "-1"),
     ("retention.bytes", "-1"),
@@ -93,6 +100,8 @@ pub(crate) struct Ensured {
     pub(crate) created: Vec<String>,
     /// Properties of internal topics that somebody had changed, and what they were set back to.
     pub(crate) corrected: Vec<String>,
+    /// Topics that can lose records with a broker, and why.
+    pub(crate) at_risk: Vec<String>,
     /// Every task of the plan.
     pub(crate) tasks: Vec<TaskId>,
     /// Partitions of the positions topic.
@@ -103,6 +112,69 @@ pub(crate) struct Ensured {
 struct Done {
     created: Vec<String>,
     corrected: Vec<String>,
+    at_risk: Vec<String>,
+}
+
+/// `min.insync.replicas` of internal topics with so many replicas: one broker may be away.
+fn least_in_sync(replicas: i32) -> i32 {
+    (replicas - 1).max(1)
+}
+
+/// What keeps a topic's acknowledged records when a broker is lost.
+#[derive(Clone, Copy, Debug)]
+struct Durability {
+    replicas: i32,
+    in_sync: i32,
+    unclean: bool,
+}
+
+impl Durability {
+    fn new(replicas: i32, config: &BTreeMap<String, String>) -> Self {
+        let in_sync = config
+            .get("min.insync.replicas")
+            .and_then(|value| value.parse().ok());
+        Self {
+            replicas,
+            in_sync: in_sync.unwrap_or(1),
+            unclean: config.get(CLEAN_ELECTION.0).is_some_and(|value| value == "true"),
+        }
+    }
+
+    /// What the guarantees ask for and a topic does not have (`docs/guarantees.md`).
+    fn lacks(self) -> Option<String> {
+        let lacks = [
+            (self.replicas < 3).then(|| format!("replication factor {}", self.replicas)),
+            (self.in_sync < 2).then(|| format!("min.insync.replicas {}", self.in_sync)),
+            self.unclean.then(|| format!("{} true", CLEAN_ELECTION.0)),
+        ];
+        let lacks: Vec<_> = lacks.into_iter().flatten().collect();
+        (!lacks.is_empty()).then(|| lacks.join(", "))
+    }
+}
+
+/// For people: which topics can lose acknowledged records, if any can.
+#[must_use]
+pub fn at_risk(topics: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let (first, rest) = topics.split_at(topics.len().min(SHOWN));
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!first.is_empty()).then(|| {
+        format!(
+            "a broker that is lost can take acknowledged records with it: {}{more}; exactly-once needs 3 replicas, min.insync.replicas 2 and no unclean elections",
+            first.join(", ")
+        )
+    })
+}
+
+impl Done {
+    fn look(&mut self, topic: &str, durability: Durability) {
+        if let Some(lacks) = durability.lacks() {
+            self.at_risk.push(format!("{topic} ({lacks})"));
+        }
+    }
 }
 
 impl Application<'_> {
@@ -152,6 +224,7 @@ impl Application<'_> {
         Ok(Ensured {
             created: done.created,
             corrected: done.corrected,
+            at_risk: done.at_risk,
             tasks,
             positions,
         })
@@ -202,7 +275,7 @@ impl Application<'_> {
                     // are.
                     match self.admin.topic(&name, TIMEOUT)? {
                         Some(topic) => {
-                            self.correct(&name, REPARTITION, done)?;
+                            self.correct(&name, &topic, REPARTITION, done)?;
                             found.push((topic.partitions, name));
                         }
                         None => missing.push((fed.get(&source.topic).copied().unwrap_or(1), name)),
@@ -226,6 +299,12 @@ impl Application<'_> {
 
     fn external(&self, name: &str, done: &mut Done) -> Result<i32, TopicError> {
         if let Some(topic) = self.admin.topic(name, TIMEOUT)? {
+            match self.admin.topic_config(name, TIMEOUT) {
+                Ok(config) => done.look(name, Durability::new(topic.replicas, &config)),
+                // Not everybody may see it.
+                Err(error) if error.category() == Category::Authorization => {}
+                Err(error) => return Err(error.into()),
+            }
             return Ok(topic.partitions);
         }
         let Some(partitions) = self.create_external else {
@@ -256,7 +335,7 @@ impl Application<'_> {
         done: &mut Done,
     ) -> Result<i32, TopicError> {
         if let Some(topic) = self.admin.topic(name, TIMEOUT)? {
-            self.correct(name, config, done)?;
+            self.correct(name, &topic, config, done)?;
             return Ok(topic.partitions);
         }
         self.ensure_one(name, partitions, config, done)?;
@@ -276,34 +355,50 @@ impl Application<'_> {
                 found: found.partitions,
                 wanted: partitions,
             }),
-            Some(_) => self.correct(name, config, done),
+            Some(found) => self.correct(name, &found, config, done),
             None => {
                 create(self.admin, self.replication_factor, name, partitions, config)?;
                 done.created.push(name.to_owned());
+                let durability = Durability {
+                    replicas: self.replication_factor,
+                    in_sync: least_in_sync(self.replication_factor),
+                    unclean: false,
+                };
+                done.look(name, durability);
                 Ok(())
             }
         }
     }
 
     /// Sets back what somebody changed: another retention or policy would lose state or positions.
-    fn correct(&self, name: &str, config: &[(&str, &str)], done: &mut Done) -> Result<(), TopicError> {
-        if config.is_empty() {
-            return Ok(());
-        }
-        let found = self.admin.topic_config(name, TIMEOUT)?;
-        let drift: Vec<_> = config
+    fn correct(
+        &self,
+        name: &str,
+        topic: &Topic,
+        config: &[(&str, &str)],
+        done: &mut Done,
+    ) -> Result<(), TopicError> {
+        let mut found = self.admin.topic_config(name, TIMEOUT)?;
+        let mut drift: Vec<_> = config
             .iter()
-            .copied()
+            .map(|(property, value)| (*property, (*value).to_owned()))
             .filter(|(property, value)| found.get(*property).is_some_and(|found| found != value))
             .collect();
-        if drift.is_empty() {
-            return Ok(());
+        let least = least_in_sync(topic.replicas);
+        // More is a person's choice.
+        if Durability::new(topic.replicas, &found).in_sync < least {
+            drift.push(("min.insync.replicas", least.to_string()));
         }
-        self.admin.set_topic_config(name, &drift, TIMEOUT)?;
-        done.corrected.extend(drift.iter().map(|(property, value)| {
-            let found = found.get(*property).map_or("", String::as_str);
-            format!("{name}: {property} {found} → {value}")
-        }));
+        if !drift.is_empty() {
+            self.admin.set_topic_config(name, &drift, TIMEOUT)?;
+        }
+        for (property, value) in drift {
+            let was = found
+                .insert(property.to_owned(), value.clone())
+                .unwrap_or_default();
+            done.corrected.push(format!("{name}: {property} {was} → {value}"));
+        }
+        done.look(name, Durability::new(topic.replicas, &found));
         Ok(())
     }
 }
@@ -324,13 +419,18 @@ fn create(
     partitions: i32,
     config: &[(&str, &str)],
 ) -> Result<(), TopicError> {
+    let in_sync = (
+        "min.insync.replicas",
+        least_in_sync(replication_factor).to_string(),
+    );
+    let config = config.iter().map(|(name, value)| (*name, (*value).to_owned()));
     let wanted = NewTopic {
         name: name.to_owned(),
         partitions,
         replication_factor,
         config: config
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .chain([in_sync])
+            .map(|(name, value)| (name.to_owned(), value))
             .collect(),
     };
     admin.create_topic(&wanted, TIMEOUT)?;
@@ -355,5 +455,44 @@ mod tests {
             TOMBSTONE_RETENTION_MS,
             protocol::TOMBSTONE_RETENTION_MS.to_string()
         );
+        assert!(CHANGELOG.contains(&("delete.retention.ms", TOMBSTONE_RETENTION_MS)));
+        let week = 7 * 24 * 3_600_000;
+        assert!(protocol::TOMBSTONE_RETENTION_MS >= week);
+    }
+
+    /// ⚑ A broker that deletes by age would lose windows that are open, of stores with windows, too.
+    #[test]
+    fn changelogs_and_positions_are_compacted_and_never_deleted() {
+        for config in [CHANGELOG, POSITIONS] {
+            let policies = config.iter().filter(|(name, _)| *name == "cleanup.policy");
+            assert_eq!(policies.collect::<Vec<_>>(), [&("cleanup.policy", "compact")]);
+        }
+        for config in [REPARTITION, CONTROL] {
+            assert!(config.contains(&("retention.ms", "-1")));
+        }
+        for config in [CHANGELOG, POSITIONS, REPARTITION, CONTROL] {
+            assert!(config.contains(&CLEAN_ELECTION));
+        }
+    }
+
+    #[test]
+    fn a_topic_that_can_lose_records_with_a_broker_is_named() {
+        let config = |in_sync: &str, unclean: &str| {
+            BTreeMap::from([
+                ("min.insync.replicas".to_owned(), in_sync.to_owned()),
+                (CLEAN_ELECTION.0.to_owned(), unclean.to_owned()),
+            ])
+        };
+        let lacks = |replicas, config| Durability::new(replicas, &config).lacks();
+        assert_eq!(lacks(3, config("2", "false")), None);
+        assert_eq!(
+            lacks(1, config("1", "false")).unwrap(),
+            "replication factor 1, min.insync.replicas 1"
+        );
+        assert_eq!(
+            lacks(3, config("2", "true")).unwrap(),
+            "unclean.leader.election.enable true"
+        );
+        assert_eq!([1, 2, 3, 5].map(least_in_sync), [1, 1, 2, 4]);
     }
 }

@@ -44,6 +44,8 @@ pub struct Topic {
     pub id: String,
     /// Number of partitions.
     pub partitions: i32,
+    /// Replicas of the partition that has fewest.
+    pub replicas: i32,
 }
 
 /// Whether a group has members.
@@ -144,10 +146,16 @@ impl Admin {
             }
             let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
             let mut partitions = 0;
-            sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+            let described = sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+            let replicas = (0..partitions).map(|at| {
+                let mut replicas = 0;
+                sys::rd_kafka_TopicPartitionInfo_replicas(*described.add(at), &raw mut replicas);
+                i32::try_from(replicas).unwrap_or(i32::MAX)
+            });
             Ok(Some(Topic {
                 id: CStr::from_ptr(id).to_string_lossy().into_owned(),
                 partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+                replicas: replicas.min().unwrap_or(0),
             }))
         }
     }
@@ -417,7 +425,7 @@ impl Admin {
     pub fn set_topic_config(
         &self,
         name: &str,
-        values: &[(&str, &str)],
+        values: &[(&str, String)],
         timeout: Duration,
     ) -> Result<(), Error> {
         let attempted = || format!("set the configuration of topic {name}");
