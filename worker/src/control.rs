@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use control::REQUEST_TIMEOUT;
-use control::{Appender, Reader};
+use control::{Appender, Landmark, Reader};
 use kafka::{Admin, Settings};
 use protocol::{ApplicationId, Ordinal, Record, World};
 use serde::{Deserialize, Serialize};
 
 use crate::standstill::{Patience, Stalled, Standstill};
-use crate::store::write_atomically;
+use crate::store::{StoreError, write_atomically};
 
 /// Why the worker cannot follow its control log.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,10 @@ pub(crate) enum ControlError {
     /// Reading or writing it failed.
     #[error(transparent)]
     Log(#[from] control::Error),
-    /// The state directory cannot be used.
+    /// A file of the state directory could not be read or written.
+    #[error(transparent)]
+    File(#[from] StoreError),
+    /// The state directory belongs to another worker, or says nothing.
     #[error("state directory: {} {reason}", .path.display())]
     StateDir {
         /// The file.
@@ -43,6 +46,9 @@ struct Memory {
     cluster_id: String,
     control_topic_id: String,
     applied_offset: i64,
+    /// The last record below that; older files do not say.
+    #[serde(default)]
+    applied: Option<Landmark>,
 }
 
 /// The control log and the world that it describes.
@@ -77,10 +83,22 @@ impl ControlLog {
             cluster_id,
             control_topic_id: reader.topic_id().to_owned(),
             applied_offset: 0,
+            applied: None,
         };
+        let found = Memory::load(&file, &fresh)?;
+        let known = found
+            .as_ref()
+            .filter(|found| found.control_topic_id == fresh.control_topic_id);
+        if let Some(applied) = known.and_then(|found| found.applied.clone()) {
+            reader.expect(applied);
+        }
         let end = reader.end()?;
         let topic = reader.topic().to_owned();
-        let memory = remembered(&file, fresh, &topic, end, reader.read_to(end)?)?;
+        let world = reader.read_to(end)?;
+        let memory = match found {
+            Some(found) => found.continued(fresh, &topic, end, world)?,
+            None => fresh,
+        };
         Ok(Self {
             reader,
             appender: Appender::new(settings, application)?,
@@ -128,22 +146,40 @@ impl ControlLog {
         Ok(self.appender.append(record)?)
     }
 
-    /// Reads the control log through the record at `offset`, and remembers how far.
+    /// Reads the control log through the record at `offset`.
     pub(crate) fn read_through(&mut self, offset: i64) -> Result<&World, ControlError> {
         self.reader.read_through(offset)?;
-        self.memory.applied_offset = self.reader.world().next_offset;
-        write_atomically(&self.file, &self.memory).map_err(|error| ControlError::StateDir {
-            path: self.file.clone(),
-            reason: error.to_string(),
-        })?;
+        self.remember()?;
         Ok(self.reader.world())
     }
 
     /// Applies what arrives within `timeout`.
     pub(crate) fn follow(&mut self, timeout: Duration) -> Result<(), ControlError> {
         self.reader.follow(timeout)?;
-        Ok(())
+        self.remember()
     }
+
+    /// Writes down how far the log was applied.
+    fn remember(&mut self) -> Result<(), ControlError> {
+        let applied_offset = self.reader.world().next_offset;
+        if applied_offset == self.memory.applied_offset {
+            return Ok(());
+        }
+        self.memory.applied_offset = applied_offset;
+        self.memory.applied = self.reader.last().cloned();
+        let written = write_atomically(&self.file, &self.memory);
+        written.map_err(|error| of_file(&self.file, error))
+    }
+}
+
+fn of_file(file: &Path, error: std::io::Error) -> ControlError {
+    let path = file.to_owned();
+    ControlError::File(StoreError::Io { path, error })
+}
+
+fn wrong(file: &Path, reason: String) -> ControlError {
+    let path = file.to_owned();
+    ControlError::StateDir { path, reason }
 }
 
 fn lost(topic: &str, why: &str) -> ControlError {
@@ -151,49 +187,48 @@ fn lost(topic: &str, why: &str) -> ControlError {
     ControlError::Log(control::Error::Lost { topic, why })
 }
 
-/// Compares the log with what this worker followed before.
-fn remembered(
-    file: &Path,
-    fresh: Memory,
-    topic: &str,
-    end: i64,
-    world: &World,
-) -> Result<Memory, ControlError> {
-    let wrong = |reason: String| ControlError::StateDir {
-        path: file.to_owned(),
-        reason,
-    };
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
-        Err(error) => return Err(wrong(error.to_string())),
-    };
-    let found: Memory = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-    if found.application_id != fresh.application_id || found.ordinal != fresh.ordinal {
-        return Err(wrong(format!(
-            "belongs to application `{}` ordinal {}, not `{}` ordinal {}; choose another state directory",
-            found.application_id, found.ordinal, fresh.application_id, fresh.ordinal
-        )));
-    }
-    if found.cluster_id != fresh.cluster_id {
-        return Err(wrong(format!(
-            "belongs to Kafka cluster {}, not {}; choose another state directory",
-            found.cluster_id, fresh.cluster_id
-        )));
-    }
-    if found.control_topic_id != fresh.control_topic_id {
-        return if world.started_over {
-            Ok(fresh)
-        } else {
-            Err(lost(topic, "it was deleted and made again"))
+impl Memory {
+    /// What an earlier process of this worker wrote down, if there was one.
+    fn load(file: &Path, fresh: &Self) -> Result<Option<Self>, ControlError> {
+        let bytes = match std::fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(of_file(file, error)),
         };
+        let found: Self = serde_json::from_slice(&bytes).map_err(|error| wrong(file, error.to_string()))?;
+        if found.application_id != fresh.application_id || found.ordinal != fresh.ordinal {
+            let reason = format!(
+                "belongs to application `{}` ordinal {}, not `{}` ordinal {}; choose another state directory",
+                found.application_id, found.ordinal, fresh.application_id, fresh.ordinal
+            );
+            return Err(wrong(file, reason));
+        }
+        if found.cluster_id != fresh.cluster_id {
+            let reason = format!(
+                "belongs to Kafka cluster {}, not {}; choose another state directory",
+                found.cluster_id, fresh.cluster_id
+            );
+            return Err(wrong(file, reason));
+        }
+        Ok(Some(found))
     }
-    if end < found.applied_offset {
-        let applied = found.applied_offset;
-        let why = format!("it ends at offset {end}, this worker has applied it up to {applied}");
-        return Err(lost(topic, &why));
+
+    /// Whether the log is the one that was followed, and has not lost its end.
+    fn continued(self, fresh: Self, topic: &str, end: i64, world: &World) -> Result<Self, ControlError> {
+        if self.control_topic_id != fresh.control_topic_id {
+            return if world.started_over {
+                Ok(fresh)
+            } else {
+                Err(lost(topic, "it was deleted and made again"))
+            };
+        }
+        if end < self.applied_offset {
+            let applied = self.applied_offset;
+            let why = format!("it ends at offset {end}, this worker has applied it up to {applied}");
+            return Err(lost(topic, &why));
+        }
+        Ok(self)
     }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -207,17 +242,15 @@ mod tests {
             cluster_id: "c".into(),
             control_topic_id: topic.into(),
             applied_offset,
+            applied: None,
         }
     }
 
     #[test]
     fn a_log_that_ends_before_what_was_applied_or_was_recreated_is_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("worker.json");
-        write_atomically(&file, &memory("t", 9)).unwrap();
         let mut world = World::default();
         let is_lost = |topic, end, world: &World| {
-            let found = remembered(&file, memory(topic, 0), "log", end, world);
+            let found = memory("t", 9).continued(memory(topic, 0), "log", end, world);
             match found {
                 Ok(_) => false,
                 Err(ControlError::Log(control::Error::Lost { .. })) => true,
@@ -243,9 +276,7 @@ mod tests {
             application_id: "b".into(),
             ..memory("t", 0)
         };
-        let error = remembered(&file, other, "log", 20, &World::default())
-            .unwrap_err()
-            .to_string();
+        let error = Memory::load(&file, &other).unwrap_err().to_string();
         assert!(error.contains("belongs to application `a`"), "{error}");
     }
 }

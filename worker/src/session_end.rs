@@ -80,6 +80,7 @@ impl From<ControlError> for SessionEnd {
             ControlError::Log(Log::Behind { .. }) => wait(Phase::Acquiring, "ControlLogBehind"),
             ControlError::Log(Log::Lost { .. }) => wait(Phase::Hold, "ControlLogLost"),
             ControlError::Log(Log::Unreadable { .. }) => wait(Phase::Hold, "ControlLogUnreadable"),
+            ControlError::File(error) => error.into(),
             ControlError::StateDir { .. } => Self::Failed {
                 reason: "StateDirectory",
                 message,

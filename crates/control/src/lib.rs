@@ -3,12 +3,14 @@
 //!
 //! [`Application::settle`] is what comes before workers can start: claim, topics, assignment, fences.
 
+mod landmark;
 mod offsets;
 mod ownership;
 mod positions;
 mod start_over;
 mod topics;
 
+pub use landmark::Landmark;
 pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
 pub use ownership::{Application, Claiming, SNAPSHOT_AFTER, SettleError, Settled};
 pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
@@ -21,6 +23,7 @@ use kafka::{
     Admin, Capacity, Category, Consumer, Event, Isolation, PlainProducer, Settings, Start, TopicHandle,
     TransactionalProducer,
 };
+use landmark::Recognition;
 use protocol::{ApplicationId, Folded, KafkaConfig, Ordinal, Record, World};
 
 /// How long one request to the broker may take before it counts as failed.
@@ -105,6 +108,9 @@ pub struct Reader {
     /// Records read.
     records: u64,
     snapshot: Option<Snapshot>,
+    recognition: Recognition,
+    /// The operator record that counts.
+    head: Option<Landmark>,
 }
 
 /// A snapshot that was read.
@@ -141,7 +147,20 @@ impl Reader {
             read_to: low,
             records: 0,
             snapshot: None,
+            recognition: Recognition::default(),
+            head: None,
         })
+    }
+
+    /// The log must have this record, unless it begins behind it; before anything is read.
+    pub fn expect(&mut self, known: Landmark) {
+        self.recognition.expect(known, self.low);
+    }
+
+    /// The record that was read last.
+    #[must_use]
+    pub fn last(&self) -> Option<&Landmark> {
+        self.recognition.last.as_ref()
     }
 
     /// As [`Self::open`] for a log that was made: a broker that has not heard of it yet will.
@@ -209,12 +228,7 @@ impl Reader {
             match event {
                 Event::Record(message) => {
                     let offset = message.offset();
-                    let record = serde_json::from_slice(message.value().unwrap_or_default());
-                    let record = record.map_err(|error| Error::Unreadable {
-                        offset,
-                        reason: error.to_string(),
-                    })?;
-                    self.apply(offset, &record)?;
+                    self.apply(offset, message.value().unwrap_or_default())?;
                     read_to = Some(offset + 1);
                 }
                 Event::EndOfPartition { offset, .. } => read_to = Some(offset),
@@ -233,21 +247,27 @@ impl Reader {
         }
     }
 
-    fn apply(&mut self, offset: i64, record: &Record) -> Result<(), Error> {
-        let is_snapshot = matches!(record, Record::Snapshot { .. });
-        if self.low > 0 && self.records == 0 && !is_snapshot {
-            return Err(Error::Lost {
-                topic: self.topic.clone(),
-                why: format!("it begins at offset {offset} with a record that is no snapshot"),
-            });
-        }
-        match self.world.apply(offset, record) {
+    fn apply(&mut self, offset: i64, bytes: &[u8]) -> Result<(), Error> {
+        let record: Record = serde_json::from_slice(bytes).map_err(|error| Error::Unreadable {
+            offset,
+            reason: error.to_string(),
+        })?;
+        let seen = Landmark::new(offset, bytes);
+        let met = self.recognition.meet(self.low, seen.clone(), &record);
+        met.map_err(|why| Error::Lost {
+            topic: self.topic.clone(),
+            why,
+        })?;
+        match self.world.apply(offset, &record) {
             Folded::Stale => tracing::warn!(offset, ?record, "stale operator record ignored"),
-            Folded::Applied if is_snapshot => {
+            Folded::Applied if matches!(record, Record::Snapshot { .. }) => {
                 let before = self.records;
                 self.snapshot = Some(Snapshot { offset, before });
             }
             Folded::Applied => {}
+        }
+        if self.world.operator_head == Some(offset) {
+            self.head = Some(seen);
         }
         self.records += 1;
         Ok(())
@@ -384,10 +404,11 @@ impl OperatorLog {
         // Ours is the first operator record after `before`, or it was ignored: then another one is the head.
         loop {
             self.reader.follow(Duration::from_millis(20))?;
-            match self.reader.world().operator_head {
-                Some(head) if Some(head) != before => return Ok(head),
+            match &self.reader.head {
+                Some(head) if Some(head.offset) != before && head.is_of(&value) => return Ok(head.offset),
+                Some(head) if Some(head.offset) != before => return Err(Error::Conflict),
                 _ if Instant::now() > deadline => return Err(Error::Conflict),
-                _ => {}
+                Some(_) | None => {}
             }
         }
     }
