@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 drained · 1 failed, the message says why · 2 wrong usage · 3 superseded, never restart.
 
+mod acquisition;
 mod control;
 mod crew;
 mod failpoint;

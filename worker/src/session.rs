@@ -4,27 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kafka::{
-    Admin, Capacity, Category, Consumer, GroupState, Isolation, PlainProducer, Settings,
-    TransactionalProducer,
-};
-use protocol::acquire::{Acquire, Action, Identity, Outcome, Progress, Token};
-use protocol::{
-    DEFAULT_MAX_TASK_IDLE_MS, Fetched, Guarantee, MemoryBudget, Ordinal, Phase, Superseded, WorkerConfig,
-};
+use kafka::{Admin, Category, Consumer, GroupState, Isolation, PlainProducer, Settings};
+use protocol::{DEFAULT_MAX_TASK_IDLE_MS, Fetched, Guarantee, MemoryBudget, Ordinal, Phase, WorkerConfig};
 use topology::Plan;
 
+use crate::acquisition::{Granted, Producer};
 use crate::control::{ControlLog, REQUEST_TIMEOUT};
 use crate::crew::Crew;
 use crate::limits::Limits;
-use crate::preparation::{Preparation, Preparer, panicked};
+use crate::preparation::{Preparation, Preparer};
 use crate::running::Running;
 use crate::seed::{KnownTopic, Outline, Topics};
 use crate::session_end::SessionEnd;
-use crate::shared::{Shared, add};
+use crate::shared::Shared;
 use crate::standby::Standbys;
 use crate::store::StoreMemory;
 use crate::stream_thread::StreamThread;
@@ -100,7 +94,7 @@ impl Worker {
             ),
         };
         let capacity = outline.capacity(self.queue_kib(), self.commit_interval());
-        let (token, producers) = match self.acquire(control, capacity)? {
+        let Granted { token, producers } = match self.acquire(control, capacity)? {
             Ok(granted) => granted,
             Err(superseded) => return Ok(SessionEnd::Superseded(superseded)),
         };
@@ -139,7 +133,7 @@ impl Worker {
 
     fn crew(
         &self,
-        producers: Vec<TransactionalProducer>,
+        producers: Vec<Producer>,
         outline: &Outline,
         all: &Arc<Consumer>,
     ) -> Result<Crew, SessionEnd> {
@@ -235,79 +229,6 @@ impl Worker {
             Err(error) if error.category() == Category::Authorization => Ok(BTreeMap::new()),
             config => Ok(config?),
         }
-    }
-
-    /// The only way to a producer; see [`protocol::acquire`].
-    fn acquire(
-        &self,
-        control: &mut ControlLog,
-        capacity: Capacity,
-    ) -> Result<Result<(Token, Vec<TransactionalProducer>), Superseded>, SessionEnd> {
-        self.shared.enter(Phase::Acquiring);
-        let nonce = self.shared.nonce.fetch_add(1, Ordering::AcqRel) + 1;
-        if nonce > 1 {
-            add(&self.shared.counters.producer_rebuilds, 1);
-        }
-        let (ordinal, threads) = (self.ordinal, self.config.threads);
-        let mut acquire = Acquire::new(Identity {
-            ordinal,
-            uid: self.shared.uid.clone(),
-            nonce,
-            threads,
-        });
-        let mut producers = Vec::new();
-        let began = Instant::now();
-        loop {
-            tracing::debug!(action = ?acquire.action(), after = ?began.elapsed(), "acquire");
-            let outcome = match acquire.action() {
-                Action::Append(record) => Outcome::Appended(control.append(&record)?),
-                Action::ReadThrough(offset) => Outcome::Read(control.read_through(offset)?),
-                Action::InitTransactions(ids) => {
-                    producers = self.init_transactions(ids, capacity)?;
-                    Outcome::Initialised
-                }
-            };
-            let failed = |error: protocol::acquire::OutOfStep| SessionEnd::Failed {
-                reason: "Acquire",
-                message: error.to_string(),
-            };
-            match acquire.done(outcome).map_err(failed)? {
-                Progress::Next(next) => acquire = next,
-                Progress::Granted(token) => {
-                    // Ids of threads that this process does not have were only fenced.
-                    producers.truncate(usize::try_from(threads).unwrap_or(usize::MAX));
-                    return Ok(Ok((token, producers)));
-                }
-                Progress::Superseded(by) => return Ok(Err(by)),
-            }
-        }
-    }
-
-    /// Producers of threads `0..ids`, initialised side by side: each may wait for its predecessor's open
-    /// transaction to end.
-    fn init_transactions(
-        &self,
-        ids: u32,
-        capacity: Capacity,
-    ) -> Result<Vec<TransactionalProducer>, SessionEnd> {
-        let timeout = Duration::from_millis(self.config.transaction_timeout_ms);
-        let init = |thread: u32| -> Result<TransactionalProducer, SessionEnd> {
-            let id = self.config.application_id.transactional_id(self.ordinal, thread);
-            TransactionalProducer::initialised(
-                &self.settings,
-                &id,
-                timeout,
-                capacity,
-                REQUEST_TIMEOUT + timeout,
-            )
-        };
-        std::thread::scope(|scope| {
-            let running: Vec<_> = (0..ids).map(|thread| scope.spawn(move || init(thread))).collect();
-            running
-                .into_iter()
-                .map(|handle| handle.join().unwrap_or_else(|_| Err(panicked())))
-                .collect()
-        })
     }
 
     fn commit_interval(&self) -> Duration {

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use engine::{
     ChosenBy, Head, InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task, earliest,
 };
-use kafka::{
-    Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle,
-    TransactionalProducer, Wakeup,
-};
+use kafka::{Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle, Wakeup};
 use protocol::{Positions, StorePositions};
 use topology::Header;
 
+use crate::acquisition::Producer;
 use crate::control::REQUEST_TIMEOUT;
 use crate::limits::Limits;
 use crate::seed::Seed;
@@ -45,7 +43,7 @@ struct Changelog {
 
 /// The producers that outputs go to.
 pub(crate) struct SendTargets<'a> {
-    pub(crate) producer: &'a TransactionalProducer,
+    pub(crate) producer: &'a Producer,
     pub(crate) plain: Option<&'a PlainProducer>,
     /// This machine's clock, a moment ago.
     pub(crate) now_ms: i64,
@@ -128,7 +126,7 @@ impl StreamTask {
     pub(crate) fn new(
         seed: Seed,
         consumer: &Consumer,
-        producer: &TransactionalProducer,
+        producer: &Producer,
         plain: Option<&PlainProducer>,
     ) -> Result<Self, kafka::Error> {
         let sinks = seed.sinks.into_iter().map(|sink| {
@@ -412,7 +410,7 @@ impl StreamTask {
     /// Sends each changed key once, and the positions. Returns the number of changelog records.
     pub(crate) fn send_changes(
         &mut self,
-        producer: &TransactionalProducer,
+        producer: &Producer,
         positions_topic: &TopicHandle,
     ) -> Result<u64, End> {
         let mut sent = 0;

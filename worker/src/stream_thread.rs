@@ -12,9 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use engine::Processed;
-use kafka::{Consumer, Event, PlainProducer, TransactionalProducer, Wakeup};
+use kafka::{Consumer, Event, PlainProducer, Wakeup};
 use protocol::{TaskId, TaskState};
 
+use crate::acquisition::Producer;
 use crate::control::REQUEST_TIMEOUT;
 use crate::failpoint::{self, Point};
 use crate::seed::Seed;
@@ -109,7 +110,7 @@ impl From<StoreError> for End {
 /// Begins a transaction unless one is open; returns whether it did.
 fn begin_transaction(
     began: &mut Option<Instant>,
-    producer: &TransactionalProducer,
+    producer: &Producer,
     shared: &Shared,
 ) -> Result<bool, kafka::Error> {
     if began.is_some() {
@@ -131,7 +132,7 @@ pub(crate) struct StreamThread {
     pub(crate) consumer: Consumer,
     /// High watermarks, for the changelog positions of flushes.
     pub(crate) all: Arc<Consumer>,
-    pub(crate) producer: TransactionalProducer,
+    pub(crate) producer: Producer,
     /// Writes sinks under `at_least_once`.
     pub(crate) plain: Option<PlainProducer>,
     pub(crate) positions_topic: kafka::TopicHandle,
@@ -280,7 +281,7 @@ impl StreamThread {
     /// One transaction: changelog, positions, offsets, commit; then the stores.
     fn commit(&mut self) -> Result<(), End> {
         begin_transaction(&mut self.began, &self.producer, &self.shared)?;
-        let flush = |producer: &TransactionalProducer| {
+        let flush = |producer: &Producer| {
             let _ = producer.flush(REQUEST_TIMEOUT);
         };
         let as_of_ms = kafka::now_ms();

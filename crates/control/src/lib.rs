@@ -444,7 +444,7 @@ impl OperatorLog {
         application: &ApplicationId,
         ordinal: Ordinal,
     ) -> Result<(), Error> {
-        for thread in 0..self.world().threads(ordinal).max(1) {
+        for thread in 0..self.world().threads(ordinal) {
             initialised(settings, &application.transactional_id(ordinal, thread))?;
         }
         let assignment = self.world().assignment.as_ref().map_or(-1, |(offset, _)| *offset);

@@ -267,11 +267,12 @@ impl World {
         self.unsettled.get(task).is_none_or(BTreeMap::is_empty)
     }
 
-    /// Highest thread count ever recorded for the ordinal: whoever acquires or fences it initialises the
-    /// transactional ids of all those threads.
+    /// Threads whose transactional ids are initialised by whoever acquires or fences the ordinal (⚑): as many as were ever recorded for
+    /// it, and one where nobody ever spoke.
     #[must_use]
     pub fn threads(&self, ordinal: Ordinal) -> u32 {
-        self.ordinals.get(&ordinal).map_or(0, |speakers| speakers.threads)
+        let known = self.ordinals.get(&ordinal);
+        known.map_or(1, |speakers| speakers.threads.max(1))
     }
 
     /// Ordinals for which a process has ever spoken.
@@ -588,9 +589,9 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_thread_count_ever_recorded_is_kept() {
+    fn a_fence_reaches_every_thread_that_there_ever_was() {
         let world = folded(&[incarnation(0, "p", 1, 4), incarnation(0, "q", 1, 2)]);
         assert_eq!(world.threads(Ordinal(0)), 4);
-        assert_eq!(world.threads(Ordinal(7)), 0);
+        assert_eq!(world.threads(Ordinal(7)), 1);
     }
 }

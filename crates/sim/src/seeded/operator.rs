@@ -160,7 +160,7 @@ impl Operator {
 
     /// Every id of the ordinal, then the record that says so.
     async fn fence(&self, log: &mut Log, ordinal: Ordinal) -> Result<(), Lost> {
-        for thread in 0..log.control.world.threads(ordinal).max(1) {
+        for thread in 0..log.control.world.threads(ordinal) {
             let id = self.sim.app.id.transactional_id(ordinal, thread);
             Producer::init(&self.sim, id).await.map_err(|_| Lost::Doubt)?;
         }
