@@ -166,6 +166,7 @@ impl Worker {
                     shared: Arc::clone(&self.shared),
                     began: None,
                     flushed: Instant::now(),
+                    unflushed: 0,
                 })
             })?;
         }

@@ -29,8 +29,10 @@ use crate::watchdog::Pulse;
 const BATCH: usize = 512;
 /// Longest sleep without work; also how late a stop is seen.
 const IDLE: Duration = Duration::from_millis(100);
-/// Memtables go to disk at least this often, so that a crash costs at most this much of the changelog.
+/// Memtables go to disk at least this often, so that a crash costs at most this much of the changelog,
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+/// and at most so many of its records.
+const FLUSH_RECORDS: u64 = 1_000_000;
 
 /// What the session wants from its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +109,11 @@ impl From<StoreError> for End {
     }
 }
 
+/// Whether a crash would cost as much of the changelog as it may.
+fn is_flush_due(since: Duration, unflushed: u64) -> bool {
+    since >= FLUSH_INTERVAL || unflushed >= FLUSH_RECORDS
+}
+
 /// Begins a transaction unless one is open; returns whether it did.
 fn begin_transaction(
     began: &mut Option<Instant>,
@@ -144,6 +151,8 @@ pub(crate) struct StreamThread {
     pub(crate) pulse: Pulse,
     pub(crate) began: Option<Instant>,
     pub(crate) flushed: Instant,
+    /// Changelog records that were written since then.
+    pub(crate) unflushed: u64,
 }
 
 impl StreamThread {
@@ -185,7 +194,7 @@ impl StreamThread {
             if self.commit_is_due() {
                 self.commit()?;
             }
-            if self.flushed.elapsed() >= FLUSH_INTERVAL {
+            if is_flush_due(self.flushed.elapsed(), self.unflushed) {
                 self.flush(FlushWait::No)?;
             }
             if events == 0 {
@@ -319,6 +328,7 @@ impl StreamThread {
         self.shared.open_transactions.fetch_sub(1, Ordering::AcqRel);
         add(&self.shared.counters.commits, 1);
         add(&self.shared.counters.changelog_records, sent);
+        self.unflushed += sent;
         for task in self.tasks.iter_mut().filter(|task| task.is_dirty()) {
             task.apply(as_of_ms, &self.shared.counters)?;
             failpoint::reach(Point::DuringApply, || ());
@@ -428,6 +438,7 @@ impl StreamThread {
     /// Writes memtables to disk, with the changelogs' ends as contained. Without them a crash costs more of the changelog.
     fn flush(&mut self, wait: FlushWait) -> Result<(), End> {
         self.flushed = Instant::now();
+        self.unflushed = 0;
         if self.ask_changelog_ends(|_| true)? {
             self.commit()?;
         }
@@ -453,5 +464,18 @@ impl StreamThread {
         self.tasks
             .iter_mut()
             .try_for_each(StreamTask::note_changelog_ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_costs_is_bounded_in_time_and_in_records() {
+        let soon = Duration::from_secs(1);
+        assert!(!is_flush_due(soon, FLUSH_RECORDS - 1));
+        assert!(is_flush_due(soon, FLUSH_RECORDS));
+        assert!(is_flush_due(FLUSH_INTERVAL, 0));
     }
 }
