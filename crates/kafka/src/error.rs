@@ -1,4 +1,8 @@
 //! One table: what a librdkafka error means, and what to do.
+//!
+//! A call of a transaction (initialise, begin, send, flush, send offsets, commit) costs its producer whatever the error is: the session
+//! ends, and the next one goes through `acquire()`. What differs is whether that is worth trying before a person has done something
+//! ([`Recovery::Stop`]). Calls that only read or administrate are made again where [`Error::recovery`] says [`Recovery::Retry`].
 
 use std::ffi::CStr;
 use std::fmt;
@@ -120,13 +124,25 @@ impl Error {
             | Code::LeaderNotAvailable
             | Code::NotLeaderForPartition
             | Code::NotEnoughReplicas
-            | Code::NotEnoughReplicasAfterAppend => Category::BrokerUnreachable,
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::ReplicaNotAvailable
+            | Code::EligibleLeadersNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+            | Code::KafkaStorageError
+            | Code::TransactionCoordinatorFenced
+            | Code::NotController
+            | Code::RebootstrapRequired
+            | Code::WaitingForCoordinator
+            | Code::ISRInsufficient => Category::BrokerUnreachable,
             Code::OperationTimedOut
             | Code::RequestTimedOut
             | Code::MessageTimedOut
             | Code::TimedOutQueue
             | Code::PreviousInProgress
-            | Code::InProgress => Category::Timeout,
+            | Code::InProgress
+            | Code::ThrottlingQuotaExceeded => Category::Timeout,
             Code::Fenced
             | Code::ProducerFenced
             | Code::InvalidProducerEpoch
@@ -141,10 +157,14 @@ impl Error {
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed => Category::Authorization,
-            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-                Category::UnknownTopic
+            Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+            | Code::UnknownTopicId => Category::UnknownTopic,
+            // The last: an unclean election took records away (KIP-320).
+            Code::OffsetOutOfRange | Code::AutoOffsetReset | Code::NoOffset | Code::LogTruncation => {
+                Category::OffsetOutOfRange
             }
-            Code::OffsetOutOfRange | Code::AutoOffsetReset | Code::NoOffset => Category::OffsetOutOfRange,
             Code::MessageSizeTooLarge
             | Code::MessageBatchTooLarge
             | Code::InvalidRecord
@@ -157,12 +177,24 @@ impl Error {
             | Code::InvalidReplicationFactor
             | Code::InvalidTopic
             | Code::PolicyViolation
+            | Code::UnsupportedVersion
+            | Code::UnsupportedFeature
+            | Code::UnsupportedForMessageFormat
+            | Code::UnsupportedCompressionType
+            | Code::SecurityDisabled
+            | Code::InvalidPartitions
+            | Code::InvalidReplicaAssignment
+            | Code::InvalidRequiredAcks
             | Code::InvalidGroupId => Category::Configuration,
             Code::State
             | Code::Conflict
             | Code::InvalidTransactionalState
             | Code::ConcurrentTransactions
             | Code::OutOfOrderSequenceNumber
+            | Code::DuplicateSequenceNumber
+            | Code::GaplessGuarantee
+            | Code::Inconsistent
+            | Code::Fatal
             | Code::PurgeQueue
             | Code::PurgeInflight => Category::Transaction,
             _ => Category::Other,
@@ -328,6 +360,47 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// Codes of which nothing more is known than that they are errors: of groups that have members, of delegation tokens, of
+    /// requests that are never sent.
+    #[rustfmt::skip]
+    const OTHER: &[&str] = &[
+        "BadMessage", "BadCompression", "BrokerDestroy", "Fail", "CriticalSystemResource",
+        "PartitionEOF", "FileSystem", "QueueFull", "NodeUpdate", "UnknownGroup",
+        "ExistingSubscription", "AssignPartitions", "RevokePartitions", "UnknownProtocol", "NotImplemented",
+        "Outdated", "WaitCache", "Interrupted", "KeySerialization", "ValueSerialization",
+        "KeyDeserialization", "ValueDeserialization", "Partial", "ReadOnly", "NoEnt",
+        "Underflow", "InvalidType", "Retry", "PollExceeded", "UnknownBroker",
+        "Application", "AssignmentLost", "Noop", "InvalidDifferentRecord", "Unknown",
+        "InvalidMessage", "InvalidMessageSize", "StaleControllerEpoch", "OffsetMetadataTooLarge", "IllegalGeneration",
+        "InconsistentGroupProtocol", "UnknownMemberId", "InvalidSessionTimeout", "RebalanceInProgress", "InvalidCommitOffsetSize",
+        "TopicAlreadyExists", "InvalidRequest", "OperationNotAttempted", "LogDirNotFound", "ReassignmentInProgress",
+        "DelegationTokenAuthDisabled", "DelegationTokenNotFound", "DelegationTokenOwnerMismatch", "DelegationTokenRequestNotAllowed", "DelegationTokenAuthorizationFailed",
+        "DelegationTokenExpired", "InvalidPrincipalType", "NonEmptyGroup", "GroupIdNotFound", "FetchSessionIdNotFound",
+        "InvalidFetchSessionEpoch", "ListenerNotFound", "TopicDeletionDisabled", "StaleBrokerEpoch", "MemberIdRequired",
+        "PreferredLeaderNotAvailable", "GroupMaxSizeReached", "FencedInstanceId", "ElectionNotNeeded", "NoReassignmentInProgress",
+        "GroupSubscribedToTopic", "ResourceNotFound", "DuplicateResource", "UnacceptableCredential", "InconsistentVoterSet",
+        "InvalidUpdateVersion", "FeatureUpdateFailed", "PrincipalDeserializationFailure", "FencedMemberEpoch", "UnreleasedInstanceId",
+        "UnsupportedAssignor", "StaleMemberEpoch", "UnknownSubscriptionId", "TelemetryTooLarge",
+    ];
+
+    #[test]
+    fn a_code_that_nobody_has_thought_of_is_noticed() {
+        let (mut all, mut count) = (std::ptr::null(), 0);
+        // SAFETY: librdkafka returns its static table and how long it is; descriptions of holes are null.
+        let codes = unsafe {
+            sys::rd_kafka_get_err_descs(&raw mut all, &raw mut count);
+            std::slice::from_raw_parts(all, count)
+        };
+        let known = codes.iter().filter(|known| {
+            !known.desc.is_null() && known.code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        });
+        let others = known
+            .map(|known| error(known.code))
+            .filter(|error| error.category() == Category::Other);
+        let found: Vec<_> = others.map(|error| format!("{:?}", error.code)).collect();
+        assert_eq!(found, OTHER);
     }
 
     /// What costs the transaction costs the producer, whatever else it may be.
