@@ -74,9 +74,10 @@ struct Args {
     /// Keep consumed records in repartition topics, for a checker to read.
     #[arg(long)]
     keep_repartition_records: bool,
-    /// Commit positions of idle tasks this often, so that their offsets in the group do not expire.
-    #[arg(long, value_name = "SECONDS", default_value_t = 6 * 3600)]
-    refresh_offsets: u64,
+    /// Commit positions of idle tasks this often, so that their offsets in the group do not expire. Default: a quarter of the time
+    /// that the brokers keep them, a day at most.
+    #[arg(long, value_name = "SECONDS")]
+    refresh_offsets: Option<u64>,
     /// End the process when a stream thread has stood still for so long. Default: four times the transaction's time-out,
     /// two minutes at least.
     #[arg(long, value_name = "SECONDS")]
@@ -149,7 +150,7 @@ fn run(args: &Args, signals: std::io::Result<Signals>) -> anyhow::Result<ExitCod
         memory: StoreMemory::new(&budget),
         budget,
         shared,
-        refresh_offsets: Duration::from_secs(args.refresh_offsets),
+        refresh_offsets: args.refresh_offsets.map(Duration::from_secs),
         purge_repartitions: if args.keep_repartition_records {
             Purge::Never
         } else {

@@ -26,6 +26,14 @@ use crate::stream_thread::StreamThread;
 /// How long a session waits, at its start, for every broker to say whether the group has members.
 const MOMENT: Duration = Duration::from_millis(500);
 
+/// How often offsets are written again where nobody knows how long they are kept.
+const UNKNOWN_RETENTION: Duration = Duration::from_secs(6 * 3600);
+
+/// How often offsets are written again that are kept for so long.
+fn refresh_interval(kept: Duration) -> Duration {
+    (kept / 4).min(Duration::from_secs(24 * 3600))
+}
+
 /// The worker process between sessions.
 pub(crate) struct Worker {
     pub(crate) config: WorkerConfig,
@@ -37,8 +45,8 @@ pub(crate) struct Worker {
     pub(crate) memory: StoreMemory,
     pub(crate) budget: MemoryBudget,
     pub(crate) shared: Arc<Shared>,
-    /// Longest time that a task's offsets in the group are not written again.
-    pub(crate) refresh_offsets: Duration,
+    /// Longest time that a task's offsets in the group are not written again, if somebody said so.
+    pub(crate) refresh_offsets: Option<Duration>,
     pub(crate) purge_repartitions: Purge,
     pub(crate) control: Option<ControlLog>,
 }
@@ -138,6 +146,10 @@ impl Worker {
         all: &Arc<Consumer>,
     ) -> Result<Crew, SessionEnd> {
         let prefetch_kib = self.budget.prefetch_kib(Fetched::Inputs, outline.inputs());
+        let refresh_offsets = match self.refresh_offsets {
+            Some(said) => said,
+            None => self.offsets_kept()?.map_or(UNKNOWN_RETENTION, refresh_interval),
+        };
         let mut crew = Crew::new();
         for producer in producers {
             crew.hire(|post| {
@@ -152,7 +164,7 @@ impl Worker {
                     application_id: self.config.application_id.0.clone(),
                     staged_bytes: usize::try_from(self.budget.staged).unwrap_or(usize::MAX),
                     commit_interval: self.commit_interval(),
-                    refresh_offsets: self.refresh_offsets,
+                    refresh_offsets,
                     consumer: self.consumer(Isolation::ReadCommitted, prefetch_kib)?,
                     all: Arc::clone(all),
                     positions_topic: producer.topic(&self.config.application_id.positions_topic())?,
@@ -224,6 +236,18 @@ impl Worker {
         Ok(topics)
     }
 
+    /// How long the brokers keep offsets of a group without members; nothing when nobody lets us see it.
+    fn offsets_kept(&self) -> Result<Option<Duration>, SessionEnd> {
+        match self.admin.broker_config(REQUEST_TIMEOUT) {
+            Err(error) if error.category() == Category::Authorization => Ok(None),
+            config => {
+                let minutes = config?.remove("offsets.retention.minutes");
+                let minutes = minutes.and_then(|minutes| minutes.parse::<u64>().ok());
+                Ok(minutes.map(|minutes| Duration::from_secs(minutes * 60)))
+            }
+        }
+    }
+
     /// A topic's configuration; nothing when nobody lets us see it.
     fn topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, SessionEnd> {
         match self.admin.topic_config(topic, REQUEST_TIMEOUT) {
@@ -259,5 +283,18 @@ pub(crate) fn missing(name: &str) -> SessionEnd {
         message: format!(
             "topic {name} does not exist; create it, or correct its name in spec.topology. The worker goes on when it is there"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ⚑ The group's offsets are a mirror that must not expire while the application runs.
+    #[test]
+    fn offsets_are_written_again_long_before_they_expire() {
+        let hours = |hours| Duration::from_secs(hours * 3600);
+        assert_eq!(refresh_interval(hours(7 * 24)), hours(24));
+        assert_eq!(refresh_interval(hours(8)), hours(2));
     }
 }

@@ -382,9 +382,33 @@ impl Admin {
     /// Time-out, authorization, an unknown topic.
     pub fn topic_config(&self, name: &str, timeout: Duration) -> Result<BTreeMap<String, String>, Error> {
         let attempted = || format!("describe the configuration of topic {name}");
-        let resource = TopicResource::new(name, &attempted)?;
+        self.config_of(&Resource::topic(name, &attempted)?, timeout, &attempted)
+    }
+
+    /// The configuration of a broker, defaults included.
+    ///
+    /// # Errors
+    /// Time-out, authorization.
+    pub fn broker_config(&self, timeout: Duration) -> Result<BTreeMap<String, String>, Error> {
+        let attempted = || "describe the configuration of a broker".to_owned();
+        let client = self.client();
+        // SAFETY: the handle is live.
+        let id = unsafe { sys::rd_kafka_controllerid(client.raw(), millis(timeout)) };
+        if id < 0 {
+            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+            return Err(self.failed(&client, Error::from_code(attempted(), code), &attempted));
+        }
+        self.config_of(&Resource::broker(id, &attempted)?, timeout, &attempted)
+    }
+
+    fn config_of(
+        &self,
+        resource: &Resource,
+        timeout: Duration,
+        attempted: &dyn Fn() -> String,
+    ) -> Result<BTreeMap<String, String>, Error> {
         let event = self.call(
-            &attempted,
+            attempted,
             sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS,
             timeout,
             // SAFETY: all objects are live; the array has one element.
@@ -399,7 +423,7 @@ impl Admin {
             let result = sys::rd_kafka_event_DescribeConfigs_result(event.raw);
             let mut count = 0;
             let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count);
-            check_resource(resources, count, &attempted)?;
+            check_resource(resources, count, attempted)?;
             let mut found = BTreeMap::new();
             if count > 0 {
                 let mut entries = 0;
@@ -429,7 +453,7 @@ impl Admin {
         timeout: Duration,
     ) -> Result<(), Error> {
         let attempted = || format!("set the configuration of topic {name}");
-        let resource = TopicResource::new(name, &attempted)?;
+        let resource = Resource::topic(name, &attempted)?;
         for (property, value) in values {
             let (property, value) = (c_string(property, &attempted)?, c_string(value, &attempted)?);
             // SAFETY: resource and strings are live; a returned error is ours.
@@ -627,22 +651,38 @@ unsafe fn check_resource(
     }
 }
 
-/// Owns the name of a topic whose configuration is asked for or set.
-struct TopicResource {
+/// Owns the name of a topic or broker whose configuration is asked for or set.
+struct Resource {
     raw: *mut sys::rd_kafka_ConfigResource_t,
 }
 
-impl TopicResource {
-    fn new(name: &str, attempted: &dyn Fn() -> String) -> Result<Self, Error> {
+impl Resource {
+    fn topic(name: &str, attempted: &dyn Fn() -> String) -> Result<Self, Error> {
+        Self::new(
+            sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
+            name,
+            attempted,
+        )
+    }
+
+    fn broker(id: i32, attempted: &dyn Fn() -> String) -> Result<Self, Error> {
+        let broker = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_BROKER;
+        Self::new(broker, &id.to_string(), attempted)
+    }
+
+    fn new(
+        kind: sys::rd_kafka_ResourceType_t,
+        name: &str,
+        attempted: &dyn Fn() -> String,
+    ) -> Result<Self, Error> {
         let native = c_string(name, attempted)?;
-        let topic = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
         // SAFETY: the name is live during the call, which copies it.
-        let raw = unsafe { sys::rd_kafka_ConfigResource_new(topic, native.as_ptr()) };
+        let raw = unsafe { sys::rd_kafka_ConfigResource_new(kind, native.as_ptr()) };
         Ok(Self { raw })
     }
 }
 
-impl Drop for TopicResource {
+impl Drop for Resource {
     fn drop(&mut self) {
         // SAFETY: the object is ours and destroyed once.
         unsafe { sys::rd_kafka_ConfigResource_destroy(self.raw) };
