@@ -1,9 +1,8 @@
-use std::ops::ControlFlow;
-
 use super::*;
 use engine::Store as _;
-use proptest::prelude::*;
 use protocol::{ChangelogPosition, DEFAULT_MEMORY_BYTES};
+
+mod suite;
 
 fn label(application: &str) -> Label {
     let stores = BTreeMap::from([("s".to_owned(), "f".to_owned())]);
@@ -128,94 +127,85 @@ fn the_cache_does_not_fill_with_blocks_of_files_that_are_gone() {
     assert!(late <= early + early / 10, "{early} bytes grew to {late}");
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Apply(Vec<(u8, Option<u8>)>),
-    Flush,
-    Reopen,
-    Scan(u8),
+/// What is said of a directory with this label, and whether nothing was changed in it.
+fn refused(found: &Label) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    fs::create_dir(&path).unwrap();
+    write_atomically(&path.join("store.json"), found).unwrap();
+    let before = fs::read(path.join("store.json")).unwrap();
+    let error = open(&path, "a").err().unwrap().to_string();
+    assert_eq!(fs::read(path.join("store.json")).unwrap(), before);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "only the label");
+    let about = format!("store directory {} ", path.display());
+    let advice = "; nothing was changed: choose another state directory, or move this one away";
+    let reason = error
+        .strip_prefix(&about)
+        .and_then(|rest| rest.strip_suffix(advice));
+    reason.unwrap_or(&error).to_owned()
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let changes = proptest::collection::vec((0..20u8, any::<Option<u8>>()), 0..15);
-    let step = prop_oneof![
-        6 => changes.prop_map(Step::Apply),
-        1 => Just(Step::Flush),
-        1 => Just(Step::Reopen),
-        1 => (0..20u8).prop_map(Step::Scan),
-    ];
-    proptest::collection::vec(step, 0..30)
+#[test]
+fn a_directory_of_another_layout_is_refused() {
+    let found = Label {
+        format: FORMAT + 1,
+        ..label("a")
+    };
+    assert_eq!(refused(&found), "has layout version 2, this worker knows 1");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-    #[test]
-    fn a_store_reads_as_what_was_applied_whatever_waits(steps in steps(), limit in 0..4_000usize) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t-0");
-        let mut held = BTreeMap::new();
-        let mut db = open(&path, "a").unwrap();
-        for (at, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Apply(changes) => {
-                    let bytes: Vec<_> = changes
-                        .iter()
-                        .map(|(key, value)| ([*key], value.map(|value| vec![value; usize::from(value)])))
-                        .collect();
-                    let changes = bytes.iter().map(|(key, value)| (0, &key[..], value.as_deref()));
-                    db.apply(changes, positions(i64::try_from(at).unwrap())).unwrap();
-                    for (key, value) in &bytes {
-                        match value {
-                            Some(value) => held.insert(key[0], value.clone()),
-                            None => held.remove(&key[0]),
-                        };
-                    }
-                    prop_assert!(lock(&db.opened.applied).unwritten.bytes() <= limit);
-                }
-                Step::Flush => db.flush(FlushWait::No).unwrap(),
-                Step::Scan(from) => {
-                    // With an end and without.
-                    for (until, most) in [(from.saturating_add(3), 5), (u8::MAX, 5), (from, 1)] {
-                        let mut rows = Vec::new();
-                        let visit = &mut |key: &[u8], value: &[u8]| {
-                            rows.push((key[0], value.to_vec()));
-                            if rows.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                        };
-                        let end = [until];
-                        let range = engine::KeyRange {
-                            from: &[from],
-                            until: (until < u8::MAX).then_some(&end),
-                        };
-                        db.reader(0, 100).scan(range, visit).unwrap();
-                        let wanted = held.iter().filter(|(key, _)| **key >= from && (until == u8::MAX || **key < until));
-                        let wanted = wanted.map(|(key, value)| (*key, value.clone()));
-                        prop_assert_eq!(rows, wanted.take(most).collect::<Vec<_>>());
-                    }
-                }
-                Step::Reopen => {
-                    let before = db.positions();
-                    drop(db);
-                    db = open(&path, "a").unwrap();
-                    prop_assert_eq!(db.positions(), before);
-                }
-            }
-            db.set_unwritten_bytes(limit);
-            for key in 0..20u8 {
-                prop_assert_eq!(value(&db, &[key]), held.get(&key).cloned());
-            }
-        }
+#[test]
+fn a_directory_of_another_application_is_refused() {
+    assert_eq!(refused(&label("b")), "belongs to application `b`, not `a`");
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_refused() {
+    let found = Label {
+        cluster_id: "other".to_owned(),
+        ..label("a")
+    };
+    assert_eq!(refused(&found), "belongs to Kafka cluster other, not cluster");
+}
+
+#[test]
+fn a_directory_of_another_task_is_refused() {
+    for other in ["t-1", "u-0"] {
+        let found = Label {
+            task: other.parse().unwrap(),
+            ..label("a")
+        };
+        assert_eq!(refused(&found), format!("belongs to task {other}, not t-0"));
     }
 }
 
 #[test]
-fn a_directory_of_another_application_is_refused_and_left_alone() {
+fn a_directory_whose_store_is_kept_in_another_way_is_refused() {
+    let found = Label {
+        stores: BTreeMap::from([("s".to_owned(), "g".to_owned())]),
+        ..label("a")
+    };
+    let wanted = "has store `s` as another version of the topology keeps it";
+    assert_eq!(refused(&found), wanted);
+}
+
+#[test]
+fn a_directory_that_does_not_say_what_it_is_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t-0");
     drop(open(&path, "a").unwrap());
-    let before = fs::read(path.join("store.json")).unwrap();
-    let error = open(&path, "b").err().unwrap().to_string();
-    assert!(error.contains("belongs to application `a`, not `b`"), "{error}");
-    assert_eq!(fs::read(path.join("store.json")).unwrap(), before);
+    let mut said = Vec::new();
+    fs::write(path.join("store.json"), "{").unwrap();
+    said.push(open(&path, "a").err().unwrap().to_string());
+    fs::remove_file(path.join("store.json")).unwrap();
+    said.push(open(&path, "a").err().unwrap().to_string());
+    let wanted = [
+        "has an unreadable store.json (",
+        "has a database but no store.json;",
+    ];
+    for (said, wanted) in said.iter().zip(wanted) {
+        assert!(said.contains(wanted), "{said}");
+    }
 }
 
 /// A store with so much on disk that its data blocks fill the first half of its file, which `damage` gets.
