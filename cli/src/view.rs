@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::out::say;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use protocol::{Phase, Totals, WorkerStatus};
 
 /// How often a JSON line is written.
@@ -81,10 +81,14 @@ impl Overview {
             ));
         }
         for (task, restore) in status.tasks.iter().filter_map(|task| Some((task, task.restore?))) {
-            let eta = restore.remaining / i64::try_from(restore.rate.max(1)).unwrap_or(1);
             self.notes.push(format!(
-                "task {} restoring: {} records read, {} left, {}/s, about {eta} s",
-                task.id, restore.records, restore.remaining, restore.rate
+                "task {} restoring: {} records ({}) read, {} left, {}/s, about {} s",
+                task.id,
+                restore.records,
+                HumanBytes(restore.bytes),
+                restore.remaining,
+                restore.rate,
+                restore.seconds_left
             ));
         }
     }

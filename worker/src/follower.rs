@@ -68,6 +68,8 @@ struct Read {
 pub(crate) struct Step {
     pub(crate) events: usize,
     pub(crate) records: u64,
+    /// Of keys and values.
+    pub(crate) bytes: u64,
 }
 
 impl Follower {
@@ -109,13 +111,13 @@ impl Follower {
             self.db.positions().check_age(kafka::now_ms())?;
             if taken > 0 {
                 step.events += taken;
-                step.records += self.apply(at)?;
+                self.apply(at, &mut step)?;
             }
         }
         Ok(step)
     }
 
-    fn apply(&mut self, at: usize) -> Result<u64, RestoreError> {
+    fn apply(&mut self, at: usize, step: &mut Step) -> Result<(), RestoreError> {
         let Read { tail, at_end, .. } = &mut self.reads[at];
         let mut records = Vec::with_capacity(self.events.len());
         for event in &self.events {
@@ -131,15 +133,16 @@ impl Follower {
                 }
             }
         }
-        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        step.records += u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let bytes = |(key, value): &(&[u8], Option<&[u8]>)| key.len() + value.map_or(0, <[u8]>::len);
+        step.bytes += u64::try_from(records.iter().map(bytes).sum::<usize>()).unwrap_or(u64::MAX);
         let mut positions = self.db.positions();
         // The data is between two transactions: no task positions belong to it.
         positions.task = None;
         tail.note(&mut positions);
         let store = tail.store;
         let changes = records.into_iter().map(|(key, value)| (store, key, value));
-        self.db.apply(changes, positions)?;
-        Ok(count)
+        Ok(self.db.apply(changes, positions)?)
     }
 
     /// A changelog that was not read to its target. Only an end at or after it counts: the end fires at the last stable

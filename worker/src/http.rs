@@ -153,6 +153,11 @@ impl Collector for Metrics {
                 totals.restored_records,
             ),
             (
+                "streamapp_restored_bytes",
+                "Keys and values read from changelogs",
+                totals.restored_bytes,
+            ),
+            (
                 "streamapp_standby_records",
                 "Records read from changelogs by copies of other workers' stores",
                 totals.standby_records,
@@ -192,19 +197,16 @@ fn dropped(totals: &Totals, reason: DropReason) -> u64 {
     }
 }
 
-fn gauges(status: &WorkerStatus, memory: Memory) -> [(&'static str, &'static str, Option<Unit>, i64); 6] {
+fn gauges(status: &WorkerStatus, memory: Memory) -> [(&'static str, &'static str, Option<Unit>, i64); 7] {
     let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
     let failed = status
         .tasks
         .iter()
         .filter(|task| task.state == protocol::TaskState::Failed)
         .count();
-    let remaining = status
-        .tasks
-        .iter()
-        .filter_map(|task| task.restore)
-        .map(|restore| restore.remaining)
-        .sum();
+    let restores = status.tasks.iter().filter_map(|task| task.restore);
+    let remaining = restores.clone().map(|restore| restore.remaining).sum();
+    let seconds_left = restores.map(|restore| restore.seconds_left).max();
     [
         (
             "streamapp_consumer_lag",
@@ -229,6 +231,12 @@ fn gauges(status: &WorkerStatus, memory: Memory) -> [(&'static str, &'static str
             "Offsets still to restore",
             Some(Unit::Other("records".to_owned())),
             remaining,
+        ),
+        (
+            "streamapp_restore_left",
+            "Until the last store is restored, at the rate so far",
+            Some(Unit::Seconds),
+            seconds_left.unwrap_or(0),
         ),
         (
             "streamapp_memory_allocated",

@@ -280,9 +280,11 @@ impl Restorer<'_> {
             }
             moved = Instant::now();
             task.restore_records.fetch_add(step.records, Ordering::Relaxed);
+            task.restore_bytes.fetch_add(step.bytes, Ordering::Relaxed);
             task.restore_remaining
                 .store(follower.remaining(), Ordering::Relaxed);
             add(&self.shared.counters.restored_records, step.records);
+            add(&self.shared.counters.restored_bytes, step.bytes);
             failpoint::reach(Point::DuringRestore, || ());
         }
         follower.close(consumer)

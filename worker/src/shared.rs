@@ -28,6 +28,7 @@ pub(crate) struct Counters {
     dropped_late: AtomicU64,
     dropped_duplicate: AtomicU64,
     pub(crate) restored_records: AtomicU64,
+    pub(crate) restored_bytes: AtomicU64,
     pub(crate) standby_records: AtomicU64,
     pub(crate) store_wipes: AtomicU64,
 }
@@ -73,6 +74,7 @@ impl Counters {
             dropped_late,
             dropped_duplicate,
             restored_records: get(&self.restored_records),
+            restored_bytes: get(&self.restored_bytes),
             standby_records: get(&self.standby_records),
             store_wipes: get(&self.store_wipes),
         }
@@ -92,6 +94,7 @@ pub(crate) struct TaskShared {
     pub(crate) committed: Mutex<Vec<i64>>,
     pub(crate) restore_remaining: AtomicI64,
     pub(crate) restore_records: AtomicU64,
+    pub(crate) restore_bytes: AtomicU64,
     restore_started: Mutex<Option<Instant>>,
     error: Mutex<Option<String>>,
 }
@@ -107,6 +110,7 @@ impl TaskShared {
             committed: Mutex::default(),
             restore_remaining: AtomicI64::new(0),
             restore_records: AtomicU64::new(0),
+            restore_bytes: AtomicU64::new(0),
             restore_started: Mutex::new(None),
             error: Mutex::new(None),
         }
@@ -148,14 +152,13 @@ impl TaskShared {
     fn status(&self) -> TaskStatus {
         let state = self.state();
         let restore = (state == TaskState::Restoring).then(|| {
-            let records = self.restore_records.load(Ordering::Relaxed);
-            let seconds = lock(&self.restore_started).map_or(1.0, |at| at.elapsed().as_secs_f64().max(0.001));
-            let remaining = self.restore_remaining.load(Ordering::Relaxed);
-            Restore {
-                remaining,
-                records,
-                rate: (records as f64 / seconds) as u64,
-            }
+            let seconds = lock(&self.restore_started).map_or(1.0, |at| at.elapsed().as_secs_f64());
+            Restore::new(
+                self.restore_remaining.load(Ordering::Relaxed),
+                self.restore_records.load(Ordering::Relaxed),
+                self.restore_bytes.load(Ordering::Relaxed),
+                seconds,
+            )
         });
         let lag = self.lag.load(Ordering::Relaxed);
         TaskStatus {

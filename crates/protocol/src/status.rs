@@ -104,6 +104,8 @@ pub struct Totals {
     pub dropped_duplicate: u64,
     /// Records read back from changelogs.
     pub restored_records: u64,
+    /// Keys and values of these, in bytes.
+    pub restored_bytes: u64,
     /// Records that copies of other workers' stores have read.
     pub standby_records: u64,
     /// Stores set aside and rebuilt from the start of their changelog.
@@ -127,6 +129,7 @@ impl std::ops::AddAssign for Totals {
         self.dropped_late += other.dropped_late;
         self.dropped_duplicate += other.dropped_duplicate;
         self.restored_records += other.restored_records;
+        self.restored_bytes += other.restored_bytes;
         self.standby_records += other.standby_records;
         self.store_wipes += other.store_wipes;
     }
@@ -182,6 +185,43 @@ pub struct Restore {
     pub remaining: i64,
     /// Records read so far.
     pub records: u64,
+    /// Keys and values of these, in bytes.
+    #[serde(default)]
+    pub bytes: u64,
     /// Records per second so far.
     pub rate: u64,
+    /// Seconds until nothing remains, if it goes on at that rate: an upper bound, as `remaining` is.
+    #[serde(default)]
+    pub seconds_left: i64,
+}
+
+impl Restore {
+    /// Of a restore that has read so much in so many seconds.
+    #[must_use]
+    pub fn new(remaining: i64, records: u64, bytes: u64, seconds: f64) -> Self {
+        let rate = (records as f64 / seconds.max(0.001)) as u64;
+        let per_second = i64::try_from(rate.max(1)).unwrap_or(i64::MAX);
+        Self {
+            remaining,
+            records,
+            bytes,
+            rate,
+            seconds_left: remaining.div_euclid(per_second) + i64::from(remaining.rem_euclid(per_second) > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_the_rate_says() {
+        let left = |remaining, records, seconds| Restore::new(remaining, records, 0, seconds).seconds_left;
+        assert_eq!(left(1_000, 500, 2.0), 4);
+        assert_eq!(left(1_001, 500, 2.0), 5);
+        assert_eq!(left(0, 500, 2.0), 0);
+        // Nothing is known yet.
+        assert_eq!(left(7, 0, 0.0), 7);
+    }
 }

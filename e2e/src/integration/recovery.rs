@@ -1,7 +1,7 @@
 //! What a kill -9 costs an application with much state, as readers of its output see it: the changelog's tail, whatever the
 //! number of keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::gap::{self, Reading};
 use super::handover::total;
 use super::scene::Scene;
 use super::{Counted, Integration};
-use crate::app::signal;
+use crate::app::{App, signal};
 use crate::broker::Isolation;
 use crate::generate::{Generate, run as generate};
 use crate::orders::Orders;
@@ -154,14 +154,45 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
 fn empty_volume(scene: &Scene<'_>) -> Result<(u64, f64)> {
     let worker = scene.launch().state_dir.join("worker-0");
     std::fs::remove_dir_all(worker.join("state")).context("lose the volume")?;
-    let mut app = scene.launch().start()?;
-    app.wait_running(1, SECONDS(300))?;
+    let app = scene.launch().start()?;
+    told_while_restoring(&app)?;
     let records = total(&app, 0, "restoredRecords")?;
     app.drain()?;
     Ok((
         records,
         Moments::read(&worker.join("worker.log"))?.restore_seconds(),
     ))
+}
+
+/// Looks at what the worker tells until it runs: what each task has left becomes less and never more, while what it has read
+/// becomes more.
+fn told_while_restoring(app: &App) -> Result<()> {
+    let mut told = BTreeMap::<String, Vec<(i64, u64, u64)>>::new();
+    wait::until("the worker to restore", SECONDS(300), || {
+        let status = app.status(0).map_err(|error| format!("{error:#}"))?;
+        for task in status["tasks"].as_array().into_iter().flatten() {
+            let restore = &task["restore"];
+            let number = |name: &str| restore[name].as_u64().unwrap_or(0);
+            if number("records") > 0 {
+                let left = restore["remaining"].as_i64().unwrap_or(-1);
+                let of_task = told.entry(task["id"].to_string()).or_default();
+                of_task.push((left, number("records"), number("bytes")));
+            }
+        }
+        match status["phase"].as_str() {
+            Some("Running") => Ok(Ok(())),
+            phase => Err(format!("it is {phase:?}")),
+        }
+    })?;
+    let pairs = || told.values().flat_map(|looks| looks.windows(2));
+    let goes_back = pairs().find(|pair| {
+        let ((left, records, bytes), now) = (pair[0], pair[1]);
+        now.0 > left || now.1 < records || now.2 < bytes
+    });
+    ensure!(goes_back.is_none(), "a restore went back: {told:?}");
+    let goes_on = |pair: &[(i64, u64, u64)]| pair[1].0 < pair[0].0 && pair[1].2 > pair[0].2;
+    ensure!(pairs().any(goes_on), "no restore was seen to go on: {told:?}");
+    Ok(())
 }
 
 /// Records a second of the store's changelog that a consumer reads that does nothing with them.
