@@ -11,6 +11,7 @@ mod client;
 mod consumer;
 mod error;
 mod producer;
+mod watch;
 
 pub use admin::{Admin, Ends, GroupState, NewTopic, Topic};
 pub use client::{ConfigError, Settings};

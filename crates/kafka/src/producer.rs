@@ -3,7 +3,6 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
@@ -11,6 +10,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::client::{Client, Kind, records_in};
 use crate::consumer::{PartitionList, c_string, millis};
+use crate::watch::watch;
 use crate::{Category, ConfigError, Error, Settings};
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -48,8 +48,6 @@ impl Default for Capacity {
 const GRACE: Duration = Duration::from_secs(3);
 /// How long a producer that initialises its id waits before it looks whether it was told to ask again.
 const SOON: Duration = Duration::from_millis(100);
-/// How often a call that waits for an answer looks after its connections.
-const LOOK: Duration = Duration::from_millis(20);
 /// How long an abort may take.
 const ABORT: Duration = Duration::from_secs(5);
 
@@ -180,41 +178,14 @@ impl TransactionalProducer {
         call: impl FnOnce(*mut sys::rd_kafka_t) -> *mut sys::rd_kafka_error_t + Send + 'static,
     ) -> Result<(), Error> {
         let attempted = format!("{what} as {}", self.transactional_id);
-        let (sender, answer) = sync_channel(1);
         let client = Arc::clone(&self.client);
         let told = attempted.clone();
-        let spawned = std::thread::Builder::new()
-            .name("transaction".to_owned())
-            .spawn(move || {
-                // SAFETY: the error object is librdkafka's answer to this very call.
-                let result = unsafe { Error::check(&|| told.clone(), call(client.raw())) };
-                // Nobody waits any more after the time-out.
-                let _ = sender.send(result);
-            });
-        let given_up = |code, why: &str| Err(Error::new(attempted.clone(), code, why));
-        if let Err(error) = spawned {
-            let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FAIL;
-            return given_up(code, &format!("no thread: {error}"));
-        }
-        let deadline = Instant::now() + timeout + GRACE;
-        loop {
-            match answer.recv_timeout(LOOK) {
-                Ok(result) => return result,
-                Err(RecvTimeoutError::Timeout) if self.is_broken() => {
-                    return given_up(
-                        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TRANSPORT,
-                        "a connection broke with a request under way; the producer is given up",
-                    );
-                }
-                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    return given_up(
-                        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT,
-                        "no answer; the producer is given up",
-                    );
-                }
-            }
-        }
+        // SAFETY: the error object is librdkafka's answer to this very call.
+        let call = move || unsafe { Error::check(&|| told.clone(), call(client.raw())) };
+        watch(call, timeout + GRACE, || self.is_broken()).unwrap_or_else(|given_up| {
+            let (code, why) = given_up.reason();
+            Err(Error::new(attempted, code, &why))
+        })
     }
 
     /// Whether a connection broke that had a request of a transaction under way.
@@ -567,5 +538,71 @@ fn flush(client: &Client, timeout: Duration) -> Result<(), Error> {
     match unsafe { sys::rd_kafka_flush(client.raw(), millis(timeout)) } {
         NO_ERROR => Ok(()),
         code => Err(Error::from_code("flush", code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::tests::blocking;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A producer that reaches no broker.
+    fn producer() -> TransactionalProducer {
+        let settings = Settings {
+            bootstrap_servers: "127.0.0.1:1".to_owned(),
+            ..Settings::default()
+        };
+        TransactionalProducer::new(&settings, "app-0-0", LONG, Capacity::default()).unwrap()
+    }
+
+    #[test]
+    fn a_call_has_its_time_out_and_the_grace() {
+        const TIMEOUT: Duration = Duration::from_millis(100);
+        let (_hold, call) = blocking();
+        let began = Instant::now();
+        let made = producer().watched("commit", TIMEOUT, move |_| {
+            call();
+            std::ptr::null_mut()
+        });
+        let error = made.unwrap_err();
+        assert_eq!(error.category(), Category::Timeout);
+        assert!(error.to_string().contains("commit as app-0-0"), "{error}");
+        let most = TIMEOUT + GRACE + Duration::from_secs(20);
+        assert!(
+            (TIMEOUT + GRACE..most).contains(&began.elapsed()),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[test]
+    fn a_broken_connection_ends_a_call_at_once() {
+        let producer = producer();
+        let notes = Arc::clone(&producer.client.notes);
+        let (_hold, block) = blocking();
+        let began = Instant::now();
+        let made = producer.watched("commit", LONG, move |_| {
+            notes.broken.store(true, Ordering::Release);
+            block();
+            std::ptr::null_mut()
+        });
+        let error = made.unwrap_err();
+        assert!(error.to_string().contains("a connection broke"), "{error}");
+        assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_producer_in_doubt_begins_no_transaction() {
+        let producer = producer();
+        let begin = || producer.begin().unwrap_err().to_string();
+        assert!(!producer.in_doubt());
+        assert!(!begin().contains("never answered"), "{}", begin());
+        producer.client.notes.unanswered.fetch_add(1, Ordering::AcqRel);
+        assert!(producer.in_doubt());
+        assert!(begin().contains("never answered"), "{}", begin());
+        producer.client.notes.unanswered.fetch_sub(1, Ordering::AcqRel);
+        assert!(!begin().contains("never answered"), "{}", begin());
     }
 }
