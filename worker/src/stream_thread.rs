@@ -290,13 +290,15 @@ impl StreamThread {
     /// One transaction: changelog, positions, offsets, commit; then the stores.
     fn commit(&mut self) -> Result<(), End> {
         begin_transaction(&mut self.began, &self.producer, &self.shared)?;
-        let flush = |producer: &Producer| {
-            let _ = producer.flush(REQUEST_TIMEOUT);
+        // For crash points: what was sent is there before the process is gone.
+        let flush = || {
+            let _ = self.producer.flush(REQUEST_TIMEOUT);
+            let _ = self.plain.as_ref().map(|plain| plain.flush(REQUEST_TIMEOUT));
         };
         let as_of_ms = kafka::now_ms();
         let open = self.began.map(|began| began.elapsed());
         let started = Instant::now();
-        failpoint::reach(Point::AfterOutput, || flush(&self.producer));
+        failpoint::reach(Point::AfterOutput, flush);
         let mut sent = 0;
         for task in &mut self.tasks {
             task.join_transaction(self.refresh_offsets);
@@ -308,7 +310,7 @@ impl StreamThread {
             // at_least_once: sinks first, so that a position never covers an output that was not written.
             plain.flush(REQUEST_TIMEOUT)?;
         }
-        failpoint::reach(Point::AfterChangelog, || flush(&self.producer));
+        failpoint::reach(Point::AfterChangelog, flush);
         let offsets: Vec<_> = self
             .tasks
             .iter()

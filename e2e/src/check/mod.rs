@@ -83,7 +83,27 @@ pub(crate) enum Guarantee {
 }
 
 impl Guarantee {
-    fn sinks(self) -> Repeats {
+    /// Both, the stronger one first.
+    pub(crate) const ALL: [Self; 2] = [Self::ExactlyOnceV2, Self::AtLeastOnce];
+
+    /// As a StreamApp file has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Guarantee::ExactlyOnceV2 => "exactly_once_v2",
+            Guarantee::AtLeastOnce => "at_least_once",
+        }
+    }
+
+    /// In the name of a test.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Guarantee::ExactlyOnceV2 => "eos",
+            Guarantee::AtLeastOnce => "alo",
+        }
+    }
+
+    /// Whether outputs may come again.
+    pub(crate) fn sinks(self) -> Repeats {
         match self {
             Guarantee::ExactlyOnceV2 => Repeats::Forbidden,
             Guarantee::AtLeastOnce => Repeats::Allowed,

@@ -12,6 +12,7 @@ use super::{Counted, Integration};
 use crate::app::App;
 use crate::bench::process::memory_bytes;
 use crate::broker::{Isolation, REQUEST};
+use crate::check::Guarantee;
 use crate::generate::send;
 use crate::generate::{Generate, run as generate};
 use crate::reader::read_all;
@@ -77,7 +78,7 @@ pub(super) fn memory(args: &Integration, name: &str) -> Result<Counted> {
 /// its task, and no other.
 pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
     const TOPICS: [&str; 4] = ["documents", "copies", "parts", "sizes"];
-    let scene = Scene::of_file(args, name, include_str!("sizes.yaml"), &TOPICS, 2)?;
+    let scene = sizes(args, name, &TOPICS)?;
     let topic = |name: &str| format!("{}-{name}", scene.id);
     for (name, bytes) in [("documents", "5000000"), ("copies", "3500000")] {
         scene
@@ -136,7 +137,7 @@ pub(super) fn record_sizes(args: &Integration, name: &str) -> Result<Counted> {
 pub(super) fn times_and_keys(args: &Integration, name: &str) -> Result<Counted> {
     const TOPICS: [&str; 4] = ["documents", "copies", "parts", "sizes"];
     const ANY: (&str, &str) = ("message.timestamp.after.max.ms", "9223372036854775807");
-    let scene = Scene::of_file(args, name, include_str!("sizes.yaml"), &TOPICS, 2)?;
+    let scene = sizes(args, name, &TOPICS)?;
     let topic = |name: &str| format!("{}-{name}", scene.id);
     for name in ["documents", "parts", "sizes"] {
         scene.broker.set_topic_config(&topic(name), ANY.0, ANY.1)?;
@@ -191,6 +192,11 @@ pub(super) fn times_and_keys(args: &Integration, name: &str) -> Result<Counted> 
     app.drain()?;
     scene.clean()?;
     Ok(Counted::default())
+}
+
+fn sizes<'a>(args: &'a Integration, name: &str, topics: &[&str]) -> Result<Scene<'a>> {
+    let file = include_str!("sizes.yaml");
+    Scene::of_file(args, name, Guarantee::ExactlyOnceV2, file, topics, 2)
 }
 
 /// Waits until a task has stopped and says why.

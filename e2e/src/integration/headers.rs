@@ -14,6 +14,7 @@ use super::scene::{PARTITIONS, Scene};
 use super::system::drained;
 use super::{Counted, Integration};
 use crate::broker::Isolation;
+use crate::check::Guarantee;
 use crate::generate::send;
 use crate::reader::read_all;
 
@@ -25,7 +26,8 @@ const WORDS: u64 = 7;
 /// Each count has the trace of the record that made it, also when the worker is killed in between.
 pub(super) fn carried(args: &Integration, name: &str) -> Result<Counted> {
     let file = include_str!("headers.yaml");
-    let scene = Scene::of_file(args, name, file, &["words", "counts"], PARTITIONS)?;
+    let guarantee = Guarantee::ExactlyOnceV2;
+    let scene = Scene::of_file(args, name, guarantee, file, &["words", "counts"], PARTITIONS)?;
     let mut launch = scene.launch();
     let crash_at = ["after-output:16".to_owned()];
     launch.environment = environment(&scene, &crash_at);

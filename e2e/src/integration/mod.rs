@@ -13,6 +13,7 @@ mod gap;
 mod handover;
 mod headers;
 mod joins;
+mod keyed;
 mod offsets;
 mod proxy;
 mod recovery;
@@ -136,6 +137,8 @@ pub(crate) struct Counted {
     pub(crate) faults: u64,
     pub(crate) records: u64,
     pub(crate) duplicates: u64,
+    /// Results that came again where they may, under `at_least_once`.
+    pub(crate) repeats: u64,
     pub(crate) missing: u64,
     pub(crate) wrong: u64,
     pub(crate) out_of_order: u64,
@@ -150,6 +153,7 @@ impl fmt::Display for Counted {
             faults,
             records,
             duplicates,
+            repeats,
             missing,
             wrong,
             out_of_order,
@@ -157,7 +161,7 @@ impl fmt::Display for Counted {
         } = self;
         write!(
             f,
-            "kills={kills} faults={faults} records={records} duplicates={duplicates} missing={missing} wrong={wrong} out_of_order={out_of_order} aborted_reads={aborted_reads}"
+            "kills={kills} faults={faults} records={records} duplicates={duplicates} repeats={repeats} missing={missing} wrong={wrong} out_of_order={out_of_order} aborted_reads={aborted_reads}"
         )
     }
 }
@@ -168,6 +172,7 @@ impl std::ops::AddAssign for Counted {
         self.faults += other.faults;
         self.records += other.records;
         self.duplicates += other.duplicates;
+        self.repeats += other.repeats;
         self.missing += other.missing;
         self.wrong += other.wrong;
         self.out_of_order += other.out_of_order;
@@ -214,6 +219,7 @@ fn all(args: &Integration) -> [Vec<Test<'_>>; 2] {
     beside.extend(standby::tests(args));
     beside.extend(handover::tests(args));
     beside.extend(crash::tests(args));
+    beside.extend(keyed::tests(args));
     beside.extend(dead_letters::tests(args));
     beside.extend(faults::tests(args));
     [beside, faults::lone_tests(args)]

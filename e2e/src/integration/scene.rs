@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::{Counted, Integration};
 use crate::app::Launch;
 use crate::bench::subjects::set;
 use crate::broker::{Broker, REQUEST};
+use crate::check::verdict::Repeats;
 use crate::check::{Check, Example, Formats, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::{Generate, run as generate, send};
@@ -61,18 +62,26 @@ impl<'a> Scene<'a> {
             .create_topics(&[(&self.input(), PARTITIONS), (&self.output(), PARTITIONS)])
     }
 
-    /// A topology of its own: `file` names APPLICATION and BOOTSTRAP, `topics` are its topics without the application's id.
+    /// A topology of its own: `file` names APPLICATION, BOOTSTRAP and GUARANTEE, `topics` are its topics without the application's
+    /// id.
     pub(super) fn of_file(
         args: &'a Integration,
         name: &str,
+        guarantee: Guarantee,
         file: &str,
         topics: &[&str],
         partitions: i32,
     ) -> Result<Self> {
-        let scene = Self::without_topics(args, name, Example::Stateless, Guarantee::ExactlyOnceV2)?;
-        let text = file
-            .replace("APPLICATION", &scene.id)
-            .replace("BOOTSTRAP", &scene.broker.bootstrap);
+        let scene = Self::without_topics(args, name, Example::Stateless, guarantee)?;
+        let values = [
+            ("APPLICATION", scene.id.as_str()),
+            ("BOOTSTRAP", &scene.broker.bootstrap),
+            ("GUARANTEE", guarantee.name()),
+        ];
+        let text = values.iter().try_fold(file.to_owned(), |text, (place, value)| {
+            ensure!(text.contains(place), "the file has no {place}");
+            Ok(text.replace(place, value))
+        })?;
         std::fs::write(&scene.file, text).context("write the StreamApp file")?;
         let names: Vec<_> = topics
             .iter()
@@ -151,14 +160,10 @@ impl<'a> Scene<'a> {
         let text = text
             .replace("orders.submitted.v1", &self.input())
             .replace(output, &self.output());
-        let guarantee = match self.guarantee {
-            Guarantee::ExactlyOnceV2 => "exactly_once_v2",
-            Guarantee::AtLeastOnce => "at_least_once",
-        };
         let values = [
             ("applicationId", self.id.as_str()),
             ("bootstrapServers", &self.broker.bootstrap),
-            ("guarantee", guarantee),
+            ("guarantee", self.guarantee.name()),
         ];
         let text = values.iter().try_fold(text, |text, (key, value)| {
             set(&text, key, value).with_context(|| format!("{example} has no line for {key}"))
@@ -308,16 +313,17 @@ impl<'a> Scene<'a> {
         if verdict.orders != orders {
             bail!("{} orders were judged, {orders} were written", verdict.orders);
         }
-        let allowed = matches!(self.guarantee, Guarantee::AtLeastOnce);
+        let again = verdict.total(|section| section.duplicates);
+        let (duplicates, repeats) = match self.guarantee.sinks() {
+            Repeats::Forbidden => (again, 0),
+            Repeats::Allowed => (0, again),
+        };
         Ok(Counted {
             kills: 0,
             faults: 0,
             records: verdict.orders,
-            duplicates: if allowed {
-                0
-            } else {
-                verdict.total(|section| section.duplicates)
-            },
+            duplicates,
+            repeats,
             missing: verdict.total(|section| section.missing),
             wrong: verdict.total(|section| section.wrong),
             out_of_order: verdict.total(|section| section.out_of_order),

@@ -139,7 +139,7 @@ fn orders(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
 }
 
 fn windowed(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
-    let scene = windows::scene(args, "soak-windows")?;
+    let scene = windows::scene(args, "soak-windows", Guarantee::ExactlyOnceV2)?;
     let (mut app, proxy) = start(&scene)?;
     let mut figures = Figures::default();
     windows::written_while(&scene, || {
@@ -152,7 +152,7 @@ fn windowed(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
 }
 
 fn joined(args: &Integration, minutes: u64, seed: u64) -> Result<Figures> {
-    let scene = joins::scene(args, "soak-joins")?;
+    let scene = joins::scene(args, "soak-joins", Guarantee::ExactlyOnceV2)?;
     let (mut app, proxy) = start(&scene)?;
     joins::tables(&scene, 0)?;
     let mut figures = Figures::default();

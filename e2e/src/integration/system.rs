@@ -2,7 +2,7 @@
 //! order, each result is computed again from the input) and `transactions_test.py` (100,000 messages in transactions of
 //! 750 are copied while the copier is bounced, and read meanwhile).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use super::scene::Scene;
 use super::{Counted, Integration, Test};
 use crate::app::{App, signal};
 use crate::broker::{Isolation, REQUEST};
+use crate::check::Guarantee;
+use crate::check::verdict::Repeats;
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::send;
 use crate::hit::Target;
@@ -28,7 +30,14 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     vec![
-        ("system-eos-test".to_owned(), Box::new(|| eos_test(args))),
+        (
+            "system-eos-test".to_owned(),
+            Box::new(|| eos_test(args, "eos-test", Guarantee::ExactlyOnceV2)),
+        ),
+        (
+            "system-eos-test-alo".to_owned(),
+            Box::new(|| eos_test(args, "eos-test-alo", Guarantee::AtLeastOnce)),
+        ),
         (
             "system-transactions-test".to_owned(),
             Box::new(|| transactions_test(args)),
@@ -65,24 +74,36 @@ fn results(data: &Topic) -> BTreeMap<&'static str, Topic> {
     ])
 }
 
+/// The first place in `found` that is not as it should be, and the one in `wanted` that it should be as. Where records may come
+/// again they do after their turn has come: whoever does again what was not committed begins further back, and goes on from there.
+pub(super) fn departure<T: Ord>(found: &[T], wanted: &[T], repeats: Repeats) -> Option<(usize, usize)> {
+    let (mut seen, mut next) = (BTreeSet::new(), 0);
+    for (at, record) in found.iter().enumerate() {
+        if wanted.get(next) == Some(record) {
+            seen.insert(record);
+            next += 1;
+        } else if repeats == Repeats::Forbidden || !seen.contains(record) {
+            return Some((at, next));
+        }
+    }
+    (next < wanted.len()).then_some((found.len(), next))
+}
+
 /// The first record that is not as it should be.
-fn difference(found: &Topic, wanted: &Topic) -> Option<String> {
+fn difference(found: &Topic, wanted: &Topic, repeats: Repeats) -> Option<String> {
     wanted.iter().find_map(|(partition, wanted)| {
         let found = found.get(partition).map_or(&[][..], Vec::as_slice);
-        let pairs = found.iter().zip(wanted);
-        let same = pairs.take_while(|(found, wanted)| found == wanted).count();
         let tell = |pair: Option<&Pair>| {
             pair.map_or("nothing".to_owned(), |(key, value)| {
                 format!("{} = {value}", String::from_utf8_lossy(key))
             })
         };
-        (same < found.len().max(wanted.len())).then(|| {
-            format!(
-                "record {same} of partition {partition} is {}, wanted {}",
-                tell(found.get(same)),
-                tell(wanted.get(same))
-            )
-        })
+        let (at, next) = departure(found, wanted, repeats)?;
+        Some(format!(
+            "record {at} of partition {partition} is {}, wanted {}",
+            tell(found.get(at)),
+            tell(wanted.get(next))
+        ))
     })
 }
 
@@ -110,7 +131,7 @@ pub(super) fn read_timed(scene: &Scene<'_>, topic: &str) -> Result<BTreeMap<i32,
     Ok(found)
 }
 
-fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
+pub(super) fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
     let pairs = |records: Vec<Timed>| records.into_iter().map(|(key, value, _)| (key, value)).collect();
     let found = read_timed(scene, topic)?.into_iter();
     Ok(found
@@ -118,12 +139,23 @@ fn read(scene: &Scene<'_>, topic: &str) -> Result<Topic> {
         .collect())
 }
 
-/// Whether the scene's topic of this name holds just that; returns how many records.
-pub(super) fn compare(scene: &Scene<'_>, name: &str, wanted: &Topic) -> Result<usize> {
+/// Whether the scene's topic of this name holds just that, as its guarantee has it; returns how many records, and how many came
+/// again.
+pub(super) fn compare(scene: &Scene<'_>, name: &str, wanted: &Topic) -> Result<Counted> {
     let found = read(scene, &format!("{}-{name}", scene.id))?;
-    let difference = difference(&found, wanted);
+    let difference = difference(&found, wanted, scene.guarantee.sinks());
     ensure!(difference.is_none(), "{name}: {}", difference.unwrap_or_default());
-    Ok(wanted.values().map(Vec::len).sum())
+    let count = |topic: &Topic| topic.values().map(Vec::len).sum();
+    counted(count(&found), count(wanted))
+}
+
+/// So many results were found, so many wanted, and none was missing.
+pub(super) fn counted(found: usize, wanted: usize) -> Result<Counted> {
+    Ok(Counted {
+        records: u64::try_from(wanted)?,
+        repeats: u64::try_from(found - wanted)?,
+        ..Counted::default()
+    })
 }
 
 /// Writes for as long as the plot goes on.
@@ -230,11 +262,15 @@ pub(super) fn come_and_go(
 }
 
 /// Three workers come, are stopped and killed in turn, and go, while records come in all the time.
-fn eos_test(args: &Integration) -> Result<Counted> {
+fn eos_test(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counted> {
     const NAMES: [&str; 6] = ["data", "echo", "min", "sum", "max", "cnt"];
-    let scene = Scene::of_file(args, "eos-test", include_str!("eos.yaml"), &NAMES, 5)?;
-    let (data, echo) = (format!("{}-data", scene.id), format!("{}-echo", scene.id));
-    let target = scene.target(&data, &echo);
+    let scene = Scene::of_file(args, name, guarantee, include_str!("eos.yaml"), &NAMES, 5)?;
+    // In the transaction under both guarantees.
+    let (data, written) = (
+        format!("{}-data", scene.id),
+        format!("{}-max-repartition", scene.id),
+    );
+    let target = scene.target(&data, &written);
     let mut kills = 0;
     let mut app = scene.launch().start()?;
     let write =
@@ -264,16 +300,15 @@ fn eos_test(args: &Integration) -> Result<Counted> {
     })?;
     drained(&scene, &["data"], &["max", "cnt"])?;
     app.drain()?;
-    let mut records = 0;
+    let mut counted = Counted {
+        kills,
+        ..Counted::default()
+    };
     for (name, wanted) in results(&read(&scene, &data)?) {
-        records += compare(&scene, name, &wanted)?;
+        counted += compare(&scene, name, &wanted)?;
     }
     scene.clean()?;
-    Ok(Counted {
-        kills,
-        records: u64::try_from(records)?,
-        ..Counted::default()
-    })
+    Ok(counted)
 }
 
 /// Values below 10,000 under a hundred keys.
@@ -290,7 +325,8 @@ fn eos_data(number: u64) -> (String, i64, Option<i64>) {
 fn transactions_test(args: &Integration) -> Result<Counted> {
     const MESSAGES: usize = 100_000;
     let file = include_str!("copy.yaml");
-    let scene = Scene::of_file(args, "transactions-test", file, &["in", "out"], 2)?;
+    let guarantee = Guarantee::ExactlyOnceV2;
+    let scene = Scene::of_file(args, "transactions-test", guarantee, file, &["in", "out"], 2)?;
     let (input, output) = (scene.input(), scene.output());
     let target = scene.target(&input, &output);
     let mut kills = 0;
@@ -322,7 +358,7 @@ fn transactions_test(args: &Integration) -> Result<Counted> {
         count == MESSAGES,
         "{count} messages were written, wanted {MESSAGES}"
     );
-    let difference_of = |what: &str, found: &Topic| match difference(found, &wanted) {
+    let difference_of = |what: &str, found: &Topic| match difference(found, &wanted, guarantee.sinks()) {
         Some(difference) => Err(anyhow::anyhow!("{what}: {difference}")),
         None => Ok(()),
     };
@@ -429,7 +465,7 @@ mod tests {
     #[test]
     fn a_repeated_a_lost_and_a_swapped_record_are_found() {
         let wanted = topic(&[("a", 1), ("b", 1), ("a", 2)]);
-        assert_eq!(difference(&wanted, &wanted), None);
+        assert_eq!(difference(&wanted, &wanted, Repeats::Forbidden), None);
         let faults = [
             topic(&[("a", 1), ("a", 1), ("b", 1), ("a", 2)]),
             topic(&[("a", 1), ("a", 2)]),
@@ -438,7 +474,21 @@ mod tests {
             topic(&[("a", 1), ("b", 1), ("a", 2), ("a", 2)]),
         ];
         for fault in faults {
-            assert!(difference(&fault, &wanted).is_some(), "{fault:?}");
+            assert!(
+                difference(&fault, &wanted, Repeats::Forbidden).is_some(),
+                "{fault:?}"
+            );
         }
+    }
+
+    #[test]
+    fn what_may_come_again_comes_behind_its_turn_and_is_not_missed_before() {
+        let allowed = |found: &[u8]| departure(found, &[1, 2, 3, 2], Repeats::Allowed);
+        for right in [&[1, 2, 3, 2][..], &[1, 1, 2, 3, 2, 3, 2], &[1, 2, 3, 1, 2, 3, 2]] {
+            assert_eq!(allowed(right), None, "{right:?}");
+        }
+        assert_eq!(allowed(&[1, 3, 2, 3, 2]), Some((1, 1)), "out of turn");
+        assert_eq!(allowed(&[1, 2, 9, 3, 2]), Some((2, 2)), "from nothing");
+        assert_eq!(allowed(&[1, 2, 1, 2, 3]), Some((5, 3)), "the last one is missing");
     }
 }

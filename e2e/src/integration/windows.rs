@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::crash::{RUNNING, drain_crashed, environment};
+use super::crash::{OUTSIDE, RESTORE, RUNNING, drain_crashed, environment};
 use super::scene::Scene;
 use super::system::{Pair, Timed, come_and_go, compare, drained, read_timed, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
+use crate::check::Guarantee;
 use crate::orders::{BASE_MS, SplitMix};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -35,22 +36,30 @@ const DURING_CLOSE: (&str, u64) = ("during-close", 300);
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let mut tests: Vec<Test<'_>> = vec![("windows-under-faults".to_owned(), Box::new(|| under_faults(args)))];
-    for (point, pass) in RUNNING.into_iter().chain([DURING_CLOSE]) {
-        let name = format!("crash-windows-{point}");
+    for (guarantee, prefix, points) in [
+        (Guarantee::ExactlyOnceV2, "crash-windows", &RUNNING[..]),
+        (Guarantee::AtLeastOnce, "crash-windows-alo", &OUTSIDE[..]),
+    ] {
+        for (point, pass) in points.iter().chain([&DURING_CLOSE]) {
+            let name = format!("{prefix}-{point}");
+            tests.push((
+                name.clone(),
+                Box::new(move || crashed(args, &name, guarantee, &[format!("{point}:{pass}")])),
+            ));
+        }
+        let name = format!("{prefix}-restore");
+        let twice = RESTORE.map(str::to_owned);
         tests.push((
             name.clone(),
-            Box::new(move || crashed(args, &name, &[format!("{point}:{pass}")])),
+            Box::new(move || crashed(args, &name, guarantee, &twice)),
         ));
     }
-    let name = "crash-windows-restore";
-    let twice = ["after-commit:16".to_owned(), "during-restore:1".to_owned()];
-    tests.push((name.to_owned(), Box::new(move || crashed(args, name, &twice))));
     tests
 }
 
 /// The worker crashes while records come in, and is started again.
-fn crashed(args: &Integration, name: &str, crash_at: &[String]) -> Result<Counted> {
-    let scene = scene(args, name)?;
+fn crashed(args: &Integration, name: &str, guarantee: Guarantee, crash_at: &[String]) -> Result<Counted> {
+    let scene = scene(args, name, guarantee)?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
@@ -67,7 +76,7 @@ fn crashed(args: &Integration, name: &str, crash_at: &[String]) -> Result<Counte
 
 /// Three workers come, are killed and stopped in turn, and go, while records come in all the time.
 fn under_faults(args: &Integration) -> Result<Counted> {
-    let scene = scene(args, "windows-under-faults")?;
+    let scene = scene(args, "windows-under-faults", Guarantee::ExactlyOnceV2)?;
     let (data, hopping) = (format!("{}-data", scene.id), format!("{}-hopping", scene.id));
     let target = scene.target(&data, &hopping);
     let mut kills = 0;
@@ -85,8 +94,9 @@ fn under_faults(args: &Integration) -> Result<Counted> {
 }
 
 /// The application, its topics empty.
-pub(super) fn scene<'a>(args: &'a Integration, name: &str) -> Result<Scene<'a>> {
-    Scene::of_file(args, name, include_str!("windows.yaml"), &NAMES, PARTITIONS)
+pub(super) fn scene<'a>(args: &'a Integration, name: &str, guarantee: Guarantee) -> Result<Scene<'a>> {
+    let file = include_str!("windows.yaml");
+    Scene::of_file(args, name, guarantee, file, &NAMES, PARTITIONS)
 }
 
 /// Writes records for as long as something happens.
@@ -119,7 +129,10 @@ fn numbered(number: u64) -> (String, i64, Option<i64>) {
 /// Computes every result again.
 pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
     let input = read_timed(scene, &format!("{}-data", scene.id))?;
-    let mut records = 0;
+    let mut counted = Counted {
+        kills,
+        ..Counted::default()
+    };
     for (name, results) in [
         ("tumbling", tumbling as fn(&[Timed]) -> Vec<Pair>),
         ("hopping", hopping),
@@ -129,14 +142,11 @@ pub(super) fn judge(scene: &Scene<'_>, kills: u64) -> Result<Counted> {
     ] {
         let partitions = input.iter();
         let wanted = partitions.map(|(partition, records)| (*partition, results(records)));
-        records += compare(scene, name, &wanted.collect())?;
+        counted += compare(scene, name, &wanted.collect())?;
     }
+    let records = counted.records;
     ensure!(records > 500, "only {records} results: the rules were not tried");
-    Ok(Counted {
-        kills,
-        records: u64::try_from(records)?,
-        ..Counted::default()
-    })
+    Ok(counted)
 }
 
 /// A key as Kafka Streams writes it behind windows.
