@@ -149,7 +149,15 @@ impl Broker {
     /// Sets one property of a topic; all others fall back to the broker's defaults, as with any tool that alters configurations
     /// as a whole.
     pub(crate) fn set_topic_config(&self, topic: &str, property: &str, value: &str) -> Result<()> {
-        let configs = [AlterConfig::new(ResourceSpecifier::Topic(topic)).set(property, value)];
+        self.set_topic_configs(topic, &[(property, value)])
+    }
+
+    /// As [`Self::set_topic_config`], several.
+    pub(crate) fn set_topic_configs(&self, topic: &str, properties: &[(&str, &str)]) -> Result<()> {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let configs = [properties
+            .iter()
+            .fold(config, |config, (property, value)| config.set(property, value))];
         let results =
             self.admin(|admin, options| async move { admin.alter_configs(&configs, &options).await })?;
         for result in results {

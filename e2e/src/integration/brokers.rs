@@ -57,6 +57,23 @@ impl Own {
         );
         Ok(())
     }
+
+    /// What a test is told, with this broker.
+    pub(super) fn instead_of(&self, args: &Integration) -> Integration {
+        let broker = Broker {
+            bootstrap: format!("127.0.0.1:{}", self.port),
+        };
+        Integration {
+            broker,
+            ..args.clone()
+        }
+    }
+
+    /// The file that holds the records of a partition, which are few.
+    pub(super) fn log(&self, topic: &str, partition: i32) -> PathBuf {
+        let partition = self.directory.join(format!("data/{topic}-{partition}"));
+        partition.join("00000000000000000000.log")
+    }
 }
 
 impl Drop for Own {

@@ -17,16 +17,16 @@ use crate::app::{App, Launch};
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 /// In seconds.
 const HOUR: i64 = 3_600;
-const DAY: i64 = 24 * HOUR;
+pub(super) const DAY: i64 = 24 * HOUR;
 
 /// The time of day that programs see: how far it is from the real one.
-struct Clock {
+pub(super) struct Clock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Clock {
-    fn new(directory: &Path) -> Result<Self> {
+    pub(super) fn new(directory: &Path) -> Result<Self> {
         let directory = std::path::absolute(directory)?;
         let (source, library) = (directory.join("clock.c"), directory.join("clock.so"));
         std::fs::write(&source, include_str!("clock.c"))?;
@@ -42,7 +42,7 @@ impl Clock {
     }
 
     /// In seconds. Programs that run see it at once.
-    fn set(&self, distance: i64) -> Result<()> {
+    pub(super) fn set(&self, distance: i64) -> Result<()> {
         let mut file = File::options()
             .create(true)
             .truncate(false)
@@ -51,7 +51,7 @@ impl Clock {
         Ok(file.write_all(&distance.to_ne_bytes())?)
     }
 
-    fn start(&self, mut launch: Launch) -> Result<App> {
+    pub(super) fn start(&self, mut launch: Launch) -> Result<App> {
         let variables = [("LD_PRELOAD", &self.library), ("CLOCK_DISTANCE", &self.file)];
         let variables = variables.map(|(name, path)| (name.to_owned(), path.display().to_string()));
         launch.environment.extend(variables);

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::bounds;
 use super::brokers;
+use super::changelogs;
 use super::clock;
 use super::control_log;
 use super::crash::eventually;
@@ -32,7 +33,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 27] = [
+    let tests: [(&str, Plot); 28] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -54,6 +55,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-store-of-another-application", foreign_store),
         ("fault-lost-volume", lost_volume),
         ("fault-damaged-store", damaged_store),
+        ("fault-changelog-recreated", changelogs::recreated),
         ("fault-clock-jumps", clock::jumps),
         ("topology-with-a-store-added", topologies::store_added),
         ("topology-with-a-store-changed", topologies::store_changed),
@@ -64,11 +66,15 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     named(args, &tests)
 }
 
-/// It waits for more than a minute.
+/// They have brokers of their own, beside the others; one waits for more than a minute.
 pub(super) fn longest(args: &Integration) -> Vec<Test<'_>> {
     named(
         args,
-        &[("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets)],
+        &[
+            ("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets),
+            ("fault-old-volume", changelogs::old_volume),
+            ("fault-changelog-cut", changelogs::cut),
+        ],
     )
 }
 

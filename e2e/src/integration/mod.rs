@@ -3,6 +3,7 @@
 
 mod bounds;
 mod brokers;
+mod changelogs;
 mod clock;
 mod control_log;
 mod crash;
@@ -106,7 +107,7 @@ impl fmt::Display for Share {
 
 impl Share {
     /// The rows differ in where a worker dies; the longest tests take as long as all others that are no rows.
-    const SAMPLED: [&str; 9] = [
+    const SAMPLED: [&str; 11] = [
         "crash-",
         "handover-",
         "standby-",
@@ -116,6 +117,8 @@ impl Share {
         "joins-under-faults",
         "fault-brokers-killed",
         "fault-expired",
+        "fault-old-volume",
+        "fault-changelog-cut",
     ];
 
     /// Leaves its own tests of those that are sampled, and all others.
