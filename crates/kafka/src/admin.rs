@@ -280,10 +280,10 @@ impl Admin {
         }
     }
 
-    /// Deletes the records of a partition below the offset.
+    /// Deletes the records of partitions below the offsets.
     ///
     /// # Errors
-    /// Time-out, authorization.
+    /// Time-out, authorization, the first partition's refusal: the others may be done.
     pub fn delete_records(&self, before: &[(&str, i32, i64)], timeout: Duration) -> Result<(), Error> {
         let attempted = || "delete consumed records".to_owned();
         let list = PartitionList::new(before.iter().copied(), &attempted)?;
@@ -300,7 +300,19 @@ impl Admin {
         );
         // SAFETY: the object is ours and destroyed once.
         unsafe { sys::rd_kafka_DeleteRecords_destroy(delete) };
-        event.map(|_| ())
+        let event = event?;
+        // SAFETY: the event is a DeleteRecords result and lives until the end of this block, with its list.
+        unsafe {
+            let result = sys::rd_kafka_event_DeleteRecords_result(event.raw);
+            let list = &*sys::rd_kafka_DeleteRecords_result_offsets(result);
+            let mut places = (0..usize::try_from(list.cnt).unwrap_or(0)).map(|at| &*list.elems.add(at));
+            let Some(refused) = places.find(|place| place.err != NO_ERROR) else {
+                return Ok(());
+            };
+            let topic = CStr::from_ptr(refused.topic).to_string_lossy();
+            let attempted = format!("delete consumed records of {topic}/{}", refused.partition);
+            Err(Error::from_code(attempted, refused.err))
+        }
     }
 
     /// Ends of partitions as their leaders tell them to readers of committed records: the last stable offsets. Partitions

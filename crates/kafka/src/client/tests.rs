@@ -28,6 +28,23 @@ fn a_client_that_librdkafka_cannot_make_is_an_error() {
 }
 
 #[test]
+fn an_offset_that_is_gone_is_an_error_whatever_the_user_sets() {
+    let wanted = [
+        ("auto.offset.reset", "error", "earliest"),
+        ("enable.auto.commit", "false", "true"),
+        ("enable.auto.offset.store", "false", "true"),
+        ("enable.partition.eof", "true", "false"),
+        ("isolation.level", "read_committed", "read_uncommitted"),
+    ];
+    let users = wanted.map(|(name, _, users)| (name, users));
+    let settings = settings("127.0.0.1:1", &users);
+    let consumer = Consumer::new(&settings, "g", Isolation::ReadCommitted, 64).unwrap();
+    for (name, own, _) in wanted {
+        assert_eq!(property(&consumer, name), own, "{name}");
+    }
+}
+
+#[test]
 fn a_broker_is_known_by_the_name_of_its_thread_however_long() {
     let long = "sandbox-cluster-dual-role-0.sandbox-kafka-brokers.streaming.svc:9092/0";
     assert!(is_of_broker("127.0.0.1:9092/1") && is_of_broker("sasl_ssl://kafka:9093/bootstrap"));
@@ -64,6 +81,19 @@ fn settings(bootstrap_servers: &str, properties: &[(&str, &str)]) -> Settings {
     Settings {
         bootstrap_servers: bootstrap_servers.to_owned(),
         properties: properties.iter().map(own).collect(),
+    }
+}
+
+/// What librdkafka goes by.
+fn property(consumer: &Consumer, name: &str) -> String {
+    let (name, mut value) = (text("name", name).unwrap(), [0 as c_char; 64]);
+    let mut size = value.len();
+    // SAFETY: handle and name are live; librdkafka NUL-terminates what it writes within the buffer.
+    unsafe {
+        let conf = sys::rd_kafka_conf(consumer.raw());
+        let result = sys::rd_kafka_conf_get(conf, name.as_ptr(), value.as_mut_ptr(), &raw mut size);
+        assert_eq!(result, sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK);
+        CStr::from_ptr(value.as_ptr()).to_string_lossy().into_owned()
     }
 }
 
