@@ -146,8 +146,9 @@ impl<'a> Offsets<'a> {
         })
     }
 
-    /// Every input of every task that has ever committed. Positions are read before and after the group's offsets: both
-    /// change in one transaction, so a position that stayed had its mirror in between.
+    /// Every input of every task that has ever committed. Positions are read before and after the group's offsets and the
+    /// topics' ends: a position and its mirror change in one transaction, and a worker deletes what lies below a position, so
+    /// a position that stayed had these in between.
     ///
     /// # Errors
     /// [`OffsetsError`]
@@ -172,6 +173,10 @@ impl<'a> Offsets<'a> {
             }
         }
         let group = self.committed.committed(&partitions, REQUEST_TIMEOUT)?;
+        let ends = partitions
+            .iter()
+            .map(|(topic, partition)| self.all.watermarks(topic, *partition, REQUEST_TIMEOUT))
+            .collect::<Result<Vec<_>, _>>()?;
         let after = self.positions()?;
         let again = |task: &TaskId, input: &InputPosition| {
             let same =
@@ -181,18 +186,12 @@ impl<'a> Offsets<'a> {
                 .and_then(|inputs| inputs.iter().find(same))
                 .map(|input| input.offset)
         };
-        inputs
-            .into_iter()
-            .zip(group)
-            .map(|((task, input), group)| {
-                let ends = self
-                    .all
-                    .watermarks(&input.topic, input.partition, REQUEST_TIMEOUT)?;
-                let topic_id = &ids[input.topic.as_str()];
-                let again = again(task, input);
-                Ok(InputOffsets::of(task, input, again, group, (topic_id, ends)))
-            })
-            .collect()
+        let found = inputs.into_iter().zip(group).zip(ends);
+        let found = found.map(|(((task, input), group), ends)| {
+            let topic_id = &ids[input.topic.as_str()];
+            InputOffsets::of(task, input, again(task, input), group, (topic_id, ends))
+        });
+        Ok(found.collect())
     }
 
     /// Sets the group's offsets to the positions where they differ; returns what differed.

@@ -47,6 +47,14 @@ struct Look<'a> {
     target: i64,
 }
 
+impl Look<'_> {
+    /// Whether a partition that ends here for readers of committed records has been read. The end fires at the last stable
+    /// offset: only one at or after the high watermark counts.
+    fn is_complete_at(&self, end: i64) -> bool {
+        end >= self.target
+    }
+}
+
 /// The last committed positions record of each task. Only its task writes a partition, so the record is near the end;
 /// where none is there (aborted transactions), the look goes back further. All partitions are read side by side.
 /// `committed` reads committed records, `all` sees high watermarks.
@@ -114,10 +122,12 @@ fn read_tails(
                 })?;
                 found.insert(position.task.clone(), position);
             }
-            // The end fires at the last stable offset: only one at or after the high watermark counts.
             Some(Event::EndOfPartition {
                 partition, offset, ..
-            }) if reading.get(&partition).is_some_and(|look| offset >= look.target) => {
+            }) if reading
+                .get(&partition)
+                .is_some_and(|look| look.is_complete_at(offset)) =>
+            {
                 reading.remove(&partition);
             }
             Some(Event::EndOfPartition { .. }) | None => {}
@@ -125,4 +135,22 @@ fn read_tails(
     }
     consumer.assign(&[])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_before_the_high_watermark_is_not_the_end() {
+        let task = "orders-0".parse().unwrap();
+        let look = Look {
+            task: &task,
+            partition: 0,
+            low: 0,
+            target: 5,
+        };
+        assert!(!look.is_complete_at(4));
+        assert!(look.is_complete_at(5) && look.is_complete_at(6));
+    }
 }
