@@ -58,6 +58,14 @@ pub(crate) struct RunArgs {
     /// Keep consumed records in repartition topics, for a checker to read.
     #[arg(long, hide = true)]
     keep_repartition_records: bool,
+    /// Delete consumed records of repartition topics this often, whatever was said before.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "SECONDS",
+        overrides_with = "keep_repartition_records"
+    )]
+    purge_interval: Option<u64>,
     /// Commit positions of idle tasks this often.
     #[arg(long, hide = true, value_name = "SECONDS")]
     refresh_offsets: Option<u64>,
@@ -125,6 +133,9 @@ fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode>
         let mut arguments = vec!["--ordinal".to_owned(), ordinal.to_string()];
         if args.keep_repartition_records {
             arguments.push("--keep-repartition-records".to_owned());
+        }
+        if let Some(seconds) = args.purge_interval {
+            arguments.extend(["--purge-interval".to_owned(), seconds.to_string()]);
         }
         if let Some(seconds) = args.refresh_offsets {
             arguments.extend(["--refresh-offsets".to_owned(), seconds.to_string()]);

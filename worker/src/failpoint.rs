@@ -41,6 +41,8 @@ pub(crate) enum Point {
     BeforeStart,
     /// The process was asked to stop and has not yet committed.
     DuringDrain,
+    /// Consumed records of repartition topics are being deleted.
+    DuringPurge,
 }
 
 impl Point {
@@ -62,6 +64,7 @@ impl Point {
             Self::Adopted => "adopted",
             Self::BeforeStart => "before-start",
             Self::DuringDrain => "during-drain",
+            Self::DuringPurge => "during-purge",
         }
     }
 }

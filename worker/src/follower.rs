@@ -59,8 +59,14 @@ pub(crate) struct Follower {
 struct Read {
     tail: Tail,
     queue: PartitionQueue,
-    /// Nothing was left to read when the last event came.
-    at_end: bool,
+    /// Where the partition ended, if that was the last event.
+    end: Option<i64>,
+}
+
+/// Whether a changelog is read up to its target. An end fires at the last stable offset: one before the target says that a
+/// transaction is open there, and that records behind it are still to come.
+fn is_complete(end: Option<i64>, target: i64) -> bool {
+    end.is_some_and(|end| end >= target)
 }
 
 /// What one step has read.
@@ -92,7 +98,7 @@ impl Follower {
             follower.reads.push(Read {
                 tail,
                 queue,
-                at_end: false,
+                end: None,
             });
         }
         Ok(follower)
@@ -118,18 +124,18 @@ impl Follower {
     }
 
     fn apply(&mut self, at: usize, step: &mut Step) -> Result<(), RestoreError> {
-        let Read { tail, at_end, .. } = &mut self.reads[at];
+        let Read { tail, end, .. } = &mut self.reads[at];
         let mut records = Vec::with_capacity(self.events.len());
         for event in &self.events {
             match event {
                 Event::Record(message) => {
                     tail.at.offset = message.offset() + 1;
-                    *at_end = false;
+                    *end = None;
                     records.push((message.key().unwrap_or_default(), message.value()));
                 }
                 Event::EndOfPartition { offset, .. } => {
                     tail.at.offset = *offset;
-                    *at_end = true;
+                    *end = Some(*offset);
                 }
             }
         }
@@ -145,11 +151,10 @@ impl Follower {
         Ok(self.db.apply(changes, positions)?)
     }
 
-    /// A changelog that was not read to its target. Only an end at or after it counts: the end fires at the last stable
-    /// offset.
+    /// A changelog that was not read to its target.
     pub(crate) fn behind(&self) -> Option<&Tail> {
         let mut reads = self.reads.iter();
-        let unread = |read: &&Read| !read.at_end || read.tail.is_behind();
+        let unread = |read: &&Read| !is_complete(read.end, read.tail.target);
         reads.find(unread).map(|read| &read.tail)
     }
 
@@ -210,6 +215,17 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_before_the_target_is_not_the_end() {
+        assert!(!is_complete(Some(4), 5));
+        assert!(is_complete(Some(5), 5) && is_complete(Some(6), 5));
+    }
+
+    #[test]
+    fn what_was_read_is_complete_only_when_an_end_came_last() {
+        assert!(!is_complete(None, 0));
+    }
 
     #[test]
     fn a_copy_has_seen_all_only_up_to_an_end_that_was_told() {

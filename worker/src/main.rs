@@ -74,6 +74,14 @@ struct Args {
     /// Keep consumed records in repartition topics, for a checker to read.
     #[arg(long)]
     keep_repartition_records: bool,
+    /// Delete consumed records of repartition topics this often (Kafka Streams' `repartition.purge.interval.ms`).
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        conflicts_with = "keep_repartition_records"
+    )]
+    purge_interval: u64,
     /// Commit positions of idle tasks this often, so that their offsets in the group do not expire. Default: a quarter of the time
     /// that the brokers keep them, a day at most.
     #[arg(long, value_name = "SECONDS")]
@@ -154,7 +162,7 @@ fn run(args: &Args, signals: std::io::Result<Signals>) -> anyhow::Result<ExitCod
         purge_repartitions: if args.keep_repartition_records {
             Purge::Never
         } else {
-            Purge::Regularly
+            Purge::Every(Duration::from_secs(args.purge_interval))
         },
         control: None,
     };

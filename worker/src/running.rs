@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use protocol::acquire::Token;
 use protocol::handover::Duty;
-use protocol::{Phase, Record, TaskId};
+use protocol::{Phase, Record, TaskId, TaskState};
 use topology::plan::TopicName;
 
 use crate::control::{ControlError, ControlLog, REQUEST_TIMEOUT};
@@ -32,8 +32,6 @@ const SOON: Duration = Duration::from_millis(5);
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// How long a request may take that other work waits for, such as following the control log.
 pub(crate) const GLANCE: Duration = Duration::from_secs(2);
-/// How often consumed records of repartition topics are deleted.
-const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A session from its grant to its end.
 pub(crate) struct Running<'a, 'scope, 'env> {
@@ -99,9 +97,12 @@ impl Running<'_, '_, '_> {
         }
         self.look_around()?;
         self.tell();
-        if self.worker.purge_repartitions == Purge::Regularly && self.purged.elapsed() >= PURGE_INTERVAL {
-            self.purged = Instant::now();
-            self.purge();
+        match self.worker.purge_repartitions {
+            Purge::Every(interval) if self.purged.elapsed() >= interval => {
+                self.purged = Instant::now();
+                self.purge();
+            }
+            Purge::Every(_) | Purge::Never => {}
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -245,7 +246,10 @@ impl Running<'_, '_, '_> {
             .chain(own())
             .map(|task| (task.id.clone(), Arc::clone(task)))
             .collect();
-        let prepared = self.preparation.tasks().is_empty();
+        // A task that was given to its thread has begun when it is committed where it begins.
+        let begins =
+            |task: &Arc<TaskShared>| matches!(task.state(), TaskState::Created | TaskState::Restoring);
+        let prepared = self.preparation.tasks().is_empty() && !self.crew.tasks().any(begins);
         shared.set_tasks(all.into_values().collect());
         if let Some((phase, reason, message)) = self.preparation.in_the_way() {
             shared.explain(*phase, reason, message.clone());
@@ -273,9 +277,11 @@ impl Running<'_, '_, '_> {
             .iter()
             .map(|(topic, partition, at)| (topic.as_str(), *partition, *at))
             .collect();
-        if !before.is_empty()
-            && let Err(error) = self.worker.admin.delete_records(&before, REQUEST_TIMEOUT)
-        {
+        if before.is_empty() {
+            return;
+        }
+        failpoint::reach_in_background(Point::DuringPurge);
+        if let Err(error) = self.worker.admin.delete_records(&before, REQUEST_TIMEOUT) {
             tracing::warn!(%error, "consumed repartition records are not deleted yet");
         }
     }

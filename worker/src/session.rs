@@ -54,8 +54,8 @@ pub(crate) struct Worker {
 /// Whether consumed records of repartition topics are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purge {
-    /// Every 30 seconds (Kafka Streams' `repartition.purge.interval.ms`).
-    Regularly,
+    /// So often.
+    Every(Duration),
     /// Never: a checker wants to read them.
     Never,
 }
@@ -293,7 +293,7 @@ mod tests {
     /// ⚑ The group's offsets are a mirror that must not expire while the application runs.
     #[test]
     fn offsets_are_written_again_long_before_they_expire() {
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert_eq!(refresh_interval(hours(7 * 24)), hours(24));
         assert_eq!(refresh_interval(hours(8)), hours(2));
     }
