@@ -323,6 +323,9 @@ impl std::fmt::Display for Superseded {
 }
 
 #[cfg(test)]
+mod sequences;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -509,59 +512,6 @@ mod tests {
             (followed(&world, 0), followed(&world, 1)),
             (vec!["a-0".to_owned()], vec![])
         );
-    }
-
-    /// Any sequence of records: whoever reads a snapshot and the rest knows what a reader of everything knows.
-    #[test]
-    fn a_snapshot_and_the_tail_fold_to_what_the_whole_log_folds_to() {
-        let mut records = vec![
-            Record::Claim {
-                prev: None,
-                cluster: "here".to_owned(),
-                uid: uid("a"),
-                description: String::new(),
-            },
-            assignment(Some(0), &[("a-0", 0), ("a-1", 1)]),
-            incarnation(0, "p", 1, 2),
-            assignment(Some(1), &[("a-0", 1), ("a-1", 1)]),
-            incarnation(0, "q", 1, 1),
-            Record::Retired {
-                prev: Some(3),
-                uid: uid("p"),
-            },
-            Record::Fenced {
-                prev: Some(5),
-                assignment: 3,
-                ordinal: Ordinal(0),
-            },
-            // Decided on an older state.
-            Record::Released { prev: Some(1) },
-        ];
-        let whole = folded(&records);
-        for at in 0..=records.len() {
-            let before = folded(&records[..at]);
-            let offset = before.next_offset;
-            let snapshot = Record::Snapshot {
-                prev: before.operator_head,
-                world: Box::new(before),
-            };
-            let text = serde_json::to_string(&snapshot).unwrap();
-            let mut world = World::default();
-            world.apply(offset, &serde_json::from_str(&text).unwrap());
-            assert_eq!(world.operator_head, Some(offset));
-            assert_eq!(world.next_offset, offset + 1);
-            let mut expected = folded(&records[..at]);
-            expected.apply(offset, &snapshot);
-            assert_eq!(world, expected);
-        }
-        let offset = whole.next_offset;
-        records.push(Record::Snapshot {
-            prev: whole.operator_head,
-            world: Box::new(whole.clone()),
-        });
-        let after = folded(&records);
-        assert_eq!((after.claim, after.assignment), (whole.claim, whole.assignment));
-        assert_eq!(after.operator_head, Some(offset));
     }
 
     #[test]

@@ -4,3 +4,24 @@
 pub mod model;
 pub mod random;
 pub mod seeded;
+
+use protocol::{Record, World};
+
+/// The record of an operator as if it had been decided on what the log says now: what a fold takes it for that compares
+/// nothing. A snapshot says itself what it was decided on.
+fn as_decided_now(record: &Record, world: &World) -> Record {
+    let mut record = record.clone();
+    match &mut record {
+        Record::Claim { prev, .. }
+        | Record::Released { prev }
+        | Record::Assignment { prev, .. }
+        | Record::Fenced { prev, .. }
+        | Record::StartedOver { prev, .. }
+        | Record::Retired { prev, .. } => *prev = world.operator_head,
+        Record::Snapshot { .. }
+        | Record::Incarnation { .. }
+        | Record::Adopted { .. }
+        | Record::Barrier { .. } => {}
+    }
+    record
+}

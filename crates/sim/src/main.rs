@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use report::Report;
 use serde::Serialize;
-use streamapp_sim::model::{Mutant, Scenario, explore, long_scenarios, scenarios, shortest};
+use streamapp_sim::model::{Explored, Mutant, Scenario, explore, long_scenarios, scenarios, shortest};
 use streamapp_sim::seeded::{self, App, Figures, Simulation, Sums};
 
 /// Shows that the protocol keeps its promises, without Kafka: every interleaving of small scenarios, and random
@@ -78,6 +78,7 @@ struct Row {
     name: &'static str,
     states: u64,
     steps: u64,
+    most_fences: u8,
     seconds: f64,
 }
 
@@ -127,14 +128,21 @@ fn visit(scenario: &Scenario, figures: &Mutex<ModelFigures>) {
     let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
     match result {
         Ok(explored) => {
-            let (states, steps) = (explored.states, explored.steps);
-            println!("model: {name}: {states} states, {steps} steps ({seconds:.1} s)");
+            let Explored {
+                states,
+                steps,
+                most_fences,
+            } = explored;
+            println!(
+                "model: {name}: {states} states, {steps} steps, at most {most_fences} fences ({seconds:.1} s)"
+            );
             figures.states += states;
             figures.steps += steps;
             figures.scenarios.push(Row {
                 name,
                 states,
                 steps,
+                most_fences,
                 seconds,
             });
         }

@@ -3,6 +3,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashMap;
+
 use super::state::{Broken, Rules, State, Step};
 use super::{Mutant, Scenario};
 
@@ -13,31 +15,40 @@ pub struct Explored {
     pub states: u64,
     /// Steps between them.
     pub steps: u64,
-    /// The most fences of live processes on any way, if the scenario counts them.
+    /// The most fences of live processes on any way.
     pub most_fences: u8,
 }
 
 /// Visits every state of a scenario. States are told apart by 64-bit hashes: with ten million of them one is missed with a
-/// probability of about one in 400,000.
+/// probability of about one in 400,000. How many processes were fenced on the way does not tell them apart: a state that is
+/// reached again over more fences is gone through once more.
 ///
 /// # Errors
 /// What is wrong in some state; [`shortest`] tells how it comes about.
 pub fn explore(scenario: &Scenario, mutant: Mutant) -> Result<Explored, Broken> {
     let mut rules = Rules::new(scenario, mutant);
     let hasher = RandomState::new();
-    let mut seen = HashSet::new();
+    // The most fences on a way to each state.
+    let mut seen: HashMap<u64, u8> = HashMap::new();
     let mut explored = Explored::default();
-    let mut stack = vec![rules.first()];
-    while let Some(state) = stack.pop() {
-        if !seen.insert(hasher.hash_one(&state)) {
+    let first = rules.first();
+    let mut stack = vec![(hasher.hash_one(&first), first)];
+    while let Some((hash, state)) = stack.pop() {
+        let known = seen.get(&hash).copied();
+        if known.is_some_and(|known| known >= state.fences) {
             continue;
         }
-        explored.states += 1;
+        seen.insert(hash, state.fences);
+        let is_new = u64::from(known.is_none());
+        explored.states += is_new;
         explored.most_fences = explored.most_fences.max(state.fences);
-        for (_, next) in rules.next(&state)? {
-            explored.steps += 1;
-            if !seen.contains(&hasher.hash_one(&next)) {
-                stack.push(next);
+        for (_, mut next) in rules.next(&state)? {
+            explored.steps += is_new;
+            let fences = std::mem::take(&mut next.fences);
+            let hash = hasher.hash_one(&next);
+            if seen.get(&hash).is_none_or(|known| *known < fences) {
+                next.fences = fences;
+                stack.push((hash, next));
             }
         }
     }

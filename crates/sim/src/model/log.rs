@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use protocol::{Record, World};
 
+use crate::as_decided_now;
+
 /// A control log with everything before its last record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Log(u32);
@@ -19,23 +21,31 @@ struct Node {
 
 /// All logs seen so far, with what each folds to.
 #[derive(Debug)]
-pub(crate) struct Logs(Vec<Node>);
+pub(crate) struct Logs {
+    nodes: Vec<Node>,
+    /// What operators write counts, whatever it was decided on.
+    folds_whatever: bool,
+}
 
 impl Logs {
     pub(crate) const EMPTY: Log = Log(0);
 
-    pub(crate) fn new() -> Self {
-        Self(vec![Node {
+    pub(crate) fn new(folds_whatever: bool) -> Self {
+        let empty = Node {
             length: 0,
             before: Self::EMPTY,
             record: None,
             world: Rc::default(),
             longer: Vec::new(),
-        }])
+        };
+        Self {
+            nodes: vec![empty],
+            folds_whatever,
+        }
     }
 
     fn node(&self, log: Log) -> &Node {
-        &self.0[log.0 as usize]
+        &self.nodes[log.0 as usize]
     }
 
     pub(crate) fn world(&self, log: Log) -> Rc<World> {
@@ -58,16 +68,20 @@ impl Logs {
         }
         let length = self.length(log);
         let mut world = World::clone(&self.node(log).world);
-        world.apply(length, &record);
-        let next = Log(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
-        self.0.push(Node {
+        if self.folds_whatever {
+            world.apply(length, &as_decided_now(&record, &world));
+        } else {
+            world.apply(length, &record);
+        }
+        let next = Log(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+        self.nodes.push(Node {
             length: length + 1,
             before: log,
             record: Some(record),
             world: Rc::new(world),
             longer: Vec::new(),
         });
-        self.0[log.0 as usize].longer.push(next);
+        self.nodes[log.0 as usize].longer.push(next);
         next
     }
 

@@ -8,7 +8,7 @@ use protocol::handover::Duty;
 use protocol::{Ordinal, Record, TaskId, Uid, World};
 
 use super::log::{Log, Logs};
-use super::{Mutant, Scenario, owners, task};
+use super::{Birth, Mutant, Scenario, owners, task};
 
 /// Transactional ids per ordinal.
 const IDS: usize = 2;
@@ -55,6 +55,8 @@ enum Holding {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Operator {
+    /// Whose it is: counts where operators claim.
+    object: usize,
     read: Log,
     fencing: Option<Fencing>,
 }
@@ -103,6 +105,8 @@ pub enum Step {
     Crash(usize),
     /// An operator reads the log to its end.
     OperatorReads(usize),
+    /// An operator claims the application for its object.
+    Claim(usize),
     /// An operator writes the next assignment.
     Assign(usize),
     /// An operator decides to fence an ordinal.
@@ -140,21 +144,18 @@ impl<'a> Rules<'a> {
         Self {
             scenario,
             mutant,
-            logs: Logs::new(),
+            logs: Logs::new(mutant == Mutant::FoldsWhateverItWasDecidedOn),
         }
     }
 
-    /// The first assignment is written, and nobody has read it.
+    /// The first assignment is written, unless the application must be claimed before; processes that run have all that is
+    /// theirs, others have read nothing.
     pub(crate) fn first(&mut self) -> State {
-        let owners = owners(&self.scenario.assignments[0]);
-        let log = self.logs.append(
-            Logs::EMPTY,
-            Record::Assignment {
-                prev: None,
-                owners,
-                standbys: protocol::Standbys::new(),
-            },
-        );
+        let log = if self.scenario.claims {
+            Logs::EMPTY
+        } else {
+            self.assign(Logs::EMPTY, 0, None)
+        };
         let process = |index: usize| Process {
             read: Logs::EMPTY,
             latest: [false; IDS],
@@ -163,22 +164,50 @@ impl<'a> Rules<'a> {
                 initialised: 0,
             },
         };
-        State {
+        let mut state = State {
             log,
             processes: (0..self.scenario.processes.len()).map(process).collect(),
-            operators: vec![
-                Operator {
-                    read: log,
-                    fencing: None,
-                };
-                self.scenario.operators
-            ],
+            operators: Vec::new(),
             requests: BTreeSet::new(),
             crashes: self.scenario.crashes,
             lost_answers: self.scenario.lost_answers,
             fencings: self.scenario.fencings,
             fences: 0,
+        };
+        for index in 0..state.processes.len() {
+            while self.scenario.processes[index].runs
+                && let Phase::Acquiring { acquire, initialised } = state.processes[index].phase.clone()
+            {
+                state = self.acquire(&state, index, &acquire, initialised);
+            }
         }
+        let world = self.logs.world(state.log);
+        for (index, Birth { ordinal, runs, .. }) in self.scenario.processes.iter().enumerate() {
+            if *runs {
+                state.processes[index].read = state.log;
+                let owned = |at: &usize| world.owns(Ordinal(*ordinal), &task(*at));
+                for at in (0..self.scenario.assignments[0].len()).filter(owned) {
+                    state.hold(index, at, Holding::Latest);
+                }
+            }
+        }
+        let operator = |object| Operator {
+            object: if self.scenario.claims { object } else { 0 },
+            read: state.log,
+            fencing: None,
+        };
+        state.operators = (0..self.scenario.operators).map(operator).collect();
+        state
+    }
+
+    /// The log with the assignment of that number.
+    fn assign(&mut self, log: Log, number: usize, prev: Option<i64>) -> Log {
+        let record = Record::Assignment {
+            prev,
+            owners: owners(&self.scenario.assignments[number]),
+            standbys: protocol::Standbys::new(),
+        };
+        self.logs.append(log, record)
     }
 
     fn identity(&self, process: usize, nonce: u64) -> Identity {
@@ -202,11 +231,17 @@ impl<'a> Rules<'a> {
     /// All states that can come next.
     pub(crate) fn next(&mut self, state: &State) -> Result<Next, Broken> {
         let mut next = Next::new();
+        if state.fences > self.scenario.most_fences {
+            let (fences, most) = (state.fences, self.scenario.most_fences);
+            return Err(format!(
+                "{fences} fences of live processes, at most {most} are due"
+            ));
+        }
         for process in 0..state.processes.len() {
             self.of_process(state, process, &mut next)?;
         }
         for operator in 0..state.operators.len() {
-            self.of_operator(state, operator, &mut next);
+            self.of_operator(state, operator, &mut next)?;
         }
         for request in &state.requests {
             let mut after = state.clone();
@@ -444,11 +479,11 @@ impl<'a> Rules<'a> {
         };
     }
 
-    fn of_operator(&mut self, state: &State, index: usize, next: &mut Next) {
+    fn of_operator(&mut self, state: &State, index: usize, next: &mut Next) -> Result<(), Broken> {
         let operator = state.operators[index];
         if let Some(fencing) = operator.fencing {
             self.fence(state, index, fencing, next);
-            return;
+            return Ok(());
         }
         let may_act = state.fencings > 0 || self.assigned(operator.read) < self.scenario.assignments.len();
         if operator.read != state.log && may_act {
@@ -457,27 +492,39 @@ impl<'a> Rules<'a> {
             next.push((Step::OperatorReads(index), after));
         }
         let world = self.logs.world(operator.read);
-        let assigned = self.assigned(operator.read);
-        if let Some(wanted) = self.scenario.assignments.get(assigned) {
-            let prev = if self.mutant == Mutant::IgnoresCompareAndSet {
-                self.logs.world(state.log).operator_head
-            } else {
-                world.operator_head
+        let mut prev = world.operator_head;
+        if self.mutant == Mutant::IgnoresCompareAndSet {
+            prev = self.logs.world(state.log).operator_head;
+        }
+        if self.scenario.claims && world.claim.is_none() {
+            let record = Record::Claim {
+                prev,
+                cluster: String::new(),
+                uid: of_object(operator.object),
+                description: String::new(),
             };
-            // The same decision twice is no news.
-            if self.assigned(state.log) == assigned {
-                let mut after = state.clone();
-                let owners = owners(wanted);
-                after.log = self.logs.append(
-                    state.log,
-                    Record::Assignment {
-                        prev,
-                        owners,
-                        standbys: protocol::Standbys::new(),
-                    },
-                );
-                next.push((Step::Assign(index), after));
+            let mut after = state.clone();
+            after.log = self.logs.append(state.log, record);
+            after.operators[index].read = after.log;
+            next.push((Step::Claim(index), after));
+            return Ok(());
+        }
+        // Somebody else's is respected.
+        if !self.owns(&world, operator) {
+            return Ok(());
+        }
+        let assigned = self.assigned(operator.read);
+        // The same decision twice is no news.
+        if assigned < self.scenario.assignments.len() && self.assigned(state.log) == assigned {
+            let mut after = state.clone();
+            after.log = self.assign(state.log, assigned, prev);
+            if self.accepted(after.log) && !self.owns(&self.logs.world(after.log), operator) {
+                let object = operator.object;
+                return Err(format!(
+                    "object {object} assigns tasks of an application that another one has claimed"
+                ));
             }
+            next.push((Step::Assign(index), after));
         }
         if let (true, Some((assignment, _))) = (state.fencings > 0, &world.assignment) {
             for ordinal in world.unsettled_ordinals() {
@@ -493,6 +540,12 @@ impl<'a> Rules<'a> {
                 next.push((Step::BeginFencing(index), after));
             }
         }
+        Ok(())
+    }
+
+    fn owns(&self, world: &World, operator: Operator) -> bool {
+        let claim = world.claim.as_ref();
+        !self.scenario.claims || claim.is_some_and(|claim| claim.uid == of_object(operator.object))
     }
 
     /// The same state, written in one way.
@@ -570,7 +623,7 @@ impl<'a> Rules<'a> {
         for (process, birth) in after.processes.iter_mut().zip(&self.scenario.processes) {
             if birth.ordinal == ordinal && std::mem::take(&mut process.latest[id]) {
                 let live = matches!(process.phase, Phase::Granted { .. });
-                after.fences += u8::from(live && self.scenario.counts_fences);
+                after.fences += u8::from(live);
             }
         }
         let ordinal = ordinal as usize;
@@ -606,6 +659,10 @@ impl<'a> Rules<'a> {
     }
 }
 
+fn of_object(object: usize) -> Uid {
+    Uid(format!("object-{object}"))
+}
+
 fn outdated(task: usize) -> Broken {
     format!("the broker accepts a transaction of task {task} that does not stand on the latest one")
 }
@@ -632,7 +689,7 @@ impl State {
     fn normal(mut self, last: bool) -> Self {
         for operator in &mut self.operators {
             if last && self.fencings == 0 && operator.fencing.is_none() {
-                operator.read = Logs::EMPTY;
+                operator.read = self.log;
             }
         }
         self.operators.sort_unstable();
