@@ -191,7 +191,7 @@ impl Drop for App {
 }
 
 /// Reads `/status` at the address that a file names.
-fn status(address_file: &Path) -> Result<Value> {
+pub(crate) fn status(address_file: &Path) -> Result<Value> {
     let address = std::fs::read_to_string(address_file)?;
     Ok(serde_json::from_str(&read_status(address.parse()?)?)?)
 }

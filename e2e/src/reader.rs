@@ -13,7 +13,7 @@ use crate::broker::{Broker, Isolation, Offsets, REQUEST};
 use crate::wait;
 
 /// A group id that is never committed to: librdkafka wants one even for assigned partitions.
-const GROUP: &str = "streamapp-e2e-reader";
+pub(crate) const GROUP: &str = "streamapp-e2e-reader";
 
 /// One record, borrowed from the client's buffer.
 #[derive(Clone, Copy)]
@@ -121,13 +121,26 @@ pub(crate) fn read_all(
     topic: &str,
     isolation: Isolation,
     deadline: Duration,
-    mut each: impl FnMut(Record<'_>) -> Result<()>,
+    each: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<()> {
     let consumer = broker.consumer(GROUP, isolation)?;
     let partitions = broker.partitions(&consumer, topic)?;
-    let from = (0..partitions).map(|partition| (partition, Offset::Beginning));
-    assign(&consumer, topic, from)?;
-    let mut open: BTreeSet<i32> = (0..partitions).collect();
+    let from: Vec<_> = (0..partitions)
+        .map(|partition| (partition, Offset::Beginning))
+        .collect();
+    read_on(&consumer, topic, &from, deadline, each)
+}
+
+/// The same from these offsets on.
+pub(crate) fn read_on(
+    consumer: &BaseConsumer,
+    topic: &str,
+    from: &[(i32, Offset)],
+    deadline: Duration,
+    mut each: impl FnMut(Record<'_>) -> Result<()>,
+) -> Result<()> {
+    assign(consumer, topic, from.iter().copied())?;
+    let mut open: BTreeSet<i32> = from.iter().map(|(partition, _)| *partition).collect();
     let start = Instant::now();
     while !open.is_empty() {
         if start.elapsed() > deadline {
@@ -165,7 +178,7 @@ pub(crate) fn assign(
         .with_context(|| format!("cannot assign topic {topic}"))
 }
 
-fn record<'a>(message: &'a BorrowedMessage<'_>) -> Result<Record<'a>> {
+pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Result<Record<'a>> {
     let timestamp = message.timestamp().to_millis().ok_or_else(|| {
         anyhow!(
             "a record without timestamp at partition {} offset {}",

@@ -30,6 +30,18 @@ pub(crate) struct Record {
     pub(crate) value: Option<Box<[u8]>>,
 }
 
+impl From<reader::Record<'_>> for Record {
+    fn from(record: reader::Record<'_>) -> Self {
+        Self {
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.map(Into::into),
+            value: record.value.map(Into::into),
+        }
+    }
+}
+
 /// The committed records of one topic: in offset order within each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Topic {
@@ -99,13 +111,7 @@ pub(crate) fn read_topic(broker: &Broker, topic: &str, deadline: Duration) -> Re
     let partitions = reader::settle(broker, topic, deadline)?;
     let mut records = Vec::new();
     reader::read_all(broker, topic, Isolation::Committed, deadline, |record| {
-        records.push(Record {
-            partition: record.partition,
-            offset: record.offset,
-            timestamp: record.timestamp,
-            key: record.key.map(Into::into),
-            value: record.value.map(Into::into),
-        });
+        records.push(record.into());
         Ok(())
     })?;
     let aborted = count_aborted(broker, topic, &records, deadline)?;

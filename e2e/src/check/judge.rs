@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
+use super::along::{Sight, content};
 use super::evidence::{Inputs, Order, Record, Topic};
 use super::formats::Formats;
 use super::model::{self, Expected, Exposure, ExposureByCustomer};
@@ -95,6 +96,41 @@ pub(crate) fn judge_stateless(inputs: &Inputs, outputs: &Topic, sinks: Repeats) 
         malformed_expected: inputs.malformed_expected,
         sections: vec![judge_scored(&inputs.orders, outputs, sinks)],
     }
+}
+
+/// Judges what a reader saw of a topic while it was written, by what is there at the end: all of that, nothing else, and each
+/// partition in its order.
+pub(crate) fn judge_along(seen: &[Sight], topic: &Topic) -> Section {
+    let mut section = Section::new("seen", Repeats::Forbidden);
+    section.expected = topic.records.len() as u64;
+    section.found = seen.len() as u64;
+    let found: HashMap<(i32, i64), &Record> = topic
+        .records
+        .iter()
+        .map(|record| ((record.partition, record.offset), record))
+        .collect();
+    let places: HashSet<(i32, i64)> = seen.iter().map(|s| (s.partition, s.offset)).collect();
+    let mut reached: HashMap<i32, i64> = HashMap::new();
+    for sight in seen {
+        let what = || format!("partition {} offset {}", sight.partition, sight.offset);
+        let before = reached.insert(sight.partition, sight.offset);
+        if before.is_some_and(|before| sight.offset <= before) {
+            section.out_of_order(what);
+        }
+        let is_same = |record: &&Record| {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            content(record.timestamp, key, value) == sight.content
+        };
+        if !found.get(&(sight.partition, sight.offset)).is_some_and(is_same) {
+            section.precommitted_read(what);
+        }
+    }
+    for record in &topic.records {
+        if !places.contains(&(record.partition, record.offset)) {
+            section.unseen(|| at(record));
+        }
+    }
+    section
 }
 
 /// Each input once, in the partition of its customer, with the order of its source partition kept.

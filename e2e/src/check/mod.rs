@@ -1,8 +1,9 @@
 //! `streamapp-e2e check`: judges a run with real records. It reads the topics and compares them with an independent
 //! model of the example topologies.
 //!
-//! [`evidence`] reads, [`judge`] judges; the two meet only here, so that tests can show faults to the judge.
+//! [`evidence`] reads, [`judge`] judges; the two meet only here and in [`along`], so that tests can show faults to the judge.
 
+pub(crate) mod along;
 pub(crate) mod evidence;
 pub(crate) mod formats;
 mod judge;
@@ -19,7 +20,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::broker::Broker;
-use evidence::{Read, read_inputs, read_topic};
+use evidence::{Read, Topic, read_inputs, read_topic};
 pub(crate) use formats::Formats;
 use verdict::{Repeats, Verdict};
 
@@ -136,6 +137,17 @@ pub(crate) fn run(args: &Check) -> Result<bool> {
 
 /// Reads and judges.
 pub(crate) fn check(args: &Check) -> Result<Report> {
+    check_with(args, None)
+}
+
+/// The same of an application that deletes the records of its repartition topic, which somebody has read before.
+pub(crate) fn check_purged(args: &Check, repartition: Topic) -> Result<Report> {
+    let aborted = 0; // nobody has counted them
+    let topic = repartition;
+    check_with(args, Some(Read { topic, aborted }))
+}
+
+fn check_with(args: &Check, repartition: Option<Read>) -> Result<Report> {
     let deadline = Duration::from_secs(args.deadline);
     let inputs = read_inputs(&args.broker, &args.input, args.malformed, deadline)?;
     let output = args.output.as_deref().unwrap_or(match args.topology {
@@ -151,7 +163,10 @@ pub(crate) fn check(args: &Check) -> Result<Report> {
     let (verdict, aborted_records) = match args.topology {
         Example::OrdersRisk => {
             let internal = |kind: &str| format!("{}-{}-{kind}", args.application_id, args.store);
-            let repartition = read(&internal("repartition"))?;
+            let repartition = match repartition {
+                Some(repartition) => repartition,
+                None => read(&internal("repartition"))?,
+            };
             let changelog = read(&internal("changelog"))?;
             let run = judge::Run {
                 inputs: &inputs,

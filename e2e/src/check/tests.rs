@@ -1,9 +1,10 @@
 //! Tests of the tester: a right run passes, and each kind of fault makes it fail with the right count.
 
+use super::along::{Sight, content};
 use super::evidence::{Inputs, Order, Record, Topic};
 use super::formats::Formats;
 use super::formats::encode;
-use super::judge::{self, judge, judge_stateless};
+use super::judge::{self, judge, judge_along, judge_stateless};
 use super::model::{self, ExposureByCustomer};
 use super::verdict::{Repeats, Section, Verdict};
 use crate::murmur2;
@@ -413,6 +414,70 @@ fn the_checker_judges_stateless_runs() {
     let mut outputs = right.clone();
     outputs.records[middle].value = Some((*b"{}").into());
     assert_eq!(judged(&outputs), (0, 0, 1, 0));
+}
+
+fn sight(record: &Record) -> Sight {
+    Sight {
+        partition: record.partition,
+        offset: record.offset,
+        content: content(record.timestamp, record.key.as_deref(), record.value.as_deref()),
+    }
+}
+
+/// (precommitted reads, unseen, out of order)
+fn seen_along(seen: &[Sight], topic: &Topic) -> (u64, u64, u64) {
+    let section = judge_along(seen, topic);
+    let counts = (section.precommitted_reads, section.unseen, section.out_of_order);
+    assert_eq!(section.passed(), counts == (0, 0, 0), "{section:?}");
+    assert_eq!(section.examples.is_empty(), section.passed(), "{section:?}");
+    counts
+}
+
+#[test]
+fn a_reader_that_saw_what_is_there_passes_however_partitions_came() {
+    let topic = right_run().outputs;
+    let mut seen: Vec<_> = topic.records.iter().map(sight).collect();
+    assert_eq!(seen_along(&seen, &topic), (0, 0, 0));
+    seen.sort_by_key(|sight| sight.partition);
+    assert_eq!(seen_along(&seen, &topic), (0, 0, 0));
+}
+
+#[test]
+fn a_reader_that_saw_what_is_not_there_at_the_end_fails_the_checker() {
+    let mut topic = right_run().outputs;
+    let seen: Vec<_> = topic.records.iter().map(sight).collect();
+    let middle = topic.records.len() / 2;
+    topic.records[middle].timestamp += 1;
+    assert_eq!(seen_along(&seen, &topic), (1, 0, 0));
+    topic.records[middle].offset += 1_000_000;
+    assert_eq!(seen_along(&seen, &topic), (1, 1, 0));
+    topic.records.remove(middle);
+    assert_eq!(seen_along(&seen, &topic), (1, 0, 0));
+    let empty = (seen.len() as u64, 0, 0);
+    assert_eq!(seen_along(&seen, &Topic::default()), empty);
+}
+
+#[test]
+fn a_reader_that_has_not_seen_what_is_there_fails_the_checker() {
+    let topic = right_run().outputs;
+    let mut seen: Vec<_> = topic.records.iter().map(sight).collect();
+    seen.pop();
+    assert_eq!(seen_along(&seen, &topic), (0, 1, 0));
+    seen.remove(seen.len() / 2);
+    assert_eq!(seen_along(&seen, &topic), (0, 2, 0));
+}
+
+#[test]
+fn a_reader_that_saw_a_record_again_or_late_fails_the_checker() {
+    let topic = right_run().outputs;
+    let right: Vec<_> = topic.records.iter().map(sight).collect();
+    let mut seen = right.clone();
+    seen.push(right[0]);
+    assert_eq!(seen_along(&seen, &topic), (0, 0, 1));
+    let mut seen = right.clone();
+    let late = seen.remove(0);
+    seen.push(late);
+    assert_eq!(seen_along(&seen, &topic), (0, 0, 1));
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) enum Repeats {
 /// The judgement of one topic against what it should hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Section {
-    /// What the topic is for: `repartition`, `decisions`, `scored` or `store`.
+    /// What the topic is for: `repartition`, `decisions`, `scored` or `store`; or `seen`, what a second reader saw meanwhile.
     pub(crate) name: &'static str,
     pub(crate) repeats: Repeats,
     /// Records (for a store: keys) that should be there.
@@ -31,6 +31,10 @@ pub(crate) struct Section {
     pub(crate) out_of_order: u64,
     /// Records that follow from a record whose transaction was aborted.
     pub(crate) aborted_reads: u64,
+    /// Records that a reader saw which are not there at the end, or say something else.
+    pub(crate) precommitted_reads: u64,
+    /// Records that are there at the end, and that it did not see.
+    pub(crate) unseen: u64,
     /// The first faults, in words.
     pub(crate) examples: Vec<String>,
 }
@@ -47,6 +51,8 @@ impl Section {
             wrong: 0,
             out_of_order: 0,
             aborted_reads: 0,
+            precommitted_reads: 0,
+            unseen: 0,
             examples: Vec::new(),
         }
     }
@@ -78,6 +84,16 @@ impl Section {
         self.example("aborted read", what);
     }
 
+    pub(crate) fn precommitted_read(&mut self, what: impl FnOnce() -> String) {
+        self.precommitted_reads += 1;
+        self.example("precommitted read", what);
+    }
+
+    pub(crate) fn unseen(&mut self, what: impl FnOnce() -> String) {
+        self.unseen += 1;
+        self.example("unseen", what);
+    }
+
     fn example(&mut self, kind: &str, what: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES {
             self.examples.push(format!("{kind}: {}", what()));
@@ -90,7 +106,8 @@ impl Section {
             Repeats::Forbidden => self.duplicates,
             Repeats::Allowed => 0,
         };
-        repeats + self.missing + self.wrong + self.out_of_order + self.aborted_reads == 0
+        let read = self.aborted_reads + self.precommitted_reads + self.unseen;
+        repeats + self.missing + self.wrong + self.out_of_order + read == 0
     }
 }
 

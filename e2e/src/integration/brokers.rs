@@ -68,12 +68,6 @@ impl Own {
             ..args.clone()
         }
     }
-
-    /// The file that holds the records of a partition, which are few.
-    pub(super) fn log(&self, topic: &str, partition: i32) -> PathBuf {
-        let partition = self.directory.join(format!("data/{topic}-{partition}"));
-        partition.join("00000000000000000000.log")
-    }
 }
 
 impl Drop for Own {

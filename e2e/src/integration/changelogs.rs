@@ -1,7 +1,6 @@
 //! Stores and changelogs that do not belong together any more: a volume that comes back when tombstones are gone, a changelog
-//! that was made again, one that lost its end. The worker says so, sets the store aside, and has what the changelog holds.
+//! that was made again. The worker says so, sets the store aside, and has what the changelog holds.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -117,28 +116,6 @@ pub(super) fn recreated(args: &Integration, name: &str) -> Result<Counted> {
     set_aside(&scene, &last, "the changelog topic was re-created")?;
     let counted = results(&scene, &[("a", 5), ("b", 1), ("a", 2)])?;
     scene.clean()?;
-    Ok(counted)
-}
-
-/// A broker loses the end of a changelog: the store that has more of it is set aside, and sums go on from what is left.
-pub(super) fn cut(args: &Integration, name: &str) -> Result<Counted> {
-    let own = Own::one(args, 19_792)?;
-    own.call(&["up"])?;
-    let args = own.instead_of(args);
-    let scene = scene(&args, name, GUARANTEE, 1)?;
-    process(&scene, &[("a", 5), ("b", 1)])?;
-    let log = own.log(&changelog(&scene), 0);
-    let length = std::fs::metadata(&log)?.len();
-    process(&scene, &[("a", 3), ("c", 4)])?;
-    // It must not know of a clean end: it looks at what is there, then.
-    own.call(&["kill"])?;
-    File::options().write(true).open(&log)?.set_len(length)?;
-    own.call(&["up"])?;
-    let last = process(&scene, &[("a", 2), ("c", 6)])?;
-    set_aside(&scene, &last, "the store stands at changelog offset")?;
-    let first = [("a", 5), ("b", 1), ("a", 8), ("c", 4)];
-    let counted = results(&scene, &[&first[..], &[("a", 7), ("c", 6)]].concat())?;
-    std::fs::remove_dir_all(&scene.state_dir)?;
     Ok(counted)
 }
 

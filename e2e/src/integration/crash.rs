@@ -98,6 +98,7 @@ fn running(
     crash_at: &[String],
 ) -> Result<Counted> {
     let scene = Scene::new(args, name, topology, guarantee)?;
+    let along = scene.read_along(&["out"])?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
@@ -111,7 +112,8 @@ fn running(
     scene.wait_drained(DRAINED)?;
     let kills = drain_crashed(app, crash_at)?;
     let counted = scene.check(written.max(args.orders), 0)?;
-    let counted = Counted { kills, ..counted };
+    let mut counted = Counted { kills, ..counted };
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }
@@ -133,6 +135,7 @@ pub(super) fn drain_crashed(app: App, crash_at: &[String]) -> Result<u64> {
 /// A stream thread stands still within a transaction: the worker ends itself and is started again.
 fn standstill(args: &Integration, name: &str) -> Result<Counted> {
     let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
+    let along = scene.read_along(&["out"])?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, &["after-changelog:12:hang".to_owned()]);
     launch.arguments = ["--standstill", "3"].map(str::to_owned).to_vec();
@@ -149,6 +152,7 @@ fn standstill(args: &Integration, name: &str) -> Result<Counted> {
     app.drain()?;
     let mut counted = scene.check(args.orders, 0)?;
     counted.kills = 1;
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }
@@ -162,6 +166,7 @@ fn draining(
     point: &str,
 ) -> Result<Counted> {
     let scene = Scene::new(args, name, topology, guarantee)?;
+    let along = scene.read_along(&["out"])?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, &[format!("{point}:1")]);
     let mut app = launch.start()?;
@@ -178,6 +183,7 @@ fn draining(
     again.drain()?;
     let mut counted = scene.check(args.orders, 0)?;
     counted.kills = 1;
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }

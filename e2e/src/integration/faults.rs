@@ -2,14 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, Producer as _};
-use rdkafka::{Offset, TopicPartitionList};
-use report::Report;
-use serde::Serialize;
 
 use super::bounds;
 use super::brokers;
@@ -18,13 +14,15 @@ use super::clock;
 use super::control_log;
 use super::crash::eventually;
 use super::expiry;
+use super::hanging;
 use super::headers;
+use super::identity;
 use super::offsets;
-use super::recovery::{self, Moments};
+use super::recovery;
 use super::scene::{Scene, with_stream_fields};
 use super::topologies;
 use super::{Counted, Integration, Test};
-use crate::app::{App, signal};
+use crate::app::App;
 use crate::check::{Example, Guarantee};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -33,7 +31,7 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 28] = [
+    let tests: [(&str, Plot); 32] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
@@ -41,12 +39,22 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         ("fault-malformed-record-fail", malformed_fail),
         ("fault-malformed-record-skip", malformed_skip),
         ("fault-live-consumer-in-group", live_consumer),
-        ("fault-hanging-transaction", hanging_transaction),
+        ("fault-hanging-transaction", hanging::of_offsets),
+        (
+            "fault-hanging-transactions-in-internal-topics",
+            hanging::in_internal_topics,
+        ),
         ("fault-offsets-lost", offsets::lost),
+        ("fault-offsets-altered", offsets::altered),
         ("fault-offsets-of-an-idle-app", offsets::of_an_idle_app),
         ("fault-input-lost", offsets::input_lost),
+        (
+            "fault-input-lost-while-running",
+            offsets::input_lost_while_running,
+        ),
         ("fault-partitions-added", offsets::partitions_added),
         ("fault-stopped-before-the-first-record", offsets::stopped_at_once),
+        ("fault-killed-before-the-first-record", offsets::killed_at_once),
         ("fault-topic-recreated", offsets::topic_recreated),
         ("fault-control-log-lost", control_log::lost),
         ("fault-internal-topics-changed", topics_changed),
@@ -73,7 +81,6 @@ pub(super) fn longest(args: &Integration) -> Vec<Test<'_>> {
         &[
             ("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets),
             ("fault-old-volume", changelogs::old_volume),
-            ("fault-changelog-cut", changelogs::cut),
         ],
     )
 }
@@ -81,7 +88,7 @@ pub(super) fn longest(args: &Integration) -> Vec<Test<'_>> {
 /// Faults with brokers of their own, or that are timed: they need the machine for themselves.
 pub(super) fn lone_tests(args: &Integration) -> Vec<Test<'_>> {
     let tests: [(&str, Plot); 5] = [
-        ("fault-two-processes-of-one-ordinal", two_processes),
+        ("fault-two-processes-of-one-ordinal", identity::two_processes),
         ("recovery-after-kill", recovery::after_kill),
         ("bounds-of-memory", bounds::memory),
         ("fault-broker-down-at-start-and-midstream", brokers::one_goes_away),
@@ -255,36 +262,6 @@ fn live_consumer(args: &Integration, name: &str) -> Result<Counted> {
     Ok(counted)
 }
 
-/// A transaction that nobody ends holds the group's offsets, as after a broker that lost its end: the worker says so,
-/// waits, and goes on when it is gone.
-fn hanging_transaction(args: &Integration, name: &str) -> Result<Counted> {
-    let scene = stateful(args, name)?;
-    scene.process(0, 1_000)?;
-    let foreign: BaseProducer = scene
-        .broker
-        .config()
-        .set("transactional.id", format!("{}-foreign", scene.id))
-        .set("transaction.timeout.ms", "600000")
-        .create()?;
-    let consumer: BaseConsumer = scene.broker.config().set("group.id", &scene.id).create()?;
-    let group = consumer.group_metadata().context("the group's metadata")?;
-    let mut offsets = TopicPartitionList::new();
-    offsets.add_partition_offset(&scene.input(), 0, Offset::Offset(1))?;
-    foreign.init_transactions(SECONDS(30))?;
-    foreign.begin_transaction()?;
-    foreign.send_offsets_to_transaction(&offsets, &group, SECONDS(30))?;
-    let mut app = scene.launch().start()?;
-    scene.orders(1_000, 1_000, 0, None)?;
-    status_says(&app, &["UnstableOffsets", &scene.id, "hanging-transactions.md"])?;
-    foreign.abort_transaction(SECONDS(30))?;
-    app.wait_running(1, SECONDS(60))?;
-    scene.wait_drained(SECONDS(60))?;
-    app.drain()?;
-    let counted = scene.check(2_000, 0)?;
-    scene.clean()?;
-    Ok(counted)
-}
-
 /// Somebody gives internal topics another retention and another policy: both are set back and told, nothing is lost.
 fn topics_changed(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
@@ -397,7 +374,8 @@ fn full_disk(args: &Integration, name: &str) -> Result<Counted> {
     std::fs::remove_file(&filler)?;
     scene.wait_drained(SECONDS(60))?;
     app.drain()?;
-    let counted = scene.check(args.orders * 2, 0)?;
+    let mut counted = scene.check(args.orders * 2, 0)?;
+    counted.losses = 1;
     drop(disk);
     scene.clean()?;
     Ok(counted)
@@ -470,7 +448,8 @@ fn damaged_store(args: &Integration, name: &str) -> Result<Counted> {
     app.wait_running(1, SECONDS(60))?;
     scene.wait_drained(SECONDS(60))?;
     app.drain()?;
-    let counted = scene.check(args.orders * 3, 0)?;
+    let mut counted = scene.check(args.orders * 3, 0)?;
+    counted.losses = 2;
     scene.clean()?;
     Ok(counted)
 }
@@ -525,82 +504,8 @@ fn lost_volume(args: &Integration, name: &str) -> Result<Counted> {
         last["totals"]["restoredRecords"].as_u64() > Some(0),
         "nothing was restored: {last}"
     );
-    let counted = scene.check(args.orders * 2, 0)?;
-    scene.clean()?;
-    Ok(counted)
-}
-
-/// A worker sleeps (SIGSTOP) while another process of its ordinal takes over; when it wakes, it must leave for good.
-/// The figures of `reports/identity.json`.
-#[derive(Debug, Serialize)]
-struct Identity {
-    /// Times that one of two processes of an ordinal was fenced.
-    two_pods_fences: usize,
-    /// From the awakening of the one that was replaced to its end.
-    zombie_seconds: f64,
-    /// From the first record of the control log to restoring, with the transaction of a stopped predecessor open.
-    acquire_seconds: f64,
-}
-
-/// Fences that a worker's log tells.
-fn fences(log: &Path) -> Result<usize> {
-    let text = std::fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
-    Ok(text
-        .lines()
-        .filter(|line| line.contains("producer lost") && line.contains("Fenced"))
-        .count())
-}
-
-fn two_processes(args: &Integration, name: &str) -> Result<Counted> {
-    let scene = stateful(args, name)?;
-    let mut app = scene.launch().start()?;
-    app.wait_running(1, SECONDS(60))?;
-    scene.orders(0, args.orders, 0, None)?;
-    let sleeper = app.pid(0)?;
-    signal(sleeper, libc::SIGSTOP)?;
-    let directory = scene.launch().state_dir.join("worker-0");
-    let text = std::fs::read_to_string(directory.join("config.json"))?;
-    let mut config: serde_json::Value = serde_json::from_str(&text)?;
-    let successor_dir = scene.state_dir.join("successor");
-    std::fs::create_dir_all(&successor_dir)?;
-    config["stateDir"] = successor_dir.join("state").display().to_string().into();
-    let file = successor_dir.join("config.json");
-    std::fs::write(&file, config.to_string())?;
-    let log = std::fs::File::create(successor_dir.join("worker.log"))?;
-    let mut successor = Command::new(args.streamapp.with_file_name("streamapp-worker"))
-        .arg("--config")
-        .arg(&file)
-        .args(["--ordinal", "0"])
-        .arg("--keep-repartition-records")
-        .stderr(log)
-        .spawn()?;
-    scene.orders(args.orders, args.orders, 0, None)?;
-    let drained = scene.wait_drained(SECONDS(60));
-    let woken = Instant::now();
-    signal(sleeper, libc::SIGCONT)?;
-    let code = app.wait_end(SECONDS(60));
-    let zombie_seconds = woken.elapsed().as_secs_f64();
-    signal(successor.id(), libc::SIGTERM)?;
-    successor.wait()?;
-    drained?;
-    ensure!(code? == 1, "streamapp must end when its worker was replaced");
-    says(&app.words(), &["exit code 3", "taken over"])?;
-    let logs = [&directory, &successor_dir].map(|at| at.join("worker.log"));
-    let figures = Identity {
-        two_pods_fences: logs.iter().map(|log| fences(log)).sum::<Result<_>>()?,
-        zombie_seconds,
-        acquire_seconds: Moments::read(&logs[1])?.acquire_seconds(),
-    };
-    let line = format!(
-        "identity: two_pods_fences={} zombie_seconds={zombie_seconds:.2} acquire_seconds={:.2}",
-        figures.two_pods_fences, figures.acquire_seconds
-    );
-    println!("{line}");
-    let passed = figures.two_pods_fences <= 2 && zombie_seconds <= 5.0;
-    Report::begin("identity", 7).end(passed, &figures)?;
-    ensure!(passed, "{line}");
     let mut counted = scene.check(args.orders * 2, 0)?;
-    counted.kills = 1;
+    counted.losses = 1;
     scene.clean()?;
     Ok(counted)
 }

@@ -194,7 +194,8 @@ fn down_and_up(args: &Integration, name: &str) -> Result<Counted> {
     scene.wait_drained(SECONDS(60))?;
     ensure!(app.events("died") == 0, "a worker died: {}", app.words());
     app.drain()?;
-    let counted = scene.check(ORDERS, 0)?;
+    let mut counted = scene.check(ORDERS, 0)?;
+    counted.stops = 1;
     scene.clean()?;
     Ok(counted)
 }
@@ -209,6 +210,7 @@ fn crash(
 ) -> Result<Counted> {
     const ORDERS: u64 = 6_000;
     let scene = Scene::new(args, name, Example::OrdersRisk, guarantee)?;
+    let along = scene.read_along(&["out"])?;
     let mut launch = scene.launch();
     launch.workers = before;
     launch.environment = environment(&scene, &[point.to_owned()]);
@@ -231,6 +233,7 @@ fn crash(
     app.drain()?;
     let mut counted = scene.check(ORDERS, 0)?;
     counted.kills = 1;
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }
@@ -282,7 +285,8 @@ fn stopped_owner(args: &Integration, name: &str) -> Result<Counted> {
         ensure!(total(&app, worker, "storeWipes")? == 0, "{}", app.status(worker)?);
     }
     app.drain()?;
-    let counted = scene.check(3 * ORDERS, 0)?;
+    let mut counted = scene.check(3 * ORDERS, 0)?;
+    counted.stops = 1;
     scene.clean()?;
     Ok(counted)
 }

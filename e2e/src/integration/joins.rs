@@ -27,6 +27,11 @@ const NAMES: [&str; 16] = [
     "left", "right", "rates", "limits", "paired", "moved", "enriched", "merged", "totals", "grouped",
     "priced", "calm", "owners", "named", "sums", "together",
 ];
+/// Those that are written.
+const OUTPUTS: [&str; 11] = [
+    "paired", "moved", "enriched", "merged", "totals", "grouped", "priced", "calm", "named", "sums",
+    "together",
+];
 const PARTITIONS: i32 = 3;
 /// Tasks of all sub-topologies.
 const TASKS: usize = 15;
@@ -89,6 +94,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
 /// The worker crashes while records come in, and is started again.
 fn crashed(args: &Integration, name: &str, guarantee: Guarantee, crash_at: &[String]) -> Result<Counted> {
     let scene = scene(args, name, guarantee)?;
+    let along = scene.read_along(&OUTPUTS)?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
@@ -101,7 +107,8 @@ fn crashed(args: &Integration, name: &str, guarantee: Guarantee, crash_at: &[Str
     tables(&scene, 1)?;
     complete(&scene)?;
     let kills = drain_crashed(app, crash_at)?;
-    let counted = judge(&scene, kills)?;
+    let mut counted = judge(&scene, kills)?;
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }

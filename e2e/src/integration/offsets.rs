@@ -4,13 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::crash::eventually;
+use super::crash::{environment, eventually};
 use super::faults::{stateful, status_says, streamapp};
 use super::scene::{PARTITIONS, Scene, with_stream_fields};
 use super::{Counted, Integration};
-use crate::app::App;
+use crate::app::{App, signal};
+use crate::broker::Isolation;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
@@ -23,6 +26,19 @@ fn offsets(scene: &Scene<'_>, options: &[&str]) -> Result<(i32, Vec<Value>, Stri
     let list = from.zip(to).and_then(|(from, to)| said.get(from..=to));
     let inputs: Vec<Value> = serde_json::from_str(list.with_context(|| format!("no list in: {said}"))?)?;
     Ok((code, inputs, said))
+}
+
+/// Of the input's partition 0.
+fn first<'a>(scene: &Scene<'_>, inputs: &'a [Value]) -> Result<&'a Value> {
+    let mut inputs = inputs.iter();
+    let first = inputs.find(|input| input["topic"] == scene.input().as_str() && input["partition"] == 0);
+    first.context("no partition 0")
+}
+
+fn number(input: &Value, name: &str) -> Result<i64> {
+    input[name]
+        .as_i64()
+        .with_context(|| format!("no {name}: {input}"))
 }
 
 fn path(path: &Path) -> Result<&str> {
@@ -58,6 +74,39 @@ pub(super) fn lost(args: &Integration, name: &str) -> Result<Counted> {
         code == 0 && !said.contains("restored"),
         "exit code {code}: {said}"
     );
+    app.drain()?;
+    let mut counted = scene.check(2_000, 0)?;
+    counted.losses = 1;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// One of the group's offsets is set forward while nothing runs, as with any tool that resets offsets: the worker skips nothing,
+/// and holds until the offset is restored from its positions.
+pub(super) fn altered(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.process(0, 1_000)?;
+    scene.orders(1_000, 1_000, 0, None)?;
+    let (_, inputs, _) = offsets(&scene, &[])?;
+    let position = number(first(&scene, &inputs)?, "position")?;
+    let altered = position + 5;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&scene.input(), 0, Offset::Offset(altered))?;
+    let group = scene.broker.consumer(&scene.id, Isolation::Committed)?;
+    group.commit(&list, CommitMode::Sync)?;
+    let mut app = scene.launch().start()?;
+    status_says(&app, &["OffsetsAltered", &scene.input(), "--restore"])?;
+    let (code, inputs, said) = offsets(&scene, &[])?;
+    ensure!(
+        code == 1 && first(&scene, &inputs)?["state"] == "OffsetsAltered",
+        "exit code {code}: {said}"
+    );
+    ensure!(states(&inputs, "OffsetsAltered").count() == 1, "{said}");
+    let (code, _, said) = offsets(&scene, &["--restore"])?;
+    let told = format!("the group's offset {altered} → {position}");
+    ensure!(code == 0 && said.contains(&told), "exit code {code}: {said}");
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
     app.drain()?;
     let counted = scene.check(2_000, 0)?;
     scene.clean()?;
@@ -100,6 +149,48 @@ pub(super) fn stopped_at_once(args: &Integration, name: &str) -> Result<Counted>
     Ok(counted)
 }
 
+/// As [`stopped_at_once`], but it is killed, and commits nothing at its end. It does not say that it runs before it has
+/// committed where it begins.
+pub(super) fn killed_at_once(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    scene.write_file(|text| with_stream_fields(&text, &["offsetReset: Latest"]))?;
+    let mut launch = scene.launch();
+    launch.environment = environment(&scene, &["after-offsets:1:hang".to_owned()]);
+    let mut app = launch.start()?;
+    eventually(
+        "one thread to begin, the other to stand still before it has",
+        || {
+            let status = app.status(0)?;
+            let tasks = status["tasks"].as_array().into_iter().flatten();
+            let run = tasks.filter(|task| task["state"] == "Running").count();
+            Ok(run == 6 && scene.state_dir.join("crashed-after-offsets").exists())
+        },
+    )?;
+    let status = app.status(0)?;
+    ensure!(
+        status["phase"] != "Running",
+        "nobody knows yet where its tasks begin: {status}"
+    );
+    let hanging = app.pid(0)?;
+    signal(hanging, libc::SIGKILL)?;
+    app.wait_successor(0, hanging)?;
+    app.wait_running(1, SECONDS(60))?;
+    // Stopped first: a worker whose run is gone drains.
+    let killed = app.pid(0)?;
+    signal(killed, libc::SIGSTOP)?;
+    drop(app);
+    signal(killed, libc::SIGKILL)?;
+    eventually("the worker to end", || {
+        Ok(!Path::new(&format!("/proc/{killed}")).exists())
+    })?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.process(1_000, 1_000)?;
+    let mut counted = scene.check(2_000, 0)?;
+    counted.kills = 2;
+    scene.clean()?;
+    Ok(counted)
+}
+
 /// Offsets expire though the application runs, for it is idle: they are written again in time.
 pub(super) fn of_an_idle_app(args: &Integration, name: &str) -> Result<Counted> {
     let scene = stateful(args, name)?;
@@ -116,7 +207,8 @@ pub(super) fn of_an_idle_app(args: &Integration, name: &str) -> Result<Counted> 
     })?;
     app.drain()?;
     scene.process(1_000, 1_000)?;
-    let counted = scene.check(2_000, 0)?;
+    let mut counted = scene.check(2_000, 0)?;
+    counted.losses = 1;
     scene.clean()?;
     Ok(counted)
 }
@@ -128,12 +220,8 @@ pub(super) fn input_lost(args: &Integration, name: &str) -> Result<Counted> {
     scene.process(0, 1_000)?;
     scene.orders(1_000, 1_000, 0, None)?;
     let (_, inputs, _) = offsets(&scene, &[])?;
-    let lost = inputs
-        .iter()
-        .find(|input| input["topic"] == scene.input().as_str() && input["partition"] == 0)
-        .context("no partition 0")?;
-    let offset = |name: &str| lost[name].as_i64().with_context(|| format!("no {name}: {lost}"));
-    let (position, high) = (offset("position")?, offset("high")?);
+    let lost = first(&scene, &inputs)?;
+    let (position, high) = (number(lost, "position")?, number(lost, "high")?);
     ensure!(high > position + 10, "nothing to lose: {lost}");
     scene.broker.delete_records(&scene.input(), 0, position + 10)?;
     let mut app = scene.launch().start()?;
@@ -157,6 +245,54 @@ pub(super) fn input_lost(args: &Integration, name: &str) -> Result<Counted> {
     ensure!(
         last["totals"]["recordsIn"] == read,
         "990 orders, each of them repartitioned, were to be read: {last}"
+    );
+    scene.clean()?;
+    Ok(Counted {
+        losses: 1,
+        ..Counted::default()
+    })
+}
+
+/// The same while it runs: what it has not fetched is deleted. It notices that its position is gone, and does not go on at
+/// whatever is there.
+pub(super) fn input_lost_while_running(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 1_000, 0, None)?;
+    scene.wait_drained(SECONDS(60))?;
+    let worker = app.pid(0)?;
+    signal(worker, libc::SIGSTOP)?;
+    // The broker answers the fetches that wait with the first of them; what comes later the worker does not have.
+    scene.orders(1_000, 100, 0, None)?;
+    scene.orders(1_100, 900, 0, None)?;
+    let all = scene.broker.consumer(&scene.id, Isolation::Uncommitted)?;
+    let end = scene.broker.ends(&all, &scene.input())?;
+    let low = end.get(&0).context("no partition 0")? - 10;
+    scene.broker.delete_records(&scene.input(), 0, low)?;
+    signal(worker, libc::SIGCONT)?;
+    status_says(&app, &["InputLost", &scene.input(), "--skip-lost"])?;
+    let (code, inputs, said) = offsets(&scene, &[])?;
+    let input = first(&scene, &inputs)?;
+    ensure!(
+        code == 1 && input["state"] == "InputLost" && states(&inputs, "InputLost").count() == 1,
+        "exit code {code}: {said}"
+    );
+    let lost = low - number(input, "position")?;
+    ensure!(lost > 0, "{input}");
+    let (code, _, said) = offsets(&scene, &["--skip-lost"])?;
+    ensure!(
+        code == 0 && said.contains(&format!("goes on at {low}")),
+        "exit code {code}: {said}"
+    );
+    app.wait_running(1, SECONDS(60))?;
+    scene.wait_drained(SECONDS(60))?;
+    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
+    let last = app.drain()?;
+    let read = 2 * (2_000 - lost);
+    ensure!(
+        last["totals"]["recordsIn"] == read && last["totals"]["storeWipes"] == 0,
+        "{lost} of 2,000 orders were lost, the others are to be read, and repartitioned: {last}"
     );
     scene.clean()?;
     Ok(Counted::default())
@@ -201,5 +337,8 @@ pub(super) fn topic_recreated(args: &Integration, name: &str) -> Result<Counted>
         "3,000 orders, each of them repartitioned, were to be read: {last}"
     );
     scene.clean()?;
-    Ok(Counted::default())
+    Ok(Counted {
+        losses: 2,
+        ..Counted::default()
+    })
 }

@@ -1,5 +1,4 @@
-//! A proxy between a worker and the broker that loses, delays or repeats single requests and answers, and the tests with it:
-//! whatever becomes of a request, each record counts once.
+//! A proxy between a worker and the broker that loses, delays or repeats single requests and answers.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -10,11 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::crash::eventually;
+use super::granted::{Asked, Granted};
 use super::scene::Scene;
-use super::{Counted, Integration, Test};
 use crate::bench::subjects::set;
-use crate::check::{Example, Guarantee};
 use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -47,6 +44,21 @@ impl Api {
 /// Answers that name brokers: `Metadata` and `FindCoordinator`.
 const NAME_BROKERS: [i16; 2] = [3, 10];
 
+/// `DeleteRecords`.
+const DELETE_RECORDS: i16 = 21;
+
+/// Records of a partition that somebody wants to be deleted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Deletion {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// The first offset that stays.
+    pub(super) before: i64,
+}
+
+/// Sees what a request wants to be deleted before the broker hears of it; after an error it does not.
+type Witness = Box<dyn Fn(&[Deletion]) -> Result<()> + Send + Sync>;
+
 /// What happens to one request, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -58,6 +70,19 @@ pub(super) enum Fault {
     DelayAnswer(Duration),
     /// The broker gets it twice.
     Repeat,
+    /// The connection ends before the broker gets it, but it stays under way: after this time, and before the next request of
+    /// a transaction of the kind `before`, which comes by another connection, the broker gets it and answers.
+    LateRequest { after: Duration, before: Api },
+}
+
+impl Fault {
+    /// Whether the client sees its connection end, and no answer.
+    pub(super) fn leaves_no_answer(self) -> bool {
+        match self {
+            Self::LoseRequest | Self::LoseAnswer | Self::LateRequest { .. } => true,
+            Self::DelayAnswer(_) | Self::Repeat => false,
+        }
+    }
 }
 
 /// A proxy on a port of its own. Brokers' addresses in answers become its own, so that clients stay with it.
@@ -69,23 +94,59 @@ pub(super) struct Proxy {
 struct State {
     upstream: SocketAddr,
     port: u16,
+    witness: Option<Witness>,
     armed: Mutex<BTreeMap<i16, Fault>>,
     fired: AtomicUsize,
+    late: Mutex<Vec<Late>>,
+    /// What the broker said to requests that came late: errors by their number, of which 0 is none.
+    late_answers: Mutex<Vec<i16>>,
+    granted: Mutex<Granted>,
     ended: AtomicBool,
 }
 
+/// A request that waits for its answer.
+struct Waiting {
+    api: i16,
+    fault: Option<Fault>,
+    asked: Option<Asked>,
+}
+
 /// What to do with answers, by correlation id.
-type Answers = Mutex<BTreeMap<i32, (i16, Option<Fault>)>>;
+type Answers = Mutex<BTreeMap<i32, Waiting>>;
+
+/// A request that is under way on a connection that its client has lost.
+struct Late {
+    due: Instant,
+    before: Api,
+    broker: TcpStream,
+    frame: Vec<u8>,
+}
 
 impl Proxy {
     pub(super) fn start(upstream: &str) -> Result<Self> {
+        Self::new(upstream, None)
+    }
+
+    /// One that shows every deletion of records.
+    pub(super) fn with_witness(
+        upstream: &str,
+        witness: impl Fn(&[Deletion]) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::new(upstream, Some(Box::new(witness)))
+    }
+
+    fn new(upstream: &str, witness: Option<Witness>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("bind the proxy")?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             upstream: upstream.parse().context("the broker's address")?,
             port: address.port(),
+            witness,
             armed: Mutex::default(),
             fired: AtomicUsize::new(0),
+            late: Mutex::default(),
+            late_answers: Mutex::default(),
+            granted: Mutex::default(),
             ended: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&state);
@@ -104,7 +165,7 @@ impl Proxy {
     /// Leads the scene's application through the proxy.
     pub(super) fn between(&self, scene: &Scene<'_>) -> Result<()> {
         let direct = std::fs::read_to_string(&scene.file)?;
-        let through = set(&direct, "bootstrapServers", &self.address.to_string());
+        let through = set(&direct, "bootstrapServers", &self.address());
         Ok(std::fs::write(
             &scene.file,
             through.context("no bootstrapServers in the file")?,
@@ -117,7 +178,7 @@ impl Proxy {
     }
 
     /// Answers to requests of this kind come later on all connections that make them now.
-    fn hold_answers(&self, api: Api, time: Duration) {
+    pub(super) fn hold_answers(&self, api: Api, time: Duration) {
         loop {
             let before = self.fired();
             self.arm(api, Fault::DelayAnswer(time));
@@ -138,6 +199,26 @@ impl Proxy {
     /// Faults that happened.
     pub(super) fn fired(&self) -> usize {
         self.state.fired.load(Ordering::Acquire)
+    }
+
+    /// The errors that requests have met which came late, in the order of their answers; 0 is none.
+    pub(super) fn late_answers(&self) -> Vec<i16> {
+        lock(&self.state.late_answers).clone()
+    }
+
+    /// Where its clients find the broker.
+    pub(super) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Transactional ids with the epochs that the broker gave its clients.
+    pub(super) fn epochs(&self) -> Vec<(String, i16)> {
+        lock(&self.state.granted).epochs.clone()
+    }
+
+    /// Transactions of its clients that the broker committed.
+    pub(super) fn commits(&self) -> usize {
+        lock(&self.state.granted).commits
     }
 }
 
@@ -163,7 +244,11 @@ impl State {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = self.requests(&client, &broker, &answers);
-                end(&client, &broker);
+                if is_awaiting_late(&answers) {
+                    let _ = client.shutdown(Shutdown::Both);
+                } else {
+                    end(&client, &broker);
+                }
             });
             let _ = self.answers(&client, &broker, &answers);
             end(&client, &broker);
@@ -176,18 +261,59 @@ impl State {
             let header = frame.get(4..12).context("a request without a header")?;
             let api = i16::from_be_bytes([header[0], header[1]]);
             let correlation = i32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            if api == DELETE_RECORDS
+                && let Some(witness) = &self.witness
+            {
+                let deletions = deletions(&frame).context("a DeleteRecords that cannot be read")?;
+                witness(&deletions)?;
+            }
             let fault = lock(&self.armed).remove(&api);
             if fault.is_some() {
                 self.fired.fetch_add(1, Ordering::AcqRel);
             }
             match fault {
                 Some(Fault::LoseRequest) => return Ok(()),
+                Some(Fault::LateRequest { after, before }) => {
+                    let asked = None;
+                    lock(answers).insert(correlation, Waiting { api, fault, asked });
+                    lock(&self.late).push(Late {
+                        due: Instant::now() + after,
+                        before,
+                        broker: broker.try_clone()?,
+                        frame,
+                    });
+                    return Ok(());
+                }
                 Some(Fault::Repeat) => broker.write_all(&frame)?,
                 Some(Fault::LoseAnswer | Fault::DelayAnswer(_)) | None => {}
             }
-            lock(answers).insert(correlation, (api, fault));
+            self.send_late_before(api, &frame);
+            let asked = Asked::of(&frame);
+            lock(answers).insert(correlation, Waiting { api, fault, asked });
             broker.write_all(&frame)?;
         }
+    }
+
+    /// What is late and was to come before such a request gets to the broker, and is answered.
+    fn send_late_before(&self, api: i16, frame: &[u8]) {
+        if api == Api::Produce as i16 && !is_of_transaction(frame) {
+            return;
+        }
+        let now = Instant::now();
+        let due: Vec<_> = lock(&self.late)
+            .extract_if(.., |late| late.before as i16 == api && late.due <= now)
+            .collect();
+        let mut wanted = lock(&self.late_answers).len();
+        for mut late in due {
+            // An error: the broker has left meanwhile.
+            wanted += usize::from(late.broker.write_all(&late.frame).is_ok());
+        }
+        let _ = wait::until("answers to late requests", SECONDS(10), || {
+            match lock(&self.late_answers).len() {
+                answers if answers >= wanted => Ok(Ok(())),
+                answers => Err(format!("{answers} of {wanted}")),
+            }
+        });
     }
 
     fn answers(&self, mut client: &TcpStream, broker: &TcpStream, answers: &Answers) -> Result<()> {
@@ -196,11 +322,19 @@ impl State {
             let id = frame.get(4..8).context("an answer without a header")?;
             let correlation = i32::from_be_bytes([id[0], id[1], id[2], id[3]]);
             // The answer to a request that was repeated comes twice; one is enough.
-            let Some((api, fault)) = lock(answers).remove(&correlation) else {
+            let Some(Waiting { api, fault, asked }) = lock(answers).remove(&correlation) else {
                 continue;
             };
+            if let Some(asked) = asked {
+                lock(&self.granted).note(asked, &frame);
+            }
             match fault {
                 Some(Fault::LoseAnswer) => return Ok(()),
+                Some(Fault::LateRequest { .. }) => {
+                    let error = error_of(api, &frame).context("an answer of another shape")?;
+                    lock(&self.late_answers).push(error);
+                    return Ok(());
+                }
                 Some(Fault::DelayAnswer(time)) => {
                     let since = Instant::now();
                     while since.elapsed() < time {
@@ -212,7 +346,14 @@ impl State {
             if NAME_BROKERS.contains(&api) {
                 self.rename(&mut frame);
             }
-            client.write_all(&frame)?;
+            // The broker still answers what came before a late request, though nobody listens any more.
+            client.write_all(&frame).or_else(|error| {
+                if is_awaiting_late(answers) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
         }
     }
 
@@ -234,6 +375,78 @@ fn end(client: &TcpStream, broker: &TcpStream) {
     let _ = broker.shutdown(Shutdown::Both);
 }
 
+/// What a `DeleteRecords` request of version 0 or 1, which librdkafka speaks, asks for.
+fn deletions(frame: &[u8]) -> Option<Vec<Deletion>> {
+    let mut rest = frame.get(12..)?;
+    text(&mut rest)?; // the client's id
+    let mut deletions = Vec::new();
+    for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
+        let topic = text(&mut rest)?;
+        for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
+            deletions.push(Deletion {
+                topic: topic.to_owned(),
+                partition: i32::from_be_bytes(take(&mut rest)?),
+                before: i64::from_be_bytes(take(&mut rest)?),
+            });
+        }
+    }
+    Some(deletions)
+}
+
+fn text<'f>(rest: &mut &'f [u8]) -> Option<&'f str> {
+    let length = i16::from_be_bytes(take(rest)?);
+    let (text, behind) = rest.split_at_checked(usize::try_from(length).unwrap_or(0))?;
+    *rest = behind;
+    str::from_utf8(text).ok()
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(*taken)
+}
+
+fn is_awaiting_late(answers: &Answers) -> bool {
+    lock(answers)
+        .values()
+        .any(|waiting| matches!(waiting.fault, Some(Fault::LateRequest { .. })))
+}
+
+/// Whether a Produce request has a transactional id, in the latest version that librdkafka 2.12 speaks.
+fn is_of_transaction(frame: &[u8]) -> bool {
+    // Length, kind, version and correlation id; the client's id with its length; tags.
+    let client = frame
+        .get(12..14)
+        .map_or(0, |length| u16::from_be_bytes([length[0], length[1]]));
+    let id = frame.get(14 + usize::from(client) + 1);
+    id.is_some_and(|length_and_one| *length_and_one != 0)
+}
+
+/// The error of an answer to a request that changes a transaction, in the latest versions that librdkafka 2.12 speaks; that of one
+/// partition where each has its own. Of other answers: 0.
+fn error_of(api: i16, answer: &[u8]) -> Option<i16> {
+    const EACH: [Api; 5] = [
+        Api::AddOffsetsToTxn,
+        Api::EndTxn,
+        Api::AddPartitionsToTxn,
+        Api::TxnOffsetCommit,
+        Api::Produce,
+    ];
+    let at = match EACH.into_iter().find(|each| *each as i16 == api) {
+        // Behind length, correlation id and throttle time.
+        Some(Api::AddOffsetsToTxn | Api::EndTxn) => 12,
+        Some(Api::AddPartitionsToTxn) => answer.len().checked_sub(2)?,
+        // Before three lists of tags, all empty.
+        Some(Api::TxnOffsetCommit) => answer.len().checked_sub(5)?,
+        // Behind length, correlation id, tags, number of topics, a topic's name (its length and one), number of partitions,
+        // a partition.
+        Some(Api::Produce) => 10 + usize::from(*answer.get(10)?) + 1 + 4,
+        Some(Api::Fetch | Api::InitProducerId) | None => return Some(0),
+    };
+    let error = answer.get(at..at + 2)?;
+    Some(i16::from_be_bytes([error[0], error[1]]))
+}
+
 /// A request or an answer with its length before it.
 fn read_frame(mut from: &TcpStream) -> Result<Vec<u8>> {
     let mut length = [0; 4];
@@ -246,122 +459,58 @@ fn read_frame(mut from: &TcpStream) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let test = |(guarantee, short): (Guarantee, &str), topology: Example| -> Test<'_> {
-        let state = match topology {
-            Example::OrdersRisk => "stateful",
-            Example::Stateless => "stateless",
-        };
-        let name = format!("proxy-{state}-{short}");
-        (
-            name.clone(),
-            Box::new(move || faults(args, &name, topology, guarantee)),
-        )
-    };
-    let guarantees = [(Guarantee::ExactlyOnceV2, "eos"), (Guarantee::AtLeastOnce, "alo")];
-    let topologies = [Example::OrdersRisk, Example::Stateless];
-    let all = guarantees
-        .into_iter()
-        .flat_map(|g| topologies.map(|topology| (g, topology)));
-    let mut tests: Vec<_> = all
-        .map(|(guarantee, topology)| test(guarantee, topology))
-        .collect();
-    let name = "proxy-records-that-do-not-arrive";
-    tests.push((name.to_owned(), Box::new(move || not_arriving(args, name))));
-    tests
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A client waits for answers that do not come, longer than the worker lets it: what it does not see is told all the same, and
-/// new clients read it.
-fn not_arriving(args: &Integration, name: &str) -> Result<Counted> {
-    const ORDERS: u64 = 200;
-    const HELD: Duration = Duration::from_secs(59);
-    let scene = Scene::new(args, name, Example::OrdersRisk, Guarantee::ExactlyOnceV2)?;
-    let proxy = Proxy::start(&scene.broker.bootstrap)?;
-    proxy.between(&scene)?;
-    let mut app = scene.launch().start()?;
-    app.wait_running(1, SECONDS(60))?;
-    scene.orders(0, ORDERS, 0, None)?;
-    scene.wait_drained(SECONDS(60))?;
-    let before = Instant::now();
-    proxy.hold_answers(Api::Fetch, HELD);
-    scene.orders(ORDERS, ORDERS, 0, None)?;
-    wait::until("the lag to be told", SECONDS(20), || {
-        let status = app.status(0).map_err(|error| error.to_string())?;
-        let lags = status["tasks"].as_array().into_iter().flatten();
-        let lag: u64 = lags.filter_map(|task| task["lag"].as_u64()).sum();
-        if lag >= ORDERS {
-            Ok(Ok(()))
-        } else {
-            Err(status.to_string())
-        }
-    })?;
-    scene.wait_drained(SECONDS(60))?;
-    ensure!(before.elapsed() < HELD, "the answers came before new clients did");
-    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
-    app.drain()?;
-    let mut counted = scene.check(ORDERS * 2, 0)?;
-    counted.faults = u64::try_from(proxy.fired())?;
-    scene.clean()?;
-    Ok(counted)
-}
-
-/// Every kind of request of a transaction meets every fault, while orders come in.
-fn faults(args: &Integration, name: &str, topology: Example, guarantee: Guarantee) -> Result<Counted> {
-    const ORDERS: u64 = 200;
-    let plan = Api::TRANSACTIONAL.into_iter().flat_map(|api| {
-        let faults = [
-            Fault::LoseRequest,
-            Fault::LoseAnswer,
-            Fault::Repeat,
-            Fault::DelayAnswer(SECONDS(2)),
-        ];
-        faults.map(|fault| (api, fault))
-    });
-    // Longer than a worker waits: it goes on while the broker has long decided.
-    let late = (Api::EndTxn, Fault::DelayAnswer(SECONDS(12)));
-    let plan: Vec<_> = plan.chain([late]).collect();
-    let scene = Scene::new(args, name, topology, guarantee)?;
-    let proxy = Proxy::start(&scene.broker.bootstrap)?;
-    proxy.between(&scene)?;
-    let mut app = scene.launch().start()?;
-    app.wait_running(1, SECONDS(60))?;
-    let mut written = 0;
-    // Each lost answer to a request that changes a transaction costs the producer.
-    let mut doubts = 0;
-    for (done, (api, fault)) in plan.iter().enumerate() {
-        let wanted = if *api == Api::InitProducerId {
-            // It is sent when a producer was lost.
-            proxy.arm(Api::EndTxn, Fault::LoseAnswer);
-            2
-        } else {
-            1
+    #[test]
+    fn errors_of_answers_and_transactions_of_records_are_read_where_they_are() {
+        const ERROR: [u8; 2] = [0, 47];
+        let error = |api: Api, body: &[&[u8]]| {
+            let answer = [vec![0; 8], body.concat()].concat();
+            error_of(api as i16, &answer)
         };
-        if *fault == Fault::LoseAnswer && !matches!(api, Api::Fetch) {
-            doubts += 1;
-        }
-        let before = proxy.fired();
-        proxy.arm(*api, *fault);
-        scene.orders(written, ORDERS, 0, None)?;
-        written += ORDERS;
-        eventually(&format!("fault {done}: {api:?} {fault:?}"), || {
-            Ok(proxy.fired() >= before + wanted)
-        })
-        .with_context(|| format!("worker: {:?}", app.status(0)))?;
+        assert_eq!(error(Api::EndTxn, &[&[0; 4], &ERROR]), Some(47));
+        assert_eq!(error(Api::AddOffsetsToTxn, &[&[0; 4], &ERROR]), Some(47));
+        let partition = b"\0\0\0\0\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x03";
+        assert_eq!(error(Api::AddPartitionsToTxn, &[partition, &ERROR]), Some(47));
+        let offset = b"\0\0\0\0\0\x02\x02t\x02\0\0\0\x03";
+        assert_eq!(error(Api::TxnOffsetCommit, &[offset, &ERROR, &[0; 3]]), Some(47));
+        let records = b"\0\x02\x05name\x02\0\0\0\x03";
+        assert_eq!(error(Api::Produce, &[records, &ERROR, &[0; 30]]), Some(47));
+        assert_eq!(error(Api::Produce, &[records]), None);
+        assert_eq!(error(Api::Fetch, &[&ERROR]), Some(0));
+
+        let request = |id: &[u8]| [&b"\0\0\0\0\0\0\0\0\0\0\0\0\0\x07rdkafka\0"[..], id].concat();
+        assert!(is_of_transaction(&request(b"\x04app")));
+        assert!(!is_of_transaction(&request(b"\0")));
     }
-    scene.wait_drained(SECONDS(120))?;
-    ensure!(app.events("died") == 0, "the worker died: {}", app.words());
-    let status = app.status(0)?;
-    ensure!(status["totals"]["storeWipes"] == 0, "{status}");
-    let rebuilds = status["totals"]["producerRebuilds"].as_u64().unwrap_or(0);
-    let fired = u64::try_from(proxy.fired())?;
-    ensure!(
-        rebuilds >= doubts && rebuilds <= fired,
-        "{doubts} requests were never answered, {fired} faults happened, and producers were made anew {rebuilds} times: {status}"
-    );
-    app.drain()?;
-    let mut counted = scene.check(written, 0)?;
-    counted.faults = fired;
-    scene.clean()?;
-    Ok(counted)
+
+    #[test]
+    fn deletions_are_read_from_their_request() {
+        let name = |text: &str| [&(text.len() as i16).to_be_bytes(), text.as_bytes()].concat();
+        let place =
+            |partition: i32, before: i64| [&partition.to_be_bytes()[..], &before.to_be_bytes()].concat();
+        let frame = [
+            vec![0; 12],
+            name("worker"),
+            1i32.to_be_bytes().to_vec(),
+            name("t"),
+            2i32.to_be_bytes().to_vec(),
+            place(0, 7),
+            place(3, 1 << 40),
+            60_000i32.to_be_bytes().to_vec(),
+        ]
+        .concat();
+        let deletion = |partition, before| Deletion {
+            topic: "t".to_owned(),
+            partition,
+            before,
+        };
+        assert_eq!(
+            deletions(&frame),
+            Some(vec![deletion(0, 7), deletion(3, 1 << 40)])
+        );
+        assert_eq!(deletions(&frame[..frame.len() - 8]), None);
+    }
 }

@@ -11,8 +11,10 @@ use super::{Counted, Integration};
 use crate::app::Launch;
 use crate::bench::subjects::set;
 use crate::broker::{Broker, REQUEST};
-use crate::check::verdict::Repeats;
-use crate::check::{Check, Example, Formats, Guarantee, check};
+use crate::check::along::Along;
+use crate::check::evidence::Topic;
+use crate::check::verdict::{Repeats, Section};
+use crate::check::{Check, Example, Formats, Guarantee, Report, check, check_purged};
 use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::{Generate, run as generate, send};
 use crate::hit::Target;
@@ -41,6 +43,12 @@ pub(super) fn with_stream_fields(text: &str, fields: &[&str]) -> String {
     let indent: String = line.chars().take_while(|c| *c == ' ').collect();
     let lines = fields.iter().map(|field| format!("\n{indent}{field}"));
     text.replace(line, &format!("{line}{}", lines.collect::<String>()))
+}
+
+/// The first faults, in words.
+fn examples(sections: &[Section]) -> Vec<&String> {
+    let examples = sections.iter().flat_map(|section| &section.examples);
+    examples.take(5).collect()
 }
 
 impl<'a> Scene<'a> {
@@ -121,8 +129,8 @@ impl<'a> Scene<'a> {
         topology: Example,
         guarantee: Guarantee,
     ) -> Result<Self> {
-        // The process id keeps runs on one broker apart.
-        let id = format!("it-{}-{name}", std::process::id());
+        // The process id keeps runs on one broker apart; at the end, so that no test's id is the beginning of another's.
+        let id = format!("it-{name}-{}", std::process::id());
         let state_dir = args.state_dir.join(&id);
         if state_dir.exists() {
             std::fs::remove_dir_all(&state_dir)?;
@@ -287,7 +295,16 @@ impl<'a> Scene<'a> {
 
     /// The checker's verdict on everything this scene's application did.
     pub(super) fn check(&self, orders: u64, malformed: u64) -> Result<Counted> {
-        let report = check(&Check {
+        self.counted(orders, check(&self.evidence(malformed))?)
+    }
+
+    /// The same with the records of the repartition topic, which are deleted.
+    pub(super) fn check_purged(&self, orders: u64, repartition: Topic) -> Result<Counted> {
+        self.counted(orders, check_purged(&self.evidence(0), repartition)?)
+    }
+
+    fn evidence(&self, malformed: u64) -> Check {
+        Check {
             broker: self.broker.clone(),
             topology: self.topology,
             application_id: self.id.clone(),
@@ -299,16 +316,13 @@ impl<'a> Scene<'a> {
             malformed,
             deadline: 60,
             json: None,
-        })?;
+        }
+    }
+
+    fn counted(&self, orders: u64, report: Report) -> Result<Counted> {
         let verdict = &report.verdict;
-        let faults: Vec<_> = verdict
-            .sections
-            .iter()
-            .flat_map(|section| section.examples.iter())
-            .take(5)
-            .collect();
         if !verdict.passed() {
-            bail!("the checker found faults: {faults:?}");
+            bail!("the checker found faults: {:?}", examples(&verdict.sections));
         }
         if verdict.orders != orders {
             bail!("{} orders were judged, {orders} were written", verdict.orders);
@@ -319,8 +333,6 @@ impl<'a> Scene<'a> {
             Repeats::Allowed => (0, again),
         };
         Ok(Counted {
-            kills: 0,
-            faults: 0,
             records: verdict.orders,
             duplicates,
             repeats,
@@ -328,15 +340,43 @@ impl<'a> Scene<'a> {
             wrong: verdict.total(|section| section.wrong),
             out_of_order: verdict.total(|section| section.out_of_order),
             aborted_reads: verdict.total(|section| section.aborted_reads),
+            ..Counted::default()
         })
+    }
+
+    /// A second reader of these topics (named without the application's id), from now on.
+    pub(super) fn read_along(&self, topics: &[&str]) -> Result<Along> {
+        let names = topics.iter().map(|topic| format!("{}-{topic}", self.id));
+        Along::start(&self.broker, names.collect())
+    }
+
+    /// What the second reader saw must be what is there at the end.
+    pub(super) fn judge_along(&self, along: Along) -> Result<Counted> {
+        let sections = along.judge(Duration::from_secs(60))?;
+        let total = |count: fn(&Section) -> u64| sections.iter().map(count).sum();
+        let counted = Counted {
+            out_of_order: total(|section| section.out_of_order),
+            precommitted_reads: total(|section| section.precommitted_reads),
+            unseen: total(|section| section.unseen),
+            ..Counted::default()
+        };
+        if !sections.iter().all(Section::passed) {
+            bail!(
+                "a reader saw something else while {} ran: {counted}: {:?}",
+                self.id,
+                examples(&sections)
+            );
+        }
+        Ok(counted)
     }
 
     /// Removes the scene's topics and files; a test that failed leaves them to be looked at.
     pub(super) fn clean(&self) -> Result<()> {
         let names = self.broker.topic_names()?;
+        let prefix = format!("{}-", self.id);
         let ours: Vec<_> = names
             .iter()
-            .filter(|name| name.starts_with(&self.id))
+            .filter(|name| name.starts_with(&prefix))
             .map(String::as_str)
             .collect();
         self.broker.delete_topics(&ours)?;

@@ -205,10 +205,14 @@ fn storm(scene: &Scene<'_>, app: &mut App, proxy: &Proxy, minutes: u64, seed: u6
         let other = u32::try_from(1 + random.below(2))?.min(workers - 1);
         match random.below(20) {
             0..14 => {
-                let fault = match random.below(4) {
+                let fault = match random.below(5) {
                     0 => Fault::LoseRequest,
                     1 => Fault::LoseAnswer,
                     2 => Fault::Repeat,
+                    3 => Fault::LateRequest {
+                        after: Duration::from_millis(100 + random.below(5_000)),
+                        before: Api::Produce,
+                    },
                     _ => Fault::DelayAnswer(Duration::from_millis(100 + random.below(2_000))),
                 };
                 let api = Api::TRANSACTIONAL[usize::try_from(random.below(Api::TRANSACTIONAL.len() as u64))?];

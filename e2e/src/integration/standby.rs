@@ -104,6 +104,7 @@ fn takes_over(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Co
 fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counted> {
     const ORDERS: u64 = 16_000;
     let (scene, mut app) = two_with_copies(args, name, guarantee)?;
+    let along = scene.read_along(&["out"])?;
     scene.orders_beside(0, ORDERS, 1_000, || {
         for worker in [0, 1, 0] {
             wait_copies(&app, worker)?;
@@ -120,6 +121,7 @@ fn killed(args: &Integration, name: &str, guarantee: Guarantee) -> Result<Counte
     app.drain()?;
     let mut counted = scene.check(ORDERS, 0)?;
     counted.kills = 3;
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }

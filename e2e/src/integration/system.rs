@@ -52,7 +52,7 @@ pub(super) type Topic = BTreeMap<i32, Vec<Pair>>;
 
 /// What EosTest writes for its input, by name of the output. A key stays in its partition, also behind the repartition, so
 /// the order within each partition is known.
-fn results(data: &Topic) -> BTreeMap<&'static str, Topic> {
+pub(super) fn results(data: &Topic) -> BTreeMap<&'static str, Topic> {
     let over = |first: i64, add: fn(i64, i64) -> i64| -> Topic {
         let partition = |(partition, records): (&i32, &Vec<Pair>)| {
             let mut sums = BTreeMap::new();
@@ -90,7 +90,7 @@ pub(super) fn departure<T: Ord>(found: &[T], wanted: &[T], repeats: Repeats) -> 
 }
 
 /// The first record that is not as it should be.
-fn difference(found: &Topic, wanted: &Topic, repeats: Repeats) -> Option<String> {
+pub(super) fn difference(found: &Topic, wanted: &Topic, repeats: Repeats) -> Option<String> {
     wanted.iter().find_map(|(partition, wanted)| {
         let found = found.get(partition).map_or(&[][..], Vec::as_slice);
         let tell = |pair: Option<&Pair>| {

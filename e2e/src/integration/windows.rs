@@ -15,6 +15,7 @@ use crate::check::Guarantee;
 use crate::orders::{BASE_MS, SplitMix};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+/// What is read, and what is written.
 const NAMES: [&str; 6] = ["data", "tumbling", "hopping", "sliding", "sessions", "unique"];
 const PARTITIONS: i32 = 3;
 /// As in the file, in milliseconds.
@@ -60,6 +61,7 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
 /// The worker crashes while records come in, and is started again.
 fn crashed(args: &Integration, name: &str, guarantee: Guarantee, crash_at: &[String]) -> Result<Counted> {
     let scene = scene(args, name, guarantee)?;
+    let along = scene.read_along(&NAMES[1..])?;
     let mut launch = scene.launch();
     launch.environment = environment(&scene, crash_at);
     let mut app = launch.start()?;
@@ -69,7 +71,8 @@ fn crashed(args: &Integration, name: &str, guarantee: Guarantee, crash_at: &[Str
     })?;
     wait_drained(&scene)?;
     let kills = drain_crashed(app, crash_at)?;
-    let counted = judge(&scene, kills)?;
+    let mut counted = judge(&scene, kills)?;
+    counted += scene.judge_along(along)?;
     scene.clean()?;
     Ok(counted)
 }
