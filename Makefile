@@ -68,6 +68,7 @@ lint: setup ## formatting, clippy, borders between crates, licences and sources
 	cargo fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	scripts/borders
+	scripts/rules
 	scripts/own-target check
 	@$(MAKE) deny
 
