@@ -111,7 +111,7 @@ fn base() -> Scenario {
         lost_answers: 0,
         fencings: 0,
         claims: false,
-        most_fences: 200,
+        most_fences: 0,
     }
 }
 
@@ -141,6 +141,7 @@ pub fn scenarios() -> Vec<Scenario> {
             processes: of_ordinals(&[0, 0, 0]),
             crashes: 1,
             lost_answers: 1,
+            most_fences: 2,
             ..base()
         },
         Scenario {
@@ -160,6 +161,7 @@ pub fn scenarios() -> Vec<Scenario> {
             ],
             crashes: 1,
             lost_answers: 1,
+            most_fences: 2,
             ..base()
         },
         Scenario {
@@ -169,12 +171,14 @@ pub fn scenarios() -> Vec<Scenario> {
             operators: 2,
             lost_answers: 1,
             fencings: 1,
+            most_fences: 1,
             ..base()
         },
         Scenario {
             name: "a task moves from a pod that exists twice",
             assignments: vec![vec![0], vec![1]],
             processes: of_ordinals(&[0, 0, 1]),
+            most_fences: 1,
             ..base()
         },
         Scenario {
@@ -190,6 +194,7 @@ pub fn scenarios() -> Vec<Scenario> {
             crashes: 1,
             lost_answers: 1,
             fencings: 1,
+            most_fences: 1,
             ..base()
         },
         Scenario {
@@ -207,6 +212,7 @@ pub fn scenarios() -> Vec<Scenario> {
             operators: 2,
             crashes: 1,
             fencings: 1,
+            most_fences: 1,
             ..base()
         },
         Scenario {
@@ -215,12 +221,14 @@ pub fn scenarios() -> Vec<Scenario> {
             processes: running(&[0, 1, 2]),
             crashes: 1,
             fencings: 1,
+            most_fences: 1,
             ..base()
         },
     ]
 }
 
-/// More of the same: minutes, and gigabytes of memory.
+/// More of the same: minutes, and gigabytes of memory. Nobody has explored them to the end, so how often processes are fenced
+/// is not known.
 #[must_use]
 pub fn long_scenarios() -> Vec<Scenario> {
     vec![
@@ -229,6 +237,7 @@ pub fn long_scenarios() -> Vec<Scenario> {
             assignments: vec![vec![0], vec![1]],
             processes: of_ordinals(&[0, 0, 1]),
             fencings: 1,
+            most_fences: u8::MAX,
             ..base()
         },
         Scenario {
@@ -236,6 +245,7 @@ pub fn long_scenarios() -> Vec<Scenario> {
             assignments: vec![vec![0], vec![1], vec![0]],
             processes: of_ordinals(&[0, 1]),
             fencings: 1,
+            most_fences: u8::MAX,
             ..base()
         },
         Scenario {
@@ -244,6 +254,7 @@ pub fn long_scenarios() -> Vec<Scenario> {
             processes: of_ordinals(&[0, 1]),
             operators: 2,
             fencings: 1,
+            most_fences: u8::MAX,
             ..base()
         },
         Scenario {
@@ -252,6 +263,7 @@ pub fn long_scenarios() -> Vec<Scenario> {
             processes: running(&[0, 1]),
             operators: 2,
             fencings: 1,
+            most_fences: u8::MAX,
             ..base()
         },
         Scenario {
@@ -260,6 +272,7 @@ pub fn long_scenarios() -> Vec<Scenario> {
             processes: of_ordinals(&[0, 1, 2]),
             crashes: 1,
             fencings: 1,
+            most_fences: u8::MAX,
             ..base()
         },
     ]
@@ -271,8 +284,10 @@ mod tests {
 
     fn broken(mutant: Mutant, scenario: &str) -> String {
         let all = scenarios();
-        let scenario = all.iter().find(|known| known.name == scenario).unwrap();
-        explore(scenario, mutant).expect_err("the mutant breaks nothing")
+        let mut scenario = all.into_iter().find(|known| known.name == scenario).unwrap();
+        // What it breaks beside that is not what is looked for.
+        scenario.most_fences = u8::MAX;
+        explore(&scenario, mutant).expect_err("the mutant breaks nothing")
     }
 
     /// In a scenario that tells what the rule is for, the mutant has somebody commit what does not stand on the latest.
