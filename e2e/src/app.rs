@@ -190,6 +190,11 @@ impl Drop for App {
     }
 }
 
+/// The tasks of a worker's status.
+pub(crate) fn tasks(status: &Value) -> impl Iterator<Item = &Value> {
+    status["tasks"].as_array().into_iter().flatten()
+}
+
 /// Reads `/status` at the address that a file names.
 pub(crate) fn status(address_file: &Path) -> Result<Value> {
     let address = std::fs::read_to_string(address_file)?;

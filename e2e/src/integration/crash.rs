@@ -43,19 +43,44 @@ pub(super) const OUTSIDE: [(&str, u64); 4] = [
 /// The first crash leaves a changelog tail behind the store, the second hits while it is read.
 pub(super) const RESTORE: [&str; 2] = ["after-commit:16", "during-restore:1"];
 
+/// A row of the matrix: a run that is told its name and where it crashes.
+fn row<'a>(
+    name: String,
+    crash_at: Vec<String>,
+    run: impl Fn(&str, &[String]) -> Result<Counted> + Send + Sync + 'a,
+) -> Test<'a> {
+    (name.clone(), Box::new(move || run(&name, &crash_at)))
+}
+
+/// A row for each of these crash points.
+pub(super) fn rows<'a, 'p>(
+    prefix: &str,
+    points: impl IntoIterator<Item = &'p (&'static str, u64)>,
+    run: impl Fn(&str, &[String]) -> Result<Counted> + Copy + Send + Sync + 'a,
+) -> Vec<Test<'a>> {
+    let of_point = |(point, pass): &(&str, u64)| {
+        let crash_at = vec![format!("{point}:{pass}")];
+        row(format!("{prefix}-{point}"), crash_at, run)
+    };
+    points.into_iter().map(of_point).collect()
+}
+
+/// The row of [`RESTORE`].
+pub(super) fn restore_row<'a>(
+    name: String,
+    run: impl Fn(&str, &[String]) -> Result<Counted> + Send + Sync + 'a,
+) -> Test<'a> {
+    row(name, RESTORE.map(str::to_owned).to_vec(), run)
+}
+
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let mut tests: Vec<Test<'_>> = Vec::new();
     for topology in [Example::OrdersRisk, Example::Stateless] {
         for guarantee in Guarantee::ALL {
             let prefix = format!("crash-{}-{}", name(topology), guarantee.short());
-            for (point, pass) in RUNNING {
-                let name = format!("{prefix}-{point}");
-                let crash_at = vec![format!("{point}:{pass}")];
-                tests.push((
-                    name.clone(),
-                    Box::new(move || running(args, &name, topology, guarantee, &crash_at)),
-                ));
-            }
+            tests.extend(rows(&prefix, &RUNNING, move |name, crash_at| {
+                running(args, name, topology, guarantee, crash_at)
+            }));
             let points: &[&str] = match topology {
                 Example::OrdersRisk => &["during-drain", "during-flush"],
                 Example::Stateless => &["during-drain"],
@@ -71,11 +96,9 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     }
     for guarantee in Guarantee::ALL {
         let name = format!("crash-restore-{}", guarantee.short());
-        let crash_at = RESTORE.map(str::to_owned);
-        tests.push((
-            name.clone(),
-            Box::new(move || running(args, &name, Example::OrdersRisk, guarantee, &crash_at)),
-        ));
+        tests.push(restore_row(name, move |name, crash_at| {
+            running(args, name, Example::OrdersRisk, guarantee, crash_at)
+        }));
     }
     let name = "crash-standstill-eos";
     tests.push((name.to_owned(), Box::new(move || standstill(args, name))));

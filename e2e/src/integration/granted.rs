@@ -1,5 +1,6 @@
 //! What a broker grants to producers, from the requests and answers that a proxy sees.
 
+use super::frame::Bytes;
 use super::proxy::Api;
 
 const INIT_PRODUCER_ID: i16 = Api::InitProducerId as i16;
@@ -76,40 +77,6 @@ fn without_error(frame: &[u8], has_tags: bool) -> Option<Bytes<'_>> {
     // Length and correlation id, no tags, the time of a throttle.
     let mut bytes = Bytes(frame.get(4 + 4 + usize::from(has_tags) + 4..)?);
     (bytes.i16()? == 0).then_some(bytes)
-}
-
-/// Bytes that are taken from the front.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, left) = self.0.split_at_checked(count)?;
-        self.0 = left;
-        Some(taken)
-    }
-
-    fn i16(&mut self) -> Option<i16> {
-        Some(i16::from_be_bytes(self.take(2)?.try_into().ok()?))
-    }
-
-    /// A text that may be null; that is told as an empty one.
-    fn text(&mut self) -> Option<String> {
-        let length = self.i16()?.max(0);
-        self.utf8(usize::try_from(length).ok()?)
-    }
-
-    /// The same behind a length of one byte, which is enough for the ids of tests.
-    fn compact_text(&mut self) -> Option<String> {
-        let length = *self.take(1)?.first()?;
-        if length >= 0x80 {
-            return None;
-        }
-        self.utf8(usize::from(length).saturating_sub(1))
-    }
-
-    fn utf8(&mut self, length: usize) -> Option<String> {
-        String::from_utf8(self.take(length)?.to_vec()).ok()
-    }
 }
 
 #[cfg(test)]

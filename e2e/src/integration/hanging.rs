@@ -13,7 +13,7 @@ use super::crash::eventually;
 use super::faults::{stateful, status_says};
 use super::scene::Scene;
 use super::{Counted, Integration};
-use crate::app::App;
+use crate::app::{App, tasks};
 use crate::broker::REQUEST;
 use crate::generate::send;
 
@@ -98,10 +98,6 @@ pub(super) fn in_internal_topics(args: &Integration, name: &str) -> Result<Count
     let counted = scene.check(3_000, 0)?;
     scene.clean()?;
     Ok(counted)
-}
-
-fn tasks(status: &Value) -> impl Iterator<Item = &Value> {
-    status["tasks"].as_array().into_iter().flatten()
 }
 
 /// Whether the task whose changelog is held is the only one that does not run, and the others have nothing left to do.

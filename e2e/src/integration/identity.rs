@@ -13,14 +13,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::faults::says;
+use super::keyed;
 use super::proxy::{Api, Fault, Proxy};
 use super::recovery::Moments;
 use super::scene::Scene;
-use super::system::{self, difference, drained, write_numbered, written_beside};
+use super::system::{drained, written_beside};
 use super::{Counted, Integration, Test};
 use crate::app::{self, signal};
 use crate::check::{Example, Guarantee};
-use crate::orders::SplitMix;
 use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -53,8 +53,8 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         (Kind::Stateful, "stateful"),
         (Kind::Repartitioned, "repartitioned"),
     ] {
-        for (guarantee, short) in [(Guarantee::ExactlyOnceV2, "eos"), (Guarantee::AtLeastOnce, "alo")] {
-            let name = format!("zombie-{name}-{short}");
+        for guarantee in Guarantee::ALL {
+            let name = format!("zombie-{name}-{}", guarantee.short());
             let plot = {
                 let name = name.clone();
                 move || Ok(zombie(args, &name, kind, guarantee)?.counted)
@@ -71,10 +71,7 @@ impl Kind {
         let example = match self {
             Self::Stateless => Example::Stateless,
             Self::Repartitioned => Example::OrdersRisk,
-            Self::Stateful => {
-                let file = include_str!("sums.yaml");
-                return Scene::of_file(args, name, guarantee, file, &["in", "sum"], 6);
-            }
+            Self::Stateful => return keyed::scene(args, name, guarantee, 6),
         };
         Scene::new(args, name, example, guarantee)
     }
@@ -90,11 +87,7 @@ impl Kind {
             Self::Stateful => {
                 let mut result = None;
                 written_beside(
-                    |done| {
-                        write_numbered(scene, &[&scene.input()], numbered, |_| {
-                            !done.load(Ordering::Acquire)
-                        })
-                    },
+                    |done| keyed::write(scene, |_| !done.load(Ordering::Acquire)),
                     || {
                         result = Some(happens()?);
                         Ok(())
@@ -109,34 +102,13 @@ impl Kind {
     fn judge(self, scene: &Scene<'_>, orders: u64) -> Result<Counted> {
         match self {
             Self::Stateless | Self::Repartitioned => scene.check(orders, 0),
-            Self::Stateful => judge_sums(scene),
+            Self::Stateful => {
+                let counted = keyed::judge(scene, 0)?;
+                ensure!(counted.records > 500, "only {} sums", counted.records);
+                Ok(counted)
+            }
         }
     }
-}
-
-/// Above zero, so that each sum of a key is another one.
-fn numbered(number: u64) -> (String, i64, Option<i64>) {
-    let mut random = SplitMix::of(7, number);
-    (
-        format!("k{}", random.below(100)),
-        1 + random.below(10_000) as i64,
-        None,
-    )
-}
-
-/// Computes each sum again from the input.
-fn judge_sums(scene: &Scene<'_>) -> Result<Counted> {
-    let input = system::read(scene, &scene.input())?;
-    let wanted = system::results(&input).remove("sum").context("no sums")?;
-    let found = system::read(scene, &format!("{}-sum", scene.id))?;
-    let difference = difference(&found, &wanted, scene.guarantee.sinks());
-    ensure!(difference.is_none(), "sums: {}", difference.unwrap_or_default());
-    let records: usize = wanted.values().map(Vec::len).sum();
-    ensure!(records > 500, "only {records} sums");
-    Ok(Counted {
-        records: u64::try_from(records)?,
-        ..Counted::default()
-    })
 }
 
 /// A worker process of ordinal 0 that nobody starts again. Dropping it ends it.

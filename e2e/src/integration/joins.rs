@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use super::crash::{OUTSIDE, RESTORE, RUNNING, drain_crashed, environment, eventually};
+use super::crash::{OUTSIDE, RUNNING, drain_crashed, environment, eventually, restore_row, rows};
 use super::scene::Scene;
 use super::system::{
     Numbered, Timed, come_and_go, counted, departure, drained, read_timed, write_numbered, written_beside,
@@ -74,19 +74,9 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         (Guarantee::ExactlyOnceV2, "crash-joins", &RUNNING[..]),
         (Guarantee::AtLeastOnce, "crash-joins-alo", &OUTSIDE[..]),
     ] {
-        for (point, pass) in points.iter().chain([&DURING_CLOSE]) {
-            let name = format!("{prefix}-{point}");
-            tests.push((
-                name.clone(),
-                Box::new(move || crashed(args, &name, guarantee, &[format!("{point}:{pass}")])),
-            ));
-        }
-        let name = format!("{prefix}-restore");
-        let twice = RESTORE.map(str::to_owned);
-        tests.push((
-            name.clone(),
-            Box::new(move || crashed(args, &name, guarantee, &twice)),
-        ));
+        let run = move |name: &str, crash_at: &[String]| crashed(args, name, guarantee, crash_at);
+        tests.extend(rows(prefix, points.iter().chain([&DURING_CLOSE]), run));
+        tests.push(restore_row(format!("{prefix}-restore"), run));
     }
     tests
 }

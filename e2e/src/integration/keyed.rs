@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use super::crash::{ABORT, ABORTS, RESTORE, RUNNING, drain_crashed, environment, eventually};
+use super::crash::{ABORT, ABORTS, RUNNING, drain_crashed, environment, eventually, restore_row, rows};
 use super::scene::Scene;
 use super::system::{Pair, compare, drained, read, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
@@ -27,17 +27,9 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let mut tests: Vec<Test<'_>> = Vec::new();
     for guarantee in Guarantee::ALL {
         let prefix = format!("crash-keyed-{}", guarantee.short());
-        let running_points = RUNNING
-            .iter()
-            .map(|(point, pass)| (*point, vec![format!("{point}:{pass}")]));
-        let restore = ("restore", RESTORE.map(str::to_owned).to_vec());
-        for (point, crash_at) in running_points.chain([restore]) {
-            let name = format!("{prefix}-{point}");
-            tests.push((
-                name.clone(),
-                Box::new(move || running(args, &name, guarantee, &crash_at)),
-            ));
-        }
+        let run = move |name: &str, crash_at: &[String]| running(args, name, guarantee, crash_at);
+        tests.extend(rows(&prefix, &RUNNING, run));
+        tests.push(restore_row(format!("{prefix}-restore"), run));
         for point in ["during-drain", "during-flush"] {
             let name = format!("{prefix}-{point}");
             tests.push((
@@ -117,7 +109,8 @@ pub(super) fn changelog(scene: &Scene<'_>) -> String {
     format!("{}-sums-changelog", scene.id)
 }
 
-fn write(scene: &Scene<'_>, goes_on: impl Fn(u64) -> bool) -> Result<()> {
+/// Writes its input for as long as wanted.
+pub(super) fn write(scene: &Scene<'_>, goes_on: impl Fn(u64) -> bool) -> Result<()> {
     write_numbered(scene, &[&scene.input()], numbered, goes_on)
 }
 

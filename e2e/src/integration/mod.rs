@@ -10,6 +10,7 @@ mod crash;
 mod dead_letters;
 mod expiry;
 mod faults;
+mod frame;
 mod gap;
 mod granted;
 mod handover;

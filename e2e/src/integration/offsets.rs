@@ -12,7 +12,7 @@ use super::crash::{environment, eventually};
 use super::faults::{stateful, status_says, streamapp};
 use super::scene::{PARTITIONS, Scene, with_stream_fields};
 use super::{Counted, Integration};
-use crate::app::{App, signal};
+use crate::app::{App, signal, tasks};
 use crate::broker::Isolation;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -124,9 +124,9 @@ pub(super) fn partitions_added(args: &Integration, name: &str) -> Result<Counted
     scene.orders(1_000, 1_000, 0, None)?;
     let mut app = scene.launch().start()?;
     app.wait_running(1, SECONDS(60))?;
-    let tasks = app.status(0)?["tasks"].as_array().map_or(0, Vec::len);
+    let found = tasks(&app.status(0)?).count();
     let wanted = usize::try_from(MORE + PARTITIONS)?;
-    ensure!(tasks == wanted, "{tasks} tasks run, not {wanted}");
+    ensure!(found == wanted, "{found} tasks run, not {wanted}");
     scene.wait_drained(SECONDS(60))?;
     app.drain()?;
     let counted = scene.check(2_000, 0)?;
@@ -161,8 +161,7 @@ pub(super) fn killed_at_once(args: &Integration, name: &str) -> Result<Counted> 
         "one thread to begin, the other to stand still before it has",
         || {
             let status = app.status(0)?;
-            let tasks = status["tasks"].as_array().into_iter().flatten();
-            let run = tasks.filter(|task| task["state"] == "Running").count();
+            let run = tasks(&status).filter(|task| task["state"] == "Running").count();
             Ok(run == 6 && scene.state_dir.join("crashed-after-offsets").exists())
         },
     )?;

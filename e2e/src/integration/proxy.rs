@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::frame::Bytes;
 use super::granted::{Asked, Granted};
 use super::scene::Scene;
 use crate::bench::subjects::set;
@@ -377,33 +378,20 @@ fn end(client: &TcpStream, broker: &TcpStream) {
 
 /// What a `DeleteRecords` request of version 0 or 1, which librdkafka speaks, asks for.
 fn deletions(frame: &[u8]) -> Option<Vec<Deletion>> {
-    let mut rest = frame.get(12..)?;
-    text(&mut rest)?; // the client's id
+    let mut bytes = Bytes(frame.get(12..)?);
+    bytes.text()?; // the client's id
     let mut deletions = Vec::new();
-    for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
-        let topic = text(&mut rest)?;
-        for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
+    for _ in 0..bytes.i32()? {
+        let topic = bytes.text()?;
+        for _ in 0..bytes.i32()? {
             deletions.push(Deletion {
-                topic: topic.to_owned(),
-                partition: i32::from_be_bytes(take(&mut rest)?),
-                before: i64::from_be_bytes(take(&mut rest)?),
+                topic: topic.clone(),
+                partition: bytes.i32()?,
+                before: bytes.i64()?,
             });
         }
     }
     Some(deletions)
-}
-
-fn text<'f>(rest: &mut &'f [u8]) -> Option<&'f str> {
-    let length = i16::from_be_bytes(take(rest)?);
-    let (text, behind) = rest.split_at_checked(usize::try_from(length).unwrap_or(0))?;
-    *rest = behind;
-    str::from_utf8(text).ok()
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, behind) = rest.split_first_chunk()?;
-    *rest = behind;
-    Some(*taken)
 }
 
 fn is_awaiting_late(answers: &Answers) -> bool {

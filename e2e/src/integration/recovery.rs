@@ -15,7 +15,7 @@ use super::gap::{self, Reading};
 use super::handover::total;
 use super::scene::Scene;
 use super::{Counted, Integration};
-use crate::app::{App, signal};
+use crate::app::{App, signal, tasks};
 use crate::broker::Isolation;
 use crate::generate::{Generate, run as generate};
 use crate::orders::Orders;
@@ -230,7 +230,7 @@ fn told_while_restoring(app: &App) -> Result<()> {
     let mut told = BTreeMap::<String, Vec<(i64, u64, u64)>>::new();
     wait::until("the worker to restore", SECONDS(300), || {
         let status = app.status(0).map_err(|error| format!("{error:#}"))?;
-        for task in status["tasks"].as_array().into_iter().flatten() {
+        for task in tasks(&status) {
             let restore = &task["restore"];
             let number = |name: &str| restore[name].as_u64().unwrap_or(0);
             if number("records") > 0 {

@@ -10,7 +10,7 @@ use super::handover::total;
 use super::proxy::{Api, Fault, Proxy};
 use super::scene::Scene;
 use super::{Counted, Integration, Test};
-use crate::app::App;
+use crate::app::{App, tasks};
 use crate::check::along::Along;
 use crate::check::{Example, Guarantee};
 use crate::wait;
@@ -19,7 +19,8 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
     let mut tests: Vec<Test<'_>> = Vec::new();
-    for (guarantee, short) in [(Guarantee::ExactlyOnceV2, "eos"), (Guarantee::AtLeastOnce, "alo")] {
+    for guarantee in Guarantee::ALL {
+        let short = guarantee.short();
         for (topology, state) in [
             (Example::OrdersRisk, "stateful"),
             (Example::Stateless, "stateless"),
@@ -58,8 +59,7 @@ fn not_arriving(args: &Integration, name: &str) -> Result<Counted> {
     scene.orders(ORDERS, ORDERS, 0, None)?;
     wait::until("the lag to be told", SECONDS(20), || {
         let status = app.status(0).map_err(|error| error.to_string())?;
-        let lags = status["tasks"].as_array().into_iter().flatten();
-        let lag: u64 = lags.filter_map(|task| task["lag"].as_u64()).sum();
+        let lag: u64 = tasks(&status).filter_map(|task| task["lag"].as_u64()).sum();
         if lag >= ORDERS {
             Ok(Ok(()))
         } else {

@@ -90,7 +90,7 @@ pub(super) fn departure<T: Ord>(found: &[T], wanted: &[T], repeats: Repeats) -> 
 }
 
 /// The first record that is not as it should be.
-pub(super) fn difference(found: &Topic, wanted: &Topic, repeats: Repeats) -> Option<String> {
+fn difference(found: &Topic, wanted: &Topic, repeats: Repeats) -> Option<String> {
     wanted.iter().find_map(|(partition, wanted)| {
         let found = found.get(partition).map_or(&[][..], Vec::as_slice);
         let tell = |pair: Option<&Pair>| {

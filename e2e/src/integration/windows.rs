@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::crash::{OUTSIDE, RESTORE, RUNNING, drain_crashed, environment};
+use super::crash::{OUTSIDE, RUNNING, drain_crashed, environment, restore_row, rows};
 use super::scene::Scene;
 use super::system::{Pair, Timed, come_and_go, compare, drained, read_timed, write_numbered, written_beside};
 use super::{Counted, Integration, Test};
@@ -41,19 +41,9 @@ pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
         (Guarantee::ExactlyOnceV2, "crash-windows", &RUNNING[..]),
         (Guarantee::AtLeastOnce, "crash-windows-alo", &OUTSIDE[..]),
     ] {
-        for (point, pass) in points.iter().chain([&DURING_CLOSE]) {
-            let name = format!("{prefix}-{point}");
-            tests.push((
-                name.clone(),
-                Box::new(move || crashed(args, &name, guarantee, &[format!("{point}:{pass}")])),
-            ));
-        }
-        let name = format!("{prefix}-restore");
-        let twice = RESTORE.map(str::to_owned);
-        tests.push((
-            name.clone(),
-            Box::new(move || crashed(args, &name, guarantee, &twice)),
-        ));
+        let run = move |name: &str, crash_at: &[String]| crashed(args, name, guarantee, crash_at);
+        tests.extend(rows(prefix, points.iter().chain([&DURING_CLOSE]), run));
+        tests.push(restore_row(format!("{prefix}-restore"), run));
     }
     tests
 }
