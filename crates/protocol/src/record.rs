@@ -137,4 +137,18 @@ impl Record {
             Self::Incarnation { .. } | Self::Adopted { .. } | Self::Barrier { .. } => None,
         }
     }
+
+    /// As [`Self::prev`], to be changed.
+    pub fn prev_mut(&mut self) -> Option<&mut Option<i64>> {
+        match self {
+            Self::Claim { prev, .. }
+            | Self::Released { prev }
+            | Self::Assignment { prev, .. }
+            | Self::Fenced { prev, .. }
+            | Self::Snapshot { prev, .. }
+            | Self::StartedOver { prev, .. }
+            | Self::Retired { prev, .. } => Some(prev),
+            Self::Incarnation { .. } | Self::Adopted { .. } | Self::Barrier { .. } => None,
+        }
+    }
 }

@@ -11,17 +11,9 @@ use protocol::{Record, World};
 /// nothing. A snapshot says itself what it was decided on.
 fn as_decided_now(record: &Record, world: &World) -> Record {
     let mut record = record.clone();
-    match &mut record {
-        Record::Claim { prev, .. }
-        | Record::Released { prev }
-        | Record::Assignment { prev, .. }
-        | Record::Fenced { prev, .. }
-        | Record::StartedOver { prev, .. }
-        | Record::Retired { prev, .. } => *prev = world.operator_head,
-        Record::Snapshot { .. }
-        | Record::Incarnation { .. }
-        | Record::Adopted { .. }
-        | Record::Barrier { .. } => {}
+    let is_snapshot = matches!(record, Record::Snapshot { .. });
+    if let Some(prev) = record.prev_mut().filter(|_| !is_snapshot) {
+        *prev = world.operator_head;
     }
     record
 }

@@ -89,18 +89,11 @@ fn sequences() -> impl Strategy<Value = Vec<Appended>> {
 
 fn decided_on(record: &Record, world: &World) -> Record {
     let mut record = record.clone();
-    match &mut record {
-        Record::Snapshot { prev, world: says } => {
-            *prev = world.operator_head;
-            **says = world.clone();
-        }
-        Record::Claim { prev, .. }
-        | Record::Released { prev }
-        | Record::Assignment { prev, .. }
-        | Record::Fenced { prev, .. }
-        | Record::StartedOver { prev, .. }
-        | Record::Retired { prev, .. } => *prev = world.operator_head,
-        Record::Incarnation { .. } | Record::Adopted { .. } | Record::Barrier { .. } => {}
+    if let Some(prev) = record.prev_mut() {
+        *prev = world.operator_head;
+    }
+    if let Record::Snapshot { world: says, .. } = &mut record {
+        **says = world.clone();
     }
     record
 }
