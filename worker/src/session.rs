@@ -15,7 +15,7 @@ use crate::control::{ControlLog, REQUEST_TIMEOUT};
 use crate::crew::Crew;
 use crate::limits::Limits;
 use crate::preparation::{Preparation, Preparer};
-use crate::running::Running;
+use crate::running::{GLANCE, Running};
 use crate::seed::{KnownTopic, Outline, Topics};
 use crate::session_end::SessionEnd;
 use crate::shared::Shared;
@@ -148,7 +148,7 @@ impl Worker {
         let prefetch_kib = self.budget.prefetch_kib(Fetched::Inputs, outline.inputs());
         let refresh_offsets = match self.refresh_offsets {
             Some(said) => said,
-            None => self.offsets_kept()?.map_or(UNKNOWN_RETENTION, refresh_interval),
+            None => self.offsets_kept().map_or(UNKNOWN_RETENTION, refresh_interval),
         };
         let mut crew = Crew::new();
         for producer in producers {
@@ -236,14 +236,16 @@ impl Worker {
         Ok(topics)
     }
 
-    /// How long the brokers keep offsets of a group without members; nothing when nobody lets us see it.
-    fn offsets_kept(&self) -> Result<Option<Duration>, SessionEnd> {
-        match self.admin.broker_config(REQUEST_TIMEOUT) {
-            Err(error) if error.category() == Category::Authorization => Ok(None),
-            config => {
-                let minutes = config?.remove("offsets.retention.minutes");
-                let minutes = minutes.and_then(|minutes| minutes.parse::<u64>().ok());
-                Ok(minutes.map(|minutes| Duration::from_secs(minutes * 60)))
+    /// How long the brokers keep offsets of a group without members; nothing when nobody tells us: no reason to stop.
+    fn offsets_kept(&self) -> Option<Duration> {
+        match self.admin.broker_config(GLANCE) {
+            Ok(config) => {
+                let minutes = config.get("offsets.retention.minutes")?.parse().ok();
+                minutes.map(|minutes: u64| Duration::from_secs(minutes.saturating_mul(60)))
+            }
+            Err(error) => {
+                tracing::info!(%error, "how long offsets are kept is not known");
+                None
             }
         }
     }
