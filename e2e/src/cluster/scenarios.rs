@@ -364,6 +364,8 @@ pub(super) fn two_apps_with_one_id(place: &Place<'_>) -> Result<Outcome> {
         .collect();
     ensure!(more.is_empty(), "the refused app made topics: {more:?}");
     second.apply()?;
+    // It has seen this spec: else the other one could be the first that runs.
+    second.wait_told("Stalled", "True", "ApplicationIdConflict")?;
     ensure!(
         message.contains("first") && message.contains("spec.applicationId"),
         "the message does not name the other app and the field: {message}"
