@@ -12,11 +12,14 @@ use protocol::{Folded, Record as Control, World};
 
 use super::app::{App, Topic};
 use super::broker::{Broker, Isolation, Place, Record, Refusal};
-use super::{Figures, Mutant};
+use super::volume::Db;
+use super::{Figures, Leaning, Mutant};
 use crate::random::Random;
 
 /// One request in so many loses its way, while there are faults.
 const LOSS: usize = 60;
+/// One call of a store in so many fails, in runs in which stores do.
+const STORE_FAILURE: usize = 12;
 
 /// What all processes of a run share.
 pub(crate) struct Sim {
@@ -25,8 +28,9 @@ pub(crate) struct Sim {
     pub(crate) broker: RefCell<Broker>,
     pub(crate) random: RefCell<Random>,
     pub(crate) figures: RefCell<Figures>,
-    /// Whether requests get lost.
+    /// Whether there are faults.
     pub(crate) faults: Cell<bool>,
+    pub(crate) leaning: Leaning,
     /// Whether control records that were answered may come again, late. Not in every run: late requests are delivered one
     /// at a time, and these would crowd the others out.
     pub(crate) repeats_control: bool,
@@ -84,6 +88,16 @@ impl Sim {
         loses
     }
 
+    /// Whether a call of a store fails. Who called uses it no more; the next one finds everything, what was on disk, or damage.
+    pub(crate) fn store_fails(&self, db: &Db) -> bool {
+        let fails = self.leaning == Leaning::Stores && self.faults.get() && self.once_in(STORE_FAILURE);
+        if fails {
+            self.count(|figures| figures.store_failures += 1);
+            db.borrow_mut().fail(self.random.borrow_mut().below(3));
+        }
+        fails
+    }
+
     /// A call that is repeated until it is answered: reads, and writes that the client repeats without effect.
     pub(crate) async fn call<T>(&self, mut request: impl FnMut(&mut Broker) -> T) -> T {
         loop {
@@ -121,6 +135,8 @@ pub(crate) struct Producer {
     id: String,
     epoch: u64,
     unanswered: Cell<bool>,
+    /// Something was asked of the broker since the last commit.
+    has_begun: Cell<bool>,
 }
 
 impl Producer {
@@ -129,12 +145,12 @@ impl Producer {
         loop {
             match sim.call_once(|broker| broker.init(&id)).await? {
                 Ok(epoch) => {
-                    let (sim, unanswered) = (Rc::clone(sim), Cell::new(false));
                     return Ok(Self {
-                        sim,
+                        sim: Rc::clone(sim),
                         id,
                         epoch,
-                        unanswered,
+                        unanswered: Cell::new(false),
+                        has_begun: Cell::new(false),
                     });
                 }
                 Err(_) => pause().await,
@@ -148,11 +164,16 @@ impl Producer {
     }
 
     pub(crate) async fn send(&self, place: Place, records: &[Record]) -> Result<(), Lost> {
+        self.has_begun.set(true);
         let produce = |broker: &mut Broker| broker.produce(&self.id, self.epoch, place, records);
         self.until_free(produce).await
     }
 
     pub(crate) async fn send_offsets(&self, offsets: &BTreeMap<Place, i64>) -> Result<(), Lost> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.has_begun.set(true);
         if self.repeats() {
             let mut broker = self.sim.broker.borrow_mut();
             broker.late_offsets(&self.id, self.epoch, offsets);
@@ -161,7 +182,12 @@ impl Producer {
             .await
     }
 
+    /// As librdkafka does it: a transaction for which the broker was asked nothing ends without it, also when the producer is
+    /// fenced.
     pub(crate) async fn commit(&self) -> Result<(), Lost> {
+        if !self.has_begun.take() {
+            return Ok(());
+        }
         if self.repeats() {
             self.sim.broker.borrow_mut().late_commit(&self.id, self.epoch);
         }
@@ -225,6 +251,8 @@ pub(crate) struct ControlLog {
     records: u64,
     /// The last snapshot, and how many records were read before it.
     snapshot: Option<(i64, u64)>,
+    /// The operator record that counts.
+    head: Option<Record>,
 }
 
 /// Where the control log lies.
@@ -252,6 +280,7 @@ impl ControlLog {
             is_behind: false,
             records: 0,
             snapshot: None,
+            head: None,
         }
     }
 
@@ -263,6 +292,11 @@ impl ControlLog {
     /// Records read.
     pub(crate) fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Whether this is the operator record that counts.
+    pub(crate) fn is_head(&self, record: &Record) -> bool {
+        self.head.as_ref() == Some(record) || self.sim.mutant == Mutant::TakesOthersRecords
     }
 
     /// The snapshot, when it holds all of the first `records` records and nothing came in between.
@@ -288,12 +322,15 @@ impl ControlLog {
         };
         for (offset, record) in fetched.records {
             match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
-                Ok(record) => {
-                    let folded = self.world.apply(offset, &record);
+                Ok(decoded) => {
+                    let folded = self.world.apply(offset, &decoded);
                     if folded == Folded::Stale {
                         self.sim.count(|figures| figures.stale_records += 1);
-                    } else if matches!(record, Control::Snapshot { .. }) {
+                    } else if matches!(decoded, Control::Snapshot { .. }) {
                         self.snapshot = Some((offset, self.records));
+                    }
+                    if self.world.operator_head == Some(offset) {
+                        self.head = Some(record);
                     }
                     self.records += 1;
                 }

@@ -111,6 +111,30 @@ pub enum Mutant {
     LooksAtAgeBeforeReading,
     /// A new control log is begun while those who followed the lost one may still commit.
     StartsOverWithoutFencing,
+    /// A thread goes on with a store that could not be written.
+    IgnoresFailedWrites,
+    /// An operator takes the record that came first for its own.
+    TakesOthersRecords,
+}
+
+/// What more a run may have: each makes others rare, so none has all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaning {
+    Nothing,
+    /// Calls of stores fail.
+    Stores,
+    /// Operators that do not fence each other.
+    Rivals,
+}
+
+impl Leaning {
+    fn of(seed: u64) -> Self {
+        match seed % 7 {
+            1 => Self::Stores,
+            6 => Self::Rivals,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// A broken promise, with what is needed to see it again.
@@ -181,6 +205,8 @@ pub struct Figures {
     pub leaps: u64,
     /// Times that the group's offsets were lost.
     pub lost_offsets: u64,
+    /// Calls of stores that failed.
+    pub store_failures: u64,
 }
 
 impl Figures {
@@ -198,6 +224,7 @@ impl Figures {
             + self.timeouts
             + self.leaps
             + self.lost_offsets
+            + self.store_failures
     }
 }
 
@@ -230,6 +257,7 @@ impl AddAssign for Figures {
         self.timeouts += other.timeouts;
         self.leaps += other.leaps;
         self.lost_offsets += other.lost_offsets;
+        self.store_failures += other.store_failures;
     }
 }
 
@@ -304,6 +332,7 @@ impl Simulation {
             random: RefCell::new(random),
             figures: RefCell::default(),
             faults: Cell::new(true),
+            leaning: Leaning::of(seed),
             repeats_control: seed.is_multiple_of(3),
             broken: RefCell::new(None),
         });
@@ -433,7 +462,8 @@ impl Simulation {
                 self.start(ordinal, volume);
             }
         }
-        if self.operators.is_empty() {
+        let rivals = self.sim.leaning == Leaning::Rivals && self.sim.faults.get();
+        while self.operators.len() < 1 + usize::from(rivals) {
             self.start_operator();
         }
     }
@@ -485,8 +515,10 @@ impl Simulation {
     }
 
     fn start_operator(&mut self) {
+        self.born += 1;
         let operator = Operator {
             sim: Rc::clone(&self.sim),
+            own_id: (self.sim.leaning == Leaning::Rivals).then_some(self.born),
             cluster: self.cluster.clone(),
         };
         self.operators.push(Host::new(|_| operator.run()));

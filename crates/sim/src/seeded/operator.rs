@@ -33,6 +33,8 @@ pub(crate) struct Cluster {
 /// An operator process.
 pub(crate) struct Operator {
     pub(crate) sim: Rc<Sim>,
+    /// Of one that no other operator fences.
+    pub(crate) own_id: Option<u64>,
     pub(crate) cluster: Cluster,
 }
 
@@ -57,7 +59,10 @@ impl Operator {
     }
 
     async fn open(&self) -> Result<Log, ()> {
-        let id = self.sim.app.id.operator_transactional_id();
+        let mut id = self.sim.app.id.operator_transactional_id();
+        if let Some(own) = self.own_id {
+            id = format!("{id}-{own}");
+        }
         let producer = Producer::init(&self.sim, id).await.map_err(drop)?;
         Log::open(&self.sim, producer).await.ok_or(())
     }
@@ -77,7 +82,8 @@ impl Operator {
                     uid: Uid("app".to_owned()),
                     description: String::new(),
                 })
-                .await;
+                .await
+                .map(drop);
         }
         let placement = self.place(world);
         let owners = world.assignment.as_ref().map(|(_, owners)| owners);
@@ -88,7 +94,8 @@ impl Operator {
                     owners: placement.owners,
                     standbys: placement.standbys,
                 })
-                .await;
+                .await
+                .map(drop);
         }
         // One that does not give up in time is fenced, too.
         let dead = |ordinal: &Ordinal| !self.cluster.alive.borrow().contains(ordinal) || self.sim.once_in(30);
@@ -97,7 +104,7 @@ impl Operator {
         }
         let gone = self.cluster.gone.borrow_mut().pop();
         if let Some(uid) = gone {
-            return log.write(|prev| Record::Retired { prev, uid }).await;
+            return log.write(|prev| Record::Retired { prev, uid }).await.map(drop);
         }
         if log.control.length() > LONG {
             log.shorten(&self.sim).await?;
@@ -172,6 +179,7 @@ impl Operator {
             ordinal,
         })
         .await
+        .map(drop)
     }
 }
 
@@ -217,22 +225,22 @@ impl Log {
     /// Writes what the log says into it, and deletes what came before, unless a record came in between.
     async fn shorten(&mut self, sim: &Sim) -> Result<(), Lost> {
         let (world, records) = (Box::new(self.control.world.clone()), self.control.records());
-        self.write(|prev| Record::Snapshot { prev, world }).await?;
-        if let Some(offset) = self.control.replaces(records) {
+        let is_ours = self.write(|prev| Record::Snapshot { prev, world }).await?;
+        if let (true, Some(offset)) = (is_ours, self.control.replaces(records)) {
             sim.count(|figures| figures.snapshots += 1);
             sim.call(|broker| broker.delete_records(CONTROL, offset)).await;
         }
         Ok(())
     }
 
-    /// Writes a record that was decided on what was read; another operator's may come first, and it is ignored.
-    async fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record) -> Result<(), Lost> {
+    /// Writes a record that was decided on what was read; `false`: another operator's came first, and it is ignored.
+    async fn write(&mut self, decide: impl FnOnce(Option<i64>) -> Record) -> Result<bool, Lost> {
         if self.producer.in_doubt() {
             return Err(Lost::Doubt);
         }
         let before = self.control.world.operator_head;
         let record = control(&decide(before));
-        self.producer.send(CONTROL, &[record]).await?;
+        self.producer.send(CONTROL, std::slice::from_ref(&record)).await?;
         self.producer.commit().await?;
         while self.control.world.operator_head == before {
             self.control.follow().await;
@@ -240,6 +248,6 @@ impl Log {
                 return Err(Lost::Doubt);
             }
         }
-        Ok(())
+        Ok(self.control.is_head(&record))
     }
 }

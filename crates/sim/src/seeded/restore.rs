@@ -154,6 +154,13 @@ pub(crate) async fn prepare(
     *preparation.outcome.borrow_mut() = Some(outcome);
 }
 
+/// Sets a store aside; an empty one begins.
+fn empty(sim: &Sim, volume: &RefCell<Volume>, task: &TaskId) -> Db {
+    sim.count(|figures| figures.store_wipes += 1);
+    volume.borrow_mut().set_aside(task);
+    volume.borrow_mut().open(task)
+}
+
 /// A store that reads its changelog.
 pub(crate) struct Copy {
     sim: Rc<Sim>,
@@ -176,6 +183,9 @@ impl Copy {
         let place = (Topic::Changelog, task.partition);
         let (low, high) = sim.call(|broker| broker.watermarks(place)).await;
         let mut db = volume.borrow_mut().open(task);
+        if db.borrow().is_damaged {
+            db = empty(sim, volume, task);
+        }
         let resume = |db: &Db| {
             let positions = &mut db.borrow_mut().memory.positions;
             positions.resume(&store, TOPIC_ID, (low, high), sim.now_ms())
@@ -190,9 +200,7 @@ impl Copy {
                 if !matches!(why, CannotContinue::TooOld { .. }) {
                     sim.break_promise(format!("G2: store of {task} set aside: {why}"));
                 }
-                sim.count(|figures| figures.store_wipes += 1);
-                volume.borrow_mut().set_aside(task);
-                db = volume.borrow_mut().open(task);
+                db = empty(sim, volume, task);
                 resume(&db).unwrap_or(low)
             }
         };
@@ -207,7 +215,7 @@ impl Copy {
         }
     }
 
-    /// Reads what is there; `false` when it has stood still for so long that tombstones may be gone.
+    /// Reads what is there; `false` when it has stood still for so long that tombstones may be gone, or the store fails.
     pub(crate) async fn follow(&mut self) -> bool {
         let is_young = || {
             let age = self.db.borrow().memory.positions.check_age(self.sim.now_ms());
@@ -222,6 +230,9 @@ impl Copy {
         // Only now: it may have stood still before it asked.
         let looked_before = self.sim.mutant == Mutant::LooksAtAgeBeforeReading;
         if !(if looked_before { was_young } else { is_young() }) {
+            return false;
+        }
+        if self.sim.store_fails(&self.db) {
             return false;
         }
         let mut store = self.db.borrow_mut();
@@ -249,13 +260,17 @@ impl Copy {
         end - self.at
     }
 
-    /// Writes it to disk. A store that lacks nothing has seen every tombstone up to now.
-    pub(crate) fn flush(&self) {
+    /// Writes it to disk; `false` when the store fails. One that lacks nothing has seen every tombstone up to now.
+    pub(crate) fn flush(&self) -> bool {
+        if self.sim.store_fails(&self.db) {
+            return false;
+        }
         let mut store = self.db.borrow_mut();
         if self.at_end && self.lag() == 0 {
             store.memory.positions.as_of_ms = self.sim.now_ms();
         }
         store.flush();
+        true
     }
 
     /// Reads up to a high watermark taken now; `None` when it is not wanted any more.
@@ -293,8 +308,11 @@ impl Copy {
             let mut store = self.db.borrow_mut();
             store.memory.positions.task = Some(positions.clone());
             store.memory.positions.as_of_ms = as_of_ms;
-            store.flush();
         }
+        if self.sim.store_fails(&self.db) {
+            return None;
+        }
+        self.db.borrow_mut().flush();
         Some(self.db)
     }
 }

@@ -107,6 +107,16 @@ fn an_end_of_a_changelog_that_others_may_have_written_is_caught() {
 }
 
 #[test]
+fn a_store_that_could_not_be_written_and_is_used_is_caught() {
+    assert!(first_violation(Mutant::IgnoresFailedWrites).is_some());
+}
+
+#[test]
+fn a_snapshot_of_another_operator_taken_for_its_own_is_caught() {
+    assert!(first_violation(Mutant::TakesOthersRecords).is_some());
+}
+
+#[test]
 fn a_copy_that_stood_still_while_tombstones_went_is_caught() {
     assert!(first_violation(Mutant::FollowsAtAnyAge).is_some());
 }

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine::partition::of_result;
-use engine::{Change, Head, InputRecord, Outgoing, Output, OutputError, Task as Engine, earliest};
+use engine::{
+    Change, ErrorCategory, Head, InputRecord, Outgoing, Output, OutputError, ProcessError, Task as Engine,
+    earliest,
+};
 use protocol::{Guarantee, Positions, TaskId};
 use topology::plan::TopicName;
 
@@ -139,12 +142,16 @@ impl Output for Collected<'_> {
 }
 
 impl Task {
-    fn new(sim: &Sim, seed: Seed) -> Self {
+    fn new(sim: &Rc<Sim>, seed: Seed) -> Self {
         let plan = &sim.app.plan;
         let sub = &plan.sub_topologies[seed.sub_topology];
         let topic = |name: &TopicName| sim.app.topic(&name.resolve(&sim.app.id.0));
         let external = |name: &TopicName| matches!(name, TopicName::External(_));
-        let readers = seed.db.iter().map(|db| Reader(Rc::clone(db))).collect();
+        let reader = |db: &Db| Reader {
+            sim: Rc::clone(sim),
+            db: Rc::clone(db),
+        };
+        let readers = seed.db.iter().map(reader).collect();
         let mut engine = Engine::new(plan.clone(), seed.sub_topology, seed.task.partition, readers);
         engine.restore_stream_time(seed.committed.stream_time);
         // Small enough that keys are forgotten now and then.
@@ -202,16 +209,21 @@ impl Task {
         record
     }
 
-    fn apply(&mut self, now_ms: i64) {
+    fn apply(&mut self, sim: &Sim, now_ms: i64) -> Result<(), End> {
         let Some(next) = self.next.take() else {
-            return;
+            return Ok(());
         };
         self.unnoted |= !self.changes().is_empty();
         self.write_store(&next, now_ms);
+        let failed = self.db.as_ref().is_some_and(|db| sim.store_fails(db));
+        if failed && sim.mutant != Mutant::IgnoresFailedWrites {
+            return Err(End::Dropped);
+        }
         self.engine.committed();
         self.committed = next;
         self.dirty = false;
         self.moved_over_markers = false;
+        Ok(())
     }
 
     fn write_store(&self, next: &Positions, now_ms: i64) {
@@ -363,7 +375,7 @@ impl StreamThread {
             if !self.began {
                 self.begin()?;
             }
-            let sent = self.process(at, input);
+            let sent = self.process(at, input)?;
             self.send(sent).await?;
             if !self.close_windows(at).await? {
                 return Ok(());
@@ -404,7 +416,7 @@ impl StreamThread {
             match task.engine.is_closing() {
                 Ok(true) => {}
                 Ok(false) => return Ok(true),
-                Err(error) => self.sim.break_promise(error.to_string()),
+                Err(error) => return Err(refused(&self.sim, &error)),
             }
             if !self.began {
                 self.begin()?;
@@ -414,10 +426,10 @@ impl StreamThread {
                 sinks: &task.sinks,
                 sent: Vec::new(),
             };
-            if let Err(error) = task.engine.close_next(&mut output) {
-                self.sim.break_promise(error.to_string());
-            }
+            let closed = task.engine.close_next(&mut output);
             let sent = output.sent;
+            closed.map_err(|error| refused(&self.sim, &error))?;
+            let task = &mut self.tasks[at];
             task.dirty = true;
             self.send(sent).await?;
         }
@@ -444,25 +456,24 @@ impl StreamThread {
     }
 
     /// Processes the next record of an input.
-    fn process(&mut self, at: usize, input: usize) -> Vec<Sent> {
+    fn process(&mut self, at: usize, input: usize) -> Result<Vec<Sent>, End> {
         let task = &mut self.tasks[at];
         let read = &mut task.inputs[input];
         let Some((offset, record)) = read.records.pop_front() else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let mut output = Collected {
             sinks: &task.sinks,
             sent: Vec::new(),
         };
         let record = record_of(read.place, offset, &record);
-        if let Err(error) = task.engine.process(input, &record, &mut output) {
-            self.sim.break_promise(error.to_string());
-        }
+        let processed = task.engine.process(input, &record, &mut output);
         let sent = output.sent;
+        processed.map_err(|error| refused(&self.sim, &error))?;
         read.position = offset + 1;
         task.dirty = true;
         task.moved_over_markers = false;
-        sent
+        Ok(sent)
     }
 
     async fn commit(&mut self) -> Result<(), End> {
@@ -512,7 +523,7 @@ impl StreamThread {
         self.began = false;
         self.sim.count(|figures| figures.commits += 1);
         for task in self.tasks.iter_mut().filter(|task| task.dirty) {
-            task.apply(as_of_ms);
+            task.apply(&self.sim, as_of_ms)?;
             pause().await;
         }
         if self.producer.in_doubt() {
@@ -563,7 +574,7 @@ impl StreamThread {
         if asked || self.began {
             self.commit().await?;
         }
-        self.flush_noting(|id| leaving.contains(id)).await;
+        self.flush_noting(|id| leaving.contains(id)).await?;
         self.tasks.retain(|task| !leaving.contains(&task.id));
         Ok(())
     }
@@ -572,8 +583,7 @@ impl StreamThread {
         if self.ask_changelog_ends(|_| true).await {
             self.commit().await?;
         }
-        self.flush_noting(|_| true).await;
-        Ok(())
+        self.flush_noting(|_| true).await
     }
 
     /// Returns whether a commit must follow, before the ends count as contained: nobody else had written until then.
@@ -592,15 +602,27 @@ impl StreamThread {
     }
 
     /// Writes stores to disk, with what was asked as contained.
-    async fn flush_noting(&mut self, of: impl Fn(&TaskId) -> bool) {
+    async fn flush_noting(&mut self, of: impl Fn(&TaskId) -> bool) -> Result<(), End> {
         for task in self.tasks.iter_mut().filter(|task| of(&task.id)) {
             task.note();
             pause().await;
             if let Some(db) = &task.db {
+                if self.sim.store_fails(db) {
+                    return Err(End::Dropped);
+                }
                 db.borrow_mut().flush();
             }
         }
+        Ok(())
     }
+}
+
+/// Only its store may refuse a record.
+fn refused(sim: &Sim, error: &ProcessError) -> End {
+    if error.category() != ErrorCategory::StoreRead {
+        sim.break_promise(error.to_string());
+    }
+    End::Dropped
 }
 
 /// Where the task's changelog ends now.

@@ -1,12 +1,14 @@
 //! Volumes: the stores of a worker, in memory and on disk. What is on disk is a prefix of what was applied, with the
 //! positions that belong to it; a crash leaves that.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use engine::MemoryStore;
 use protocol::{StorePositions, TaskId};
+
+use super::client::Sim;
 
 /// A store's content with its positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) struct Image {
 pub(crate) struct Store {
     pub(crate) memory: Image,
     disk: Image,
+    /// A call has found that it cannot be read.
+    pub(crate) is_damaged: bool,
 }
 
 impl Store {
@@ -33,11 +37,21 @@ impl Store {
         self.disk.clone_from(&self.memory);
     }
 
+    /// A call fails: everything is there when it is opened again, or what is on disk, or it is damaged.
+    pub(crate) fn fail(&mut self, how: usize) {
+        match how {
+            0 => {}
+            1 => *self = self.crashed(),
+            _ => self.is_damaged = true,
+        }
+    }
+
     /// What a crash leaves.
     fn crashed(&self) -> Self {
         Self {
             memory: self.disk.clone(),
             disk: self.disk.clone(),
+            is_damaged: self.is_damaged,
         }
     }
 }
@@ -46,11 +60,23 @@ impl Store {
 pub(crate) type Db = Rc<RefCell<Store>>;
 
 /// The engine's view of it.
-pub(crate) struct Reader(pub(crate) Db);
+pub(crate) struct Reader {
+    pub(crate) sim: Rc<Sim>,
+    pub(crate) db: Db,
+}
+
+impl Reader {
+    fn call(&self) -> Result<Ref<'_, Store>, engine::StoreError> {
+        if self.sim.store_fails(&self.db) {
+            return Err(engine::StoreError::new("the store fails".to_owned()));
+        }
+        Ok(self.db.borrow())
+    }
+}
 
 impl engine::Store for Reader {
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, engine::StoreError> {
-        self.0.borrow().memory.content.get(key, into)
+        self.call()?.memory.content.get(key, into)
     }
 
     fn scan(
@@ -58,7 +84,7 @@ impl engine::Store for Reader {
         range: engine::KeyRange<'_>,
         visit: &mut engine::Visit<'_>,
     ) -> Result<(), engine::StoreError> {
-        self.0.borrow().memory.content.scan(range, visit)
+        self.call()?.memory.content.scan(range, visit)
     }
 }
 

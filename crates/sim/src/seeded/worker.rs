@@ -324,12 +324,10 @@ impl Session<'_> {
                 let copy = Copy::open(sim, &self.worker.volume, &task).await;
                 self.copies.insert(task.clone(), copy);
             }
-            if let Some(copy) = self.copies.get_mut(&task) {
-                if !copy.follow().await {
-                    self.copies.remove(&task);
-                } else if sim.once_in(10) {
-                    copy.flush();
-                }
+            if let Some(copy) = self.copies.get_mut(&task)
+                && (!copy.follow().await || (sim.once_in(10) && !copy.flush()))
+            {
+                self.copies.remove(&task);
             }
         }
     }
