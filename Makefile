@@ -8,14 +8,7 @@ MAKEFLAGS += --no-print-directory
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/streamapp/target
 export STREAMAPP_CACHE ?= $(HOME)/.cache/streamapp
 
-# Once compiled, RocksDB is linked from where it is kept.
-ROCKSDB := $(shell scripts/rocksdb)
-ifneq ($(ROCKSDB),)
-export ROCKSDB_LIB_DIR := $(ROCKSDB)
-export ROCKSDB_STATIC := 1
-endif
-
-# Whatever compiles goes through it.
+# Whatever compiles goes through it: it knows where RocksDB is kept once it is compiled.
 CARGO := scripts/own-target cargo
 CARGO_DENY_VERSION := 0.20.2
 BENCH_ARGS ?=
@@ -79,7 +72,6 @@ test-unit: setup ## unit and property tests
 	@scripts/cel-cases >/dev/null
 	$(CARGO) test --release --workspace --no-fail-fast -- --skip broker_tests::
 
-# By make, as every other build: only it knows where RocksDB is kept once it is compiled.
 test-broker: setup ## the test environment itself, on the broker that STREAMAPP_TEST_KAFKA names
 	$(CARGO) test --release --workspace --bins broker_tests:: -- --include-ignored --test-threads 1
 
