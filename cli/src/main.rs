@@ -13,6 +13,7 @@ mod plan;
 mod prepare;
 mod run;
 mod scale;
+mod skip;
 mod supervise;
 mod test;
 mod validate;
@@ -43,6 +44,8 @@ enum Command {
     Scale(scale::ScaleArgs),
     /// Show where the tasks stand and how the group's offsets compare; restore the offsets, or skip lost records.
     Offsets(offsets::OffsetsArgs),
+    /// Let a task pass over one record that it cannot process: it is never processed, and counted.
+    Skip(skip::SkipArgs),
     /// Show who owns the application and its tasks; begin a new control log when it was lost.
     ControlLog(control_log::ControlLogArgs),
     /// Check StreamApp files: every error with its line, column and a way out.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Scale(args) => scale::scale(&args),
         Command::Offsets(args) => offsets::offsets(&args),
+        Command::Skip(args) => skip::skip(&args),
         Command::ControlLog(args) => control_log::control_log(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),

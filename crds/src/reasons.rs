@@ -126,7 +126,7 @@ pub const REASONS: [Reason; 50] = [
     (
         "TaskFailed",
         Kind::Stalled,
-        "A task stopped at a record that it cannot process, or at a window that it cannot close; the message names which. The others go on.",
+        "A task stopped at a record that it cannot process, or at a window that it cannot close; the message names which, and `streamapp skip` lets the task pass over one record. The others go on.",
     ),
     (
         "OffsetsLost",

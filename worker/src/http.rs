@@ -143,6 +143,11 @@ impl Collector for Metrics {
             ),
             ("streamapp_skipped_records", "Bad records skipped", totals.skipped),
             (
+                "streamapp_records_skipped_by_hand",
+                "Records that a person let a task pass over",
+                totals.skipped_by_hand,
+            ),
+            (
                 "streamapp_dead_letters",
                 "Records sent to a dead-letter topic",
                 totals.dead_letters,

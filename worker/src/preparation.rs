@@ -10,7 +10,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use kafka::{Admin, Consumer, Isolation, Settings, Wakeup};
-use protocol::{Fetched, MemoryBudget, Owner, Phase, TaskId, TaskState};
+use protocol::{Fetched, MemoryBudget, Owner, Phase, TaskId, TaskState, World};
 
 use crate::follower::Follower;
 use crate::recovery::{Recovered, recover};
@@ -232,6 +232,7 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
     pub(crate) fn begin(
         &mut self,
         mut tasks: BTreeMap<TaskId, Owner>,
+        world: &World,
         mut copy: impl FnMut(&TaskId) -> Option<Released>,
     ) {
         // One that was given up is taken again when its first preparation has ended.
@@ -243,7 +244,8 @@ impl<'scope, 'env> Preparation<'scope, 'env> {
         }
         let mut batch = BTreeMap::new();
         for (id, owner) in tasks {
-            let task = Arc::new(TaskShared::new(id.clone()));
+            let skipped = self.preparer.outline.skipped(world, &id);
+            let task = Arc::new(TaskShared::new(id.clone(), skipped));
             self.under_way.insert(id.clone(), Arc::clone(&task));
             let copy = copy(&id);
             batch.insert(id, Order { task, owner, copy });

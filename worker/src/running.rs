@@ -88,9 +88,17 @@ impl Running<'_, '_, '_> {
             for seed in self.preparation.ready()? {
                 self.crew.start(seed);
             }
+            // They begin again where they stand, and pass over what they are to.
+            let told = self.told_to_skip();
+            if !told.is_empty()
+                && let Err(Ended) = self.give_up(&told)
+            {
+                return Ok(ControlFlow::Break((Wanted::Drop, None)));
+            }
             let startable = self.token.to_start(self.control.world(), &self.held());
-            self.preparation
-                .begin(startable, |task| self.standbys.release(task));
+            self.preparation.begin(startable, self.control.world(), |task| {
+                self.standbys.release(task)
+            });
             let mut followed = self.token.to_follow(self.control.world(), &self.held());
             followed.retain(|task| !self.preparation.occupies(task));
             self.standbys.keep(&followed)?;
@@ -105,6 +113,17 @@ impl Running<'_, '_, '_> {
             Purge::Every(_) | Purge::Never => {}
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Tasks of threads that do not know yet which records a person lets them pass over.
+    fn told_to_skip(&self) -> BTreeSet<TaskId> {
+        let world = self.control.world();
+        let told = |task: &&Arc<TaskShared>| task.skipped != self.outline.skipped(world, &task.id);
+        self.crew
+            .tasks()
+            .filter(told)
+            .map(|task| task.id.clone())
+            .collect()
     }
 
     /// Tasks that run or will.

@@ -1,11 +1,11 @@
 //! Everything that a stream thread needs to run a task, made before the thread gets it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka::Capacity;
-use protocol::{ApplicationId, MemoryBudget, Owner, Phase, Positions, TaskId};
+use protocol::{ApplicationId, MemoryBudget, Owner, Phase, Positions, TaskId, World};
 use topology::Plan;
 use topology::plan::{SubTopology, TopicName};
 
@@ -123,6 +123,24 @@ impl Outline {
         let mut all = self.plan.sub_topologies.iter().enumerate();
         all.find(|(_, sub)| sub.name == id.sub_topology)
             .ok_or_else(|| unknown(id))
+    }
+
+    /// Offsets that a person lets a task pass over, by source of the plan.
+    pub(crate) fn skipped(&self, world: &World, id: &TaskId) -> Vec<BTreeSet<i64>> {
+        let sub = self
+            .plan
+            .sub_topologies
+            .iter()
+            .find(|sub| sub.name == id.sub_topology);
+        let sources = sub.into_iter().flat_map(|sub| &sub.sources);
+        let skipped = sources.map(|source| {
+            let name = source.topic.resolve(&self.application.0);
+            let topic = self.topics.get(&name);
+            topic.map_or_else(BTreeSet::new, |topic| {
+                world.skipped_of(&name, &topic.id, id.partition)
+            })
+        });
+        skipped.collect()
     }
 
     /// Puts a task together.

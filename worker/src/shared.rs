@@ -1,6 +1,7 @@
 //! What the worker's threads tell the outside: counters, phase, tasks. Written with atomics by the threads that
 //! own the facts, read by the HTTP endpoint.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -22,6 +23,7 @@ pub(crate) struct Counters {
     pub(crate) fences: AtomicU64,
     pub(crate) producer_rebuilds: AtomicU64,
     pub(crate) skipped: AtomicU64,
+    pub(crate) skipped_by_hand: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     dropped_null_key: AtomicU64,
     dropped_null_value: AtomicU64,
@@ -67,6 +69,7 @@ impl Counters {
             fences: get(&self.fences),
             producer_rebuilds: get(&self.producer_rebuilds),
             skipped: get(&self.skipped),
+            skipped_by_hand: get(&self.skipped_by_hand),
             dead_letters: get(&self.dead_letters),
             dropped: dropped.iter().sum(),
             dropped_null_key,
@@ -85,6 +88,8 @@ impl Counters {
 #[derive(Debug)]
 pub(crate) struct TaskShared {
     pub(crate) id: TaskId,
+    /// Offsets that a person lets it pass over, by source of the plan.
+    pub(crate) skipped: Vec<BTreeSet<i64>>,
     state: AtomicU8,
     given_up: AtomicBool,
     pub(crate) lag: AtomicI64,
@@ -100,9 +105,10 @@ pub(crate) struct TaskShared {
 }
 
 impl TaskShared {
-    pub(crate) fn new(id: TaskId) -> Self {
+    pub(crate) fn new(id: TaskId, skipped: Vec<BTreeSet<i64>>) -> Self {
         Self {
             id,
+            skipped,
             state: AtomicU8::new(0),
             given_up: AtomicBool::new(false),
             lag: AtomicI64::new(0),

@@ -79,7 +79,7 @@ impl<'scope, 'env> Standbys<'scope, 'env> {
             if self.copies.contains_key(task) || !self.preparer.has_stores(task) {
                 continue;
             }
-            let shared = Arc::new(TaskShared::new(task.clone()));
+            let shared = Arc::new(TaskShared::new(task.clone(), Vec::new()));
             self.copies.insert(task.clone(), Arc::clone(&shared));
             let thread = self.thread()?;
             let _ = thread.commands.send(Command::Follow(shared));

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use engine::{
-    ChosenBy, Head, InputRecord, Outgoing, Output, OutputError, ProcessError, Processed, Task, earliest,
+    ChosenBy, Head, InputRecord, Origin, Outgoing, Output, OutputError, ProcessError, Processed, Task,
+    earliest,
 };
 use kafka::{Consumer, Event, Message, PartitionQueue, PlainProducer, Record, Start, TopicHandle, Wakeup};
 use protocol::{Positions, StorePositions};
@@ -272,6 +273,19 @@ impl StreamTask {
         }
     }
 
+    /// Passes over a record, if a person said so.
+    pub(crate) fn passes_over(&mut self, input: usize, offset: i64) -> bool {
+        let skipped = self.parts.shared.skipped.get(input);
+        let is_skipped = skipped.is_some_and(|skipped| skipped.contains(&offset));
+        if is_skipped && let Some(input) = self.parts.inputs.get_mut(input) {
+            input.position = offset + 1;
+            self.dirty = true;
+            self.moved_over_markers = None;
+            tracing::warn!(task = %self.parts.shared.id, topic = input.topic, offset, "skipped by hand");
+        }
+        is_skipped
+    }
+
     /// Processes one record of an input. `None` when the task stopped at it.
     pub(crate) fn process(
         &mut self,
@@ -340,8 +354,18 @@ impl StreamTask {
             .inputs
             .iter_mut()
             .for_each(|input| input.events.clear());
-        tracing::error!(task = %self.parts.shared.id, %error, "task stopped; the other tasks go on");
-        self.parts.shared.fail(error.to_string());
+        let message = match &error.record.origin {
+            Origin::Record {
+                topic,
+                partition,
+                offset,
+            } => format!(
+                "{error}; to pass over this record: streamapp skip FILE --topic {topic} --partition {partition} --offset {offset}"
+            ),
+            Origin::Window { .. } | Origin::Store(_) => error.to_string(),
+        };
+        tracing::error!(task = %self.parts.shared.id, error = message, "task stopped; the other tasks go on");
+        self.parts.shared.fail(message);
         Ok(())
     }
 

@@ -239,6 +239,10 @@ impl StreamThread {
                 }
                 Work::Event(input, Event::Record(message)) => {
                     begin()?;
+                    if task.passes_over(input, message.offset()) {
+                        add(&self.shared.counters.skipped_by_hand, 1);
+                        continue;
+                    }
                     task.process(input, &message, &targets)?
                 }
                 Work::Close => {

@@ -7,6 +7,7 @@ mod landmark;
 mod offsets;
 mod ownership;
 mod positions;
+mod skip;
 mod start_over;
 mod topics;
 
@@ -14,6 +15,7 @@ pub use landmark::Landmark;
 pub use offsets::{InputOffsets, Offsets, OffsetsError, OffsetsState};
 pub use ownership::{Application, Claiming, SNAPSHOT_AFTER, SettleError, Settled};
 pub use positions::{OPEN_TRANSACTION, PositionsError, last_positions};
+pub use skip::{SkipError, skip};
 pub use start_over::StartOver;
 pub use topics::{TopicError, at_risk};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ordinal, Owner, Record, Standbys, TaskId, Uid};
+use crate::{Ordinal, Owner, Record, RecordId, Standbys, TaskId, Uid};
 
 /// What the control log says so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct World {
     settled_at: BTreeMap<TaskId, i64>,
     ordinals: BTreeMap<Ordinal, Speakers>,
     retired: BTreeSet<Uid>,
+    /// Records that a person lets their tasks pass over.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub skipped: BTreeSet<RecordId>,
     /// Whether this log stands in place of one that was lost: processes that followed that one may follow this.
     #[serde(default)]
     pub started_over: bool,
@@ -120,6 +123,9 @@ impl World {
             } => self.settle(offset, *assignment, *ordinal),
             Record::Retired { uid, .. } => {
                 self.retired.insert(uid.clone());
+            }
+            Record::Skipped { record, .. } => {
+                self.skipped.insert(record.clone());
             }
             Record::Incarnation {
                 ordinal,
@@ -275,6 +281,15 @@ impl World {
         known.map_or(1, |speakers| speakers.threads.max(1))
     }
 
+    /// Offsets of a partition that a person lets its task pass over.
+    #[must_use]
+    pub fn skipped_of(&self, topic: &str, topic_id: &str, partition: i32) -> BTreeSet<i64> {
+        let place = (topic, topic_id, partition);
+        let records = self.skipped.iter();
+        let here = records.filter(|it| (it.topic.as_str(), it.topic_id.as_str(), it.partition) == place);
+        here.map(|record| record.offset).collect()
+    }
+
     /// Ordinals for which a process has ever spoken.
     pub fn ordinals(&self) -> impl Iterator<Item = Ordinal> {
         self.ordinals.keys().copied()
@@ -359,6 +374,25 @@ mod tests {
             nonce,
             threads,
         }
+    }
+
+    #[test]
+    fn records_that_are_skipped_are_told_by_their_topics_id() {
+        let record = |topic_id: &str, offset| RecordId {
+            topic: "orders".into(),
+            topic_id: topic_id.into(),
+            partition: 1,
+            offset,
+        };
+        let skipped = |prev, record| Record::Skipped { prev, record };
+        let world = folded(&[
+            skipped(None, record("a", 5)),
+            skipped(Some(0), record("b", 7)),
+            skipped(Some(0), record("a", 9)),
+        ]);
+        assert_eq!(world.skipped_of("orders", "a", 1), BTreeSet::from([5]));
+        assert_eq!(world.skipped_of("orders", "b", 1), BTreeSet::from([7]));
+        assert_eq!(world.skipped_of("orders", "a", 0), BTreeSet::new());
     }
 
     fn folded(records: &[Record]) -> World {

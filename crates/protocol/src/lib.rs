@@ -19,6 +19,6 @@ pub use ids::{ApplicationId, Ordinal, TaskId, TaskIdError, Uid};
 pub use memory::{DEFAULT_MEMORY_BYTES, Fetched, MemoryBudget, MemoryTooSmall};
 pub use placement::{ACCEPTABLE_LAG, Placement, Wanted, WarmUp};
 pub use positions::{InputPosition, MirrorMismatch, Positions, StoreChanged, check_mirror};
-pub use record::{Owner, Record, Standbys};
+pub use record::{Owner, Record, RecordId, Standbys};
 pub use status::{Phase, Restore, TaskState, TaskStatus, Totals, WorkerStatus};
 pub use store::{CannotContinue, ChangelogPosition, StorePositions, TOMBSTONE_RETENTION_MS};

@@ -71,6 +71,13 @@ pub enum Record {
         /// The process.
         uid: Uid,
     },
+    /// A person lets the task that reads this record pass over it.
+    Skipped {
+        /// Offset of the operator record this was decided on.
+        prev: Option<i64>,
+        /// The record.
+        record: RecordId,
+    },
     /// A process speaks for an ordinal. Written before `init_transactions`, so that whoever it fences can see
     /// its successor.
     Incarnation {
@@ -105,6 +112,20 @@ pub enum Record {
     },
 }
 
+/// One record of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordId {
+    /// Its topic.
+    pub topic: String,
+    /// Id of the topic: another one of the same name has other records.
+    pub topic_id: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+}
+
 /// Per task the ordinals that keep a copy of its stores.
 pub type Standbys = BTreeMap<TaskId, BTreeSet<Ordinal>>;
 
@@ -133,7 +154,8 @@ impl Record {
             | Self::Fenced { prev, .. }
             | Self::Snapshot { prev, .. }
             | Self::StartedOver { prev, .. }
-            | Self::Retired { prev, .. } => Some(*prev),
+            | Self::Retired { prev, .. }
+            | Self::Skipped { prev, .. } => Some(*prev),
             Self::Incarnation { .. } | Self::Adopted { .. } | Self::Barrier { .. } => None,
         }
     }
@@ -147,7 +169,8 @@ impl Record {
             | Self::Fenced { prev, .. }
             | Self::Snapshot { prev, .. }
             | Self::StartedOver { prev, .. }
-            | Self::Retired { prev, .. } => Some(prev),
+            | Self::Retired { prev, .. }
+            | Self::Skipped { prev, .. } => Some(prev),
             Self::Incarnation { .. } | Self::Adopted { .. } | Self::Barrier { .. } => None,
         }
     }

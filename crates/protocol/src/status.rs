@@ -89,6 +89,8 @@ pub struct Totals {
     pub producer_rebuilds: u64,
     /// Records skipped by `onBadRecord: Skip` or `onError: Skip`.
     pub skipped: u64,
+    /// Records that a person let a task pass over (`streamapp skip`).
+    pub skipped_by_hand: u64,
     /// Records sent to a dead-letter topic.
     #[serde(default)]
     pub dead_letters: u64,
@@ -122,6 +124,7 @@ impl std::ops::AddAssign for Totals {
         self.fences += other.fences;
         self.producer_rebuilds += other.producer_rebuilds;
         self.skipped += other.skipped;
+        self.skipped_by_hand += other.skipped_by_hand;
         self.dead_letters += other.dead_letters;
         self.dropped += other.dropped;
         self.dropped_null_key += other.dropped_null_key;

@@ -22,7 +22,7 @@ use super::recovery;
 use super::scene::{Scene, with_stream_fields};
 use super::topologies;
 use super::{Counted, Integration, Test};
-use crate::app::App;
+use crate::app::{App, signal};
 use crate::check::{Example, Guarantee};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -31,13 +31,14 @@ type Plot = fn(&Integration, &str) -> Result<Counted>;
 
 /// Faults that concern one application only.
 pub(super) fn tests(args: &Integration) -> Vec<Test<'_>> {
-    let tests: [(&str, Plot); 32] = [
+    let tests: [(&str, Plot); 33] = [
         ("fault-unknown-field", unknown_field),
         ("fault-wrong-type-in-expression", wrong_type),
         ("fault-missing-topic", missing_topic),
         ("fault-wrong-bootstrap-address", wrong_address),
         ("fault-malformed-record-fail", malformed_fail),
         ("fault-malformed-record-skip", malformed_skip),
+        ("fault-malformed-record-skipped-by-hand", malformed_by_hand),
         ("fault-live-consumer-in-group", live_consumer),
         ("fault-hanging-transaction", hanging::of_offsets),
         (
@@ -237,6 +238,86 @@ fn malformed_skip(args: &Integration, name: &str) -> Result<Counted> {
     let counted = scene.check(1_999, 1)?;
     scene.clean()?;
     Ok(counted)
+}
+
+/// A person lets the task pass over its record; that is decided once, whatever crashes.
+fn malformed_by_hand(args: &Integration, name: &str) -> Result<Counted> {
+    let scene = stateful(args, name)?;
+    let mut app = scene.launch().start()?;
+    app.wait_running(1, SECONDS(60))?;
+    scene.orders(0, 2_000, 0, Some(1_000))?;
+    let bad = stopped_at(&app)?;
+    let not_there = Stopped {
+        offset: "1000000".to_owned(),
+        ..bad.clone()
+    };
+    let not_read = Stopped {
+        topic: "other".to_owned(),
+        ..bad.clone()
+    };
+    not_there.skip(args, &scene, 1, "does not exist")?;
+    not_read.skip(args, &scene, 1, "no task reads other")?;
+    bad.skip(args, &scene, 0, "passes over")?;
+    scene.wait_drained(SECONDS(60))?;
+    let totals = app.status(0)?["totals"].clone();
+    ensure!(totals["skippedByHand"] == 1, "{totals}");
+    bad.skip(args, &scene, 1, "was processed")?;
+    // The process that hears of it is killed, before its commit or behind it.
+    for round in 1..=2 {
+        scene.orders(round * 2_000, 2_000, 0, Some(round * 2_000 + 1_000))?;
+        let bad = stopped_at(&app)?;
+        let pid = app.pid(0)?;
+        bad.skip(args, &scene, 0, "passes over")?;
+        signal(pid, libc::SIGKILL)?;
+        scene.wait_drained(SECONDS(60))?;
+    }
+    app.drain()?;
+    let mut counted = scene.check(5_997, 3)?;
+    counted.kills = 2;
+    scene.clean()?;
+    Ok(counted)
+}
+
+/// Where a task has stopped, in the words of the command.
+#[derive(Clone)]
+struct Stopped {
+    topic: String,
+    partition: String,
+    offset: String,
+}
+
+impl Stopped {
+    fn skip(&self, args: &Integration, scene: &Scene<'_>, wanted: i32, words: &str) -> Result<()> {
+        let file = scene.file.display().to_string();
+        let Self {
+            topic,
+            partition,
+            offset,
+        } = self;
+        let place = ["--topic", topic, "--partition", partition, "--offset", offset];
+        let (code, said) = streamapp(args, &[&["skip", &file][..], &place].concat())?;
+        ensure!(code == wanted, "exit code {code}: {said}");
+        says(&said, &[words])
+    }
+}
+
+fn stopped_at(app: &App) -> Result<Stopped> {
+    status_says(app, &["\"Failed\"", "streamapp skip FILE"])?;
+    let status = app.status(0)?.to_string();
+    let after = |option: &str| {
+        let value = status.split(option).nth(1).and_then(|rest| {
+            rest.split(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)))
+                .find(|word| !word.is_empty())
+        });
+        value
+            .map(str::to_owned)
+            .with_context(|| format!("{option} in {status}"))
+    };
+    Ok(Stopped {
+        topic: after("--topic ")?,
+        partition: after("--partition ")?,
+        offset: after("--offset ")?,
+    })
 }
 
 fn live_consumer(args: &Integration, name: &str) -> Result<Counted> {
