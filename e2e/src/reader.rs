@@ -62,27 +62,12 @@ pub(crate) fn settle(broker: &Broker, topic: &str, deadline: Duration) -> Result
     Ok(targets.len() as i32)
 }
 
-/// Waits until nothing is written for a second to the topics that the transactions of an application write, and none is open there.
-pub(crate) fn wait_still(
-    broker: &Broker,
-    application_id: &str,
-    topics: &[&str],
-    deadline: Duration,
-) -> Result<()> {
+/// Waits until nothing is written for a second to any topic of a broker, and no transaction is open.
+pub(crate) fn wait_still(broker: &Broker, deadline: Duration) -> Result<()> {
     const STILL: Duration = Duration::from_secs(1);
     let all = broker.consumer(GROUP, Isolation::Uncommitted)?;
     let stable = broker.consumer(GROUP, Isolation::Committed)?;
-    let own = [
-        "positions",
-        "exposure-by-customer-repartition",
-        "exposure-by-customer-changelog",
-    ];
-    let own = own.map(|topic| format!("{application_id}-{topic}"));
-    let own = own.iter().map(String::as_str);
-    let topics: Vec<_> = own
-        .chain(topics.iter().copied())
-        .chain(["__consumer_offsets"])
-        .collect();
+    let topics = broker.topic_names()?;
     let mut before = (Vec::new(), Instant::now());
     let mut look = || -> Result<bool> {
         let ends = |consumer| {

@@ -62,7 +62,7 @@ pub(super) fn kafka_unreachable(place: &Place<'_>) -> Result<Outcome> {
     app.wait_ready()?;
     app.process(0, 2_000)?;
     let before = app.identities()?;
-    wait_still(&app.broker, &app.id, &[&app.input, &app.output], TOLD)?;
+    wait_still(&app.broker, TOLD)?;
     own.down()?;
     app.wait_told("Ready", "False", "KafkaUnreachable")?;
     app.untouched_since(&before)?;
