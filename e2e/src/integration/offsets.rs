@@ -1,5 +1,6 @@
 //! The group's offsets and the inputs are not what positions say: the worker holds, a person decides, and it goes on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::scene::{PARTITIONS, Scene, with_stream_fields};
 use super::{Counted, Integration};
 use crate::app::{App, signal, tasks};
 use crate::broker::Isolation;
+use crate::reader::read_all;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
@@ -161,8 +163,14 @@ pub(super) fn killed_at_once(args: &Integration, name: &str) -> Result<Counted> 
         "one thread to begin, the other to stand still before it has",
         || {
             let status = app.status(0)?;
-            let run = tasks(&status).filter(|task| task["state"] == "Running").count();
-            Ok(run == 6 && scene.state_dir.join("crashed-after-offsets").exists())
+            let run = tasks(&status).filter(|task| task["state"] == "Running");
+            let run: BTreeSet<_> = run.filter_map(|task| task["id"].as_str()).collect();
+            let begun = begun(&scene)?;
+            ensure!(
+                run.iter().eq(&begun),
+                "{run:?} run, {begun:?} have committed where they begin"
+            );
+            Ok(run.len() == 6 && scene.state_dir.join("crashed-after-offsets").exists())
         },
     )?;
     let status = app.status(0)?;
@@ -188,6 +196,24 @@ pub(super) fn killed_at_once(args: &Integration, name: &str) -> Result<Counted> 
     counted.kills = 2;
     scene.clean()?;
     Ok(counted)
+}
+
+/// Tasks that have committed where they begin.
+fn begun(scene: &Scene<'_>) -> Result<BTreeSet<String>> {
+    let mut begun = BTreeSet::new();
+    let topic = format!("{}-positions", scene.id);
+    read_all(
+        &scene.broker,
+        &topic,
+        Isolation::Committed,
+        SECONDS(30),
+        |record| {
+            let id = record.key.context("positions without a task")?;
+            begun.insert(String::from_utf8(id.to_vec())?);
+            Ok(())
+        },
+    )?;
+    Ok(begun)
 }
 
 /// Offsets expire though the application runs, for it is idle: they are written again in time.
