@@ -1,13 +1,15 @@
 //! Brokers that go away: the only one, with nothing under way; and of three replicas one after the other, in the middle of
 //! the work.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::crash::eventually;
+use super::frame::batches;
 use super::gap::{self, Reading};
 use super::scene::Scene;
 use super::{Counted, Integration};
@@ -58,6 +60,19 @@ impl Own {
         Ok(())
     }
 
+    /// Goes down, and comes back without what a topic of one partition has from this offset on, where a batch begins. Nothing may be
+    /// under way.
+    pub(super) fn lose(&self, topic: &str, from: i64) -> Result<()> {
+        self.call(&["down"])?;
+        for file in std::fs::read_dir(self.directory.join(format!("data/{topic}-0")))? {
+            let log = file?.path();
+            if log.extension().is_some_and(|extension| extension == "log") {
+                lose_from(&log, from)?;
+            }
+        }
+        self.call(&["up"])
+    }
+
     /// What a test is told, with this broker.
     pub(super) fn instead_of(&self, args: &Integration) -> Integration {
         let broker = Broker {
@@ -68,6 +83,24 @@ impl Own {
             ..args.clone()
         }
     }
+}
+
+/// Takes the batches from this offset on out of one of a partition's files.
+fn lose_from(log: &Path, from: i64) -> Result<()> {
+    let bytes = std::fs::read(log)?;
+    let batches = batches(&bytes).with_context(|| format!("{} ends within a batch", log.display()))?;
+    let Some((_, begins)) = batches.iter().find(|(offset, _)| *offset >= from) else {
+        return Ok(());
+    };
+    match begins {
+        0 => std::fs::remove_file(log)?,
+        length => File::options().write(true).open(log)?.set_len(*length)?,
+    }
+    // The broker makes them anew of what is there.
+    for index in ["index", "timeindex"] {
+        std::fs::remove_file(log.with_extension(index))?;
+    }
+    Ok(())
 }
 
 impl Drop for Own {

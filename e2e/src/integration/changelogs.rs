@@ -1,11 +1,12 @@
 //! Stores and changelogs that do not belong together any more: a volume that comes back when tombstones are gone, a changelog
-//! that was made again. The worker says so, sets the store aside, and has what the changelog holds.
+//! that was made again, one that lost its end. The worker says so, sets the store aside, and has what the changelog holds.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rdkafka::consumer::Consumer as _;
 
 use super::brokers::Own;
 use super::clock::{Clock, DAY};
@@ -15,9 +16,9 @@ use super::scene::Scene;
 use super::system::{Topic, compare};
 use super::{Counted, Integration};
 use crate::app::App;
-use crate::broker::Isolation;
+use crate::broker::{Isolation, REQUEST};
 use crate::check::Guarantee;
-use crate::reader::read_all;
+use crate::reader::{read_all, wait_still};
 use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -116,6 +117,29 @@ pub(super) fn recreated(args: &Integration, name: &str) -> Result<Counted> {
     set_aside(&scene, &last, "the changelog topic was re-created")?;
     let counted = results(&scene, &[("a", 5), ("b", 1), ("a", 2)])?;
     scene.clean()?;
+    Ok(counted)
+}
+
+/// A broker loses the end of a changelog: the store that has more of it is set aside, and sums go on from what is left.
+pub(super) fn cut(args: &Integration, name: &str) -> Result<Counted> {
+    let own = Own::one(args, 19_492)?;
+    own.call(&["up"])?;
+    let args = own.instead_of(args);
+    let scene = scene(&args, name, GUARANTEE, 1)?;
+    process(&scene, &[("a", 5), ("b", 1)])?;
+    // A transaction that is decided may not have its marker yet.
+    wait_still(&scene.broker, SECONDS(60))?;
+    let all = scene.broker.consumer(&scene.id, Isolation::Uncommitted)?;
+    let (_, end) = all.fetch_watermarks(&changelog(&scene), 0, REQUEST)?;
+    process(&scene, &[("a", 3), ("c", 4)])?;
+    wait_still(&scene.broker, SECONDS(60))?;
+    own.lose(&changelog(&scene), end)?;
+    let last = process(&scene, &[("a", 2), ("c", 6)])?;
+    set_aside(&scene, &last, &format!("the topic ends at {end}"))?;
+    let first = [("a", 5), ("b", 1), ("a", 8), ("c", 4)];
+    let mut counted = results(&scene, &[&first[..], &[("a", 7), ("c", 6)]].concat())?;
+    counted.losses = 1;
+    std::fs::remove_dir_all(&scene.state_dir)?;
     Ok(counted)
 }
 

@@ -82,6 +82,8 @@ pub(super) fn longest(args: &Integration) -> Vec<Test<'_>> {
         &[
             ("fault-expired-ids-and-offsets", expiry::of_ids_and_offsets),
             ("fault-old-volume", changelogs::old_volume),
+            ("fault-changelog-cut", changelogs::cut),
+            ("fault-control-log-cut", control_log::cut),
         ],
     )
 }

@@ -1,4 +1,4 @@
-//! Kafka's encodings in requests and answers that a proxy sees.
+//! Kafka's encodings in requests and answers that a proxy sees, and in the files of a broker.
 
 /// Bytes that are taken from the front.
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
@@ -43,5 +43,34 @@ impl<'a> Bytes<'a> {
 
     fn utf8(&mut self, length: usize) -> Option<String> {
         String::from_utf8(self.take(length)?.to_vec()).ok()
+    }
+}
+
+/// The batches of records in a file: the first offset of each, and where it begins. Nothing when the last one is not whole.
+pub(super) fn batches(file: &[u8]) -> Option<Vec<(i64, u64)>> {
+    let (mut bytes, mut found) = (Bytes(file), Vec::new());
+    while !bytes.0.is_empty() {
+        let begins = file.len() - bytes.0.len();
+        found.push((bytes.i64()?, u64::try_from(begins).ok()?));
+        let length = bytes.i32()?;
+        bytes.take(usize::try_from(length).ok()?)?;
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_begins_where_the_one_before_it_ends() {
+        let batch = |offset: i64, content: &[u8]| {
+            let length = i32::try_from(content.len()).unwrap();
+            [&offset.to_be_bytes()[..], &length.to_be_bytes(), content].concat()
+        };
+        let file = [batch(0, b"abc"), batch(4, b""), batch(5, b"de")].concat();
+        assert_eq!(batches(&file), Some(vec![(0, 0), (4, 15), (5, 27)]));
+        assert_eq!(batches(&file[..file.len() - 1]), None);
+        assert_eq!(batches(b""), Some(Vec::new()));
     }
 }

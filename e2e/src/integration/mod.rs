@@ -113,7 +113,7 @@ impl fmt::Display for Share {
 
 impl Share {
     /// The rows differ in where a worker dies; the longest tests take as long as all others that are no rows.
-    const SAMPLED: [&str; 12] = [
+    const SAMPLED: [&str; 14] = [
         "crash-",
         "zombie-",
         "handover-",
@@ -126,6 +126,8 @@ impl Share {
         "fault-brokers-killed",
         "fault-expired",
         "fault-old-volume",
+        "fault-changelog-cut",
+        "fault-control-log-cut",
     ];
 
     /// Leaves its own tests of those that are sampled, and all others.
