@@ -141,9 +141,16 @@ impl ControlLog {
         self.reader.world()
     }
 
-    /// Appends a record; returns its offset.
+    /// Appends a record; returns its offset, which lies behind all that was read, unless the log has lost its end. What is read
+    /// through that offset then is not what lies before it.
     pub(crate) fn append(&self, record: &Record) -> Result<i64, ControlError> {
-        Ok(self.appender.append(record)?)
+        let offset = self.appender.append(record)?;
+        let read = self.reader.position();
+        if offset < read {
+            let why = format!("it ended at offset {offset}, this worker has read it up to {read}");
+            return Err(lost(self.reader.topic(), &why));
+        }
+        Ok(offset)
     }
 
     /// Reads the control log through the record at `offset`.
