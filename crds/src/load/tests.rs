@@ -3,6 +3,7 @@ use crate::Guarantee;
 
 const EXAMPLE: &str = include_str!("../../../examples/orders-risk/app.yaml");
 const STATELESS: &str = include_str!("../../../examples/orders-risk/stateless.yaml");
+const KEYED: &str = include_str!("../../../examples/orders-risk/keyed.yaml");
 
 /// All diagnostics as people see them.
 fn rendered(text: &str) -> String {
@@ -57,6 +58,14 @@ fn the_examples_are_valid() {
             .iter()
             .all(|sub| sub.stores.is_empty())
     );
+    let keyed = load(KEYED).unwrap_or_else(|_| panic!("{}", rendered(KEYED)));
+    let stores: Vec<_> = keyed
+        .plan
+        .sub_topologies
+        .iter()
+        .map(|sub| (sub.name.as_str(), sub.stores.len()))
+        .collect();
+    assert_eq!(stores, [("orders", 1)]);
 }
 
 #[test]

@@ -21,8 +21,8 @@ record Options(Map<String, String> values) {
             Map.entry("state-dir", ""));
 
     static final String USAGE = """
-            usage: peer [--topology orders-risk|stateless] [--bootstrap HOST:PORT] [--application-id ID]
-                        [--input TOPIC] [--output TOPIC] [--threads N] [--commit-interval-ms MS]
+            usage: peer [--topology orders-risk|keyed-aggregate|stateless] [--bootstrap HOST:PORT]
+                        [--application-id ID] [--input TOPIC] [--output TOPIC] [--threads N] [--commit-interval-ms MS]
                         [--guarantee exactly_once_v2|at_least_once] [--cache-bytes N]
                         [--transactional-stores true|false] [--keep-repartition-records true|false]
                         --state-dir DIR""";

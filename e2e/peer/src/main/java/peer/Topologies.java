@@ -1,5 +1,6 @@
 package peer;
 
+import java.util.function.ToLongFunction;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.common.utils.Bytes;
@@ -7,6 +8,7 @@ import org.apache.kafka.streams.KeyValue;
 import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.Grouped;
+import org.apache.kafka.streams.kstream.KGroupedStream;
 import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
@@ -15,7 +17,7 @@ import peer.Records.Decision;
 import peer.Records.Order;
 import peer.Records.Scored;
 
-/** The two example topologies, as a Kafka Streams application would write them. */
+/** The example topologies, as a Kafka Streams application would write them. */
 final class Topologies {
     private static final Serde<String> STRING = Serdes.String();
     private static final Serde<Long> LONG = Serdes.Long();
@@ -31,6 +33,8 @@ final class Topologies {
                         .withTimestampExtractor((record, partitionTime) -> ((Order) record.value()).submittedAt()));
         switch (name) {
             case "orders-risk" -> ordersRisk(orders, output);
+            case "keyed-aggregate" -> decide(
+                    orders.groupByKey(Grouped.with(STRING, ORDER)), Order::amountInCents, output);
             case "stateless" -> stateless(orders, output);
             default -> throw new IllegalArgumentException("unknown topology " + name);
         }
@@ -39,11 +43,17 @@ final class Topologies {
 
     /** Only the amount travels through the repartition topic, as in StreamApp's plan of the same topology. */
     private static void ordersRisk(KStream<String, Order> orders, String output) {
-        orders.map((key, order) -> KeyValue.pair(order.customerId(), order.amountInCents()))
-                .groupByKey(Grouped.with("exposure-by-customer", STRING, LONG))
-                .aggregate(
+        decide(
+                orders.map((key, order) -> KeyValue.pair(order.customerId(), order.amountInCents()))
+                        .groupByKey(Grouped.with("exposure-by-customer", STRING, LONG)),
+                Long::longValue,
+                output);
+    }
+
+    private static <V> void decide(KGroupedStream<String, V> grouped, ToLongFunction<V> amount, String output) {
+        grouped.aggregate(
                         () -> 0L,
-                        (customer, amount, exposure) -> Math.addExact(exposure, amount),
+                        (customer, value, exposure) -> Math.addExact(exposure, amount.applyAsLong(value)),
                         // By name, which makes a timestamped store: with Stores.persistentKeyValueStore results would
                         // carry the last record's timestamp instead of the largest.
                         Materialized.<String, Long, KeyValueStore<Bytes, byte[]>>as("exposure-by-customer")
