@@ -15,7 +15,7 @@ use crate::check::formats::Formats;
 use crate::check::tests::{ORDERS, PARTITIONS, SHAPE, right_run};
 use crate::check::{self, Check, Example, Guarantee};
 use crate::drained::{Lag, Watch};
-use crate::generate::{self, Generate};
+use crate::generate::{self, Generate, KeyedBy};
 use crate::reader;
 
 fn broker() -> Broker {
@@ -36,6 +36,7 @@ fn generated(topic: &str, count: u64, bad_at: Option<u64>) -> Generate {
     Generate {
         broker: broker(),
         topic: topic.to_owned(),
+        keyed_by: KeyedBy::Order,
         count,
         first: 0,
         rate: 0,

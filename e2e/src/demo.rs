@@ -15,7 +15,7 @@ use crate::bench::subjects::set;
 use crate::broker::Broker;
 use crate::check::{Check, Example, Guarantee, check};
 use crate::drained::{WaitDrained, run as wait_drained};
-use crate::generate::{Generate, run as generate};
+use crate::generate::{Generate, KeyedBy, run as generate};
 use crate::hit::{Evidence, Target};
 use crate::wait;
 
@@ -162,6 +162,7 @@ pub(crate) fn orders(broker: &Broker, count: u64, rate: u64, seed: u64) -> Gener
     Generate {
         broker: broker.clone(),
         topic: INPUT.to_owned(),
+        keyed_by: KeyedBy::Order,
         count,
         first: 0,
         rate,

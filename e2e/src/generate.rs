@@ -19,7 +19,16 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(60);
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// Writes seeded orders: key = order id, value = JSON, spread over all partitions as Kafka's own clients would.
+/// The key of each record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeyedBy {
+    /// Its order's id
+    Order,
+    /// Its customer's id
+    Customer,
+}
+
+/// Writes seeded orders: value = JSON, spread over all partitions by their keys as Kafka's own clients would.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generate {
     #[command(flatten)]
@@ -27,6 +36,9 @@ pub(crate) struct Generate {
     /// Topic to write to; it must exist
     #[arg(long, default_value = "orders.submitted.v1")]
     pub(crate) topic: String,
+    /// The key of each record
+    #[arg(long, value_enum, default_value_t = KeyedBy::Order)]
+    pub(crate) keyed_by: KeyedBy,
     /// How many orders
     #[arg(long, default_value_t = 200_000)]
     pub(crate) count: u64,
@@ -120,7 +132,10 @@ fn produce(args: &Generate, producer: &BaseProducer<Deliveries>, start: Instant)
     let mut told = start;
     for done in 0..args.count {
         let index = args.first + done;
-        Orders::write_key(index, &mut key);
+        match args.keyed_by {
+            KeyedBy::Order => Orders::write_key(index, &mut key),
+            KeyedBy::Customer => orders.write_customer(index, &mut key),
+        }
         if args.bad_at == Some(index) {
             value.clear();
             value.push_str(r#"{"orderId":"bad","customerId":"#);
@@ -148,7 +163,6 @@ fn produce(args: &Generate, producer: &BaseProducer<Deliveries>, start: Instant)
 }
 
 /// Hands one record over, waiting while librdkafka's queue is full.
-/// Sends a record, when the producer's queue has room for it.
 pub(crate) fn send<K: ToBytes + ?Sized, P: ToBytes + ?Sized, C: ProducerContext<DeliveryOpaque = ()>>(
     producer: &BaseProducer<C>,
     mut record: BaseRecord<'_, K, P>,

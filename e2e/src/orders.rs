@@ -45,6 +45,12 @@ impl Orders {
         let _ = write!(key, "o-{index:010}");
     }
 
+    /// The name of the customer whose order `index` is, as a record key.
+    pub(crate) fn write_customer(&self, index: u64, key: &mut String) {
+        key.clear();
+        let _ = write!(key, "c-{:08}", self.customer(index));
+    }
+
     /// Whose order `index` is.
     pub(crate) fn customer(&self, index: u64) -> u64 {
         SplitMix::of(self.seed, index).below(self.customers)

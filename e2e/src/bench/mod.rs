@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use crate::broker::{Broker, Isolation};
-use crate::generate::{self, Generate};
+use crate::generate::{self, Generate, KeyedBy};
 use measure::{Run, Task};
 use process::Subject;
 use report::{About, LineFigures};
@@ -156,6 +156,7 @@ fn preload(bench: &Bench) -> Result<String> {
     generate::run(&Generate {
         broker: bench.broker.clone(),
         topic: topic.clone(),
+        keyed_by: KeyedBy::Order,
         count: bench.records,
         first: 0,
         rate: 0,

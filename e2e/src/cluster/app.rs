@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::check::{Check, Example, Formats, Guarantee, check};
 use crate::demo::{INPUT, OUTPUT};
 use crate::drained::{WaitDrained, run as wait_drained};
-use crate::generate::{Generate, run as generate};
+use crate::generate::{Generate, KeyedBy, run as generate};
 use crate::hit::{Evidence, Target};
 use crate::integration::Counted;
 
@@ -251,6 +251,7 @@ impl App<'_> {
         Generate {
             broker: self.broker.clone(),
             topic: self.input.clone(),
+            keyed_by: KeyedBy::Order,
             count,
             first,
             rate,

@@ -14,7 +14,7 @@ use crate::bench::process::memory_bytes;
 use crate::broker::{Isolation, REQUEST};
 use crate::check::Guarantee;
 use crate::generate::send;
-use crate::generate::{Generate, run as generate};
+use crate::generate::{Generate, KeyedBy, run as generate};
 use crate::reader::read_all;
 use crate::wait;
 
@@ -38,6 +38,7 @@ pub(super) fn memory(args: &Integration, name: &str) -> Result<Counted> {
     generate(&Generate {
         broker: scene.broker.clone(),
         topic: scene.input(),
+        keyed_by: KeyedBy::Order,
         count: ORDERS,
         first: 0,
         rate: 0,

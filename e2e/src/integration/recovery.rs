@@ -17,7 +17,7 @@ use super::scene::Scene;
 use super::{Counted, Integration};
 use crate::app::{App, signal, tasks};
 use crate::broker::Isolation;
-use crate::generate::{Generate, run as generate};
+use crate::generate::{Generate, KeyedBy, run as generate};
 use crate::orders::Orders;
 use crate::reader::read_all;
 use crate::wait;
@@ -131,6 +131,7 @@ pub(super) fn after_kill(args: &Integration, name: &str) -> Result<Counted> {
         generate(&Generate {
             broker: scene.broker.clone(),
             topic: scene.input(),
+            keyed_by: KeyedBy::Order,
             count,
             first,
             rate,

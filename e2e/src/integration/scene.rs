@@ -16,7 +16,7 @@ use crate::check::evidence::Topic;
 use crate::check::verdict::{Repeats, Section};
 use crate::check::{Check, Example, Formats, Guarantee, Report, check, check_purged};
 use crate::drained::{WaitDrained, run as wait_drained};
-use crate::generate::{Generate, run as generate, send};
+use crate::generate::{Generate, KeyedBy, run as generate, send};
 use crate::hit::Target;
 use crate::orders::{ABORTED, BASE_MS, Orders};
 
@@ -195,6 +195,7 @@ impl<'a> Scene<'a> {
         generate(&Generate {
             broker: self.broker.clone(),
             topic: self.input(),
+            keyed_by: KeyedBy::Order,
             count,
             first,
             rate,
