@@ -91,7 +91,7 @@ soak: build ## what is too long for CI: the whole crash matrix, faults of every 
 footprint: build image ## CPU and memory of operator and workers, sizes of images and definition
 	@e2e/cluster-demo footprint
 
-bench: build ## expressions; then ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--reps 1" for options
+bench: build ## expressions; then ours, Kafka Streams and a bare loop in turns; BENCH_ARGS="--only LINE" for one line, "--list" names them
 	$(CARGO) bench --workspace --bench expressions
 	@e2e/broker up
 	@eval "$$(e2e/broker env)" && bin/streamapp-e2e bench $(BENCH_ARGS)

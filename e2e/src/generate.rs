@@ -28,6 +28,16 @@ pub(crate) enum KeyedBy {
     Customer,
 }
 
+impl KeyedBy {
+    /// As the command line names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            KeyedBy::Order => "order",
+            KeyedBy::Customer => "customer",
+        }
+    }
+}
+
 /// Writes seeded orders: value = JSON, spread over all partitions by their keys as Kafka's own clients would.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generate {
@@ -95,6 +105,11 @@ impl ProducerContext for Deliveries {
 
 /// Writes the orders and waits until all of them are acknowledged.
 pub(crate) fn run(args: &Generate) -> Result<Generated> {
+    run_telling(args, |_| {})
+}
+
+/// The same; `sent` gets the number of each order right before the client gets the order.
+pub(crate) fn run_telling(args: &Generate, sent: impl FnMut(u64)) -> Result<Generated> {
     let consumer = args
         .broker
         .consumer("streamapp-e2e", crate::broker::Isolation::Uncommitted)?;
@@ -112,7 +127,7 @@ pub(crate) fn run(args: &Generate) -> Result<Generated> {
         .create_with_context(Deliveries::default())
         .context("cannot make a producer")?;
     let start = Instant::now();
-    produce(args, &producer, start)?;
+    produce(args, &producer, start, sent)?;
     acknowledge(&producer)?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Generated {
@@ -122,7 +137,12 @@ pub(crate) fn run(args: &Generate) -> Result<Generated> {
     })
 }
 
-fn produce(args: &Generate, producer: &BaseProducer<Deliveries>, start: Instant) -> Result<()> {
+fn produce(
+    args: &Generate,
+    producer: &BaseProducer<Deliveries>,
+    start: Instant,
+    mut sent: impl FnMut(u64),
+) -> Result<()> {
     let orders = Orders {
         seed: args.seed,
         customers: args.customers,
@@ -143,6 +163,7 @@ fn produce(args: &Generate, producer: &BaseProducer<Deliveries>, start: Instant)
             orders.write_value(index, &mut value);
         }
         let timestamp = BASE_MS.saturating_add_unsigned(index);
+        sent(index);
         send(
             producer,
             BaseRecord::to(&args.topic)

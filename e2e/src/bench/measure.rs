@@ -6,10 +6,13 @@ use anyhow::{Context as _, Result, bail};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::latency::{self, Latency};
+use super::lines::{Line, Topology};
 use super::process::{self, Subject};
-use super::subjects::{Line, Names};
+use super::subjects::Names;
 use crate::broker::{Broker, Isolation};
 use crate::drained::{Lag, Watch};
+use crate::generate::Generate;
 use crate::{reader, wait};
 
 /// What one run gave. "Steady" is the second half of the input: the first half warms up.
@@ -30,13 +33,15 @@ pub(super) struct Run {
     pub(super) peak_rss_bytes: u64,
     /// From the start of the process to its first commit.
     pub(super) first_commit_seconds: f64,
+    /// Of lines whose input is paced.
+    pub(super) latency: Option<Latency>,
     pub(super) outputs: Outputs,
 }
 
 /// What a run wrote, in a form that does not depend on the order in which partitions were processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Outputs {
-    /// Output records (stateless), customers with a decision (orders-risk).
+    /// Output records (stateless), customers with a decision (the others).
     pub(super) count: u64,
     pub(super) digest: u64,
 }
@@ -53,9 +58,11 @@ struct Sample {
 /// The fixed facts of a run.
 pub(super) struct Task<'a> {
     pub(super) broker: &'a Broker,
-    pub(super) line: Line,
+    pub(super) line: &'a Line,
     pub(super) names: &'a Names,
     pub(super) records: u64,
+    /// What is to be written while the subject runs.
+    pub(super) paced: Option<Generate>,
     pub(super) broker_pid: Option<u32>,
     pub(super) deadline: Duration,
 }
@@ -63,14 +70,21 @@ pub(super) struct Task<'a> {
 impl Task<'_> {
     /// Samples the running subject until it has processed everything.
     pub(super) fn measure(&self, mut subject: Subject, started: Instant) -> Result<Run> {
-        let samples = self.sample(&mut subject, started)?;
+        let (samples, latency) = match &self.paced {
+            None => (self.sample(&mut subject, started)?, None),
+            Some(orders) => {
+                let work = || self.sample(&mut subject, started);
+                let (samples, latency) = latency::beside(orders, &self.names.output, work)?;
+                (samples, Some(latency))
+            }
+        };
         let peak_rss_bytes = subject.peak_rss_bytes();
         let status = subject.stop()?;
         if !status.success() && status.code() != Some(143) {
             bail!("the subject ended with {status} after SIGTERM");
         }
         let outputs = self.outputs()?;
-        self.evaluate(&samples, started, peak_rss_bytes, outputs)
+        self.evaluate(&samples, started, peak_rss_bytes, latency, outputs)
     }
 
     fn sample(&self, subject: &mut Subject, started: Instant) -> Result<Vec<Sample>> {
@@ -80,7 +94,7 @@ impl Task<'_> {
         let partitions = broker
             .ends(&broker.consumer("streamapp-e2e", Isolation::Committed)?, input)?
             .len() as i32;
-        let repartition = self.line.repartition(&self.names.application_id);
+        let repartition = self.line.topology.repartition(&self.names.application_id);
         let mut samples: Vec<Sample> = Vec::new();
         loop {
             subject.assert_running()?;
@@ -121,6 +135,7 @@ impl Task<'_> {
         samples: &[Sample],
         started: Instant,
         peak_rss_bytes: u64,
+        latency: Option<Latency>,
         outputs: Outputs,
     ) -> Result<Run> {
         let last = samples.last().context("no samples")?.progress;
@@ -152,14 +167,15 @@ impl Task<'_> {
                 .map(|_| (end.broker_cpu - samples[0].broker_cpu) / all),
             peak_rss_bytes,
             first_commit_seconds: (first.at - started).as_secs_f64(),
+            latency,
             outputs,
         })
     }
 
     fn outputs(&self) -> Result<Outputs> {
-        match self.line {
-            Line::Stateless => self.every_record(),
-            Line::OrdersRisk => self.last_exposures(),
+        match self.line.topology {
+            Topology::Stateless => self.every_record(),
+            Topology::OrdersRisk | Topology::KeyedAggregate => self.last_exposures(),
         }
     }
 

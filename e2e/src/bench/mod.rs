@@ -1,21 +1,25 @@
 //! `streamapp-e2e bench`: ours, Kafka Streams and the bare loop in turns on the same broker and input.
 
+mod latency;
+mod lines;
 mod measure;
 pub(crate) mod process;
 mod report;
 pub(crate) mod subjects;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
 use crate::broker::{Broker, Isolation};
-use crate::generate::{self, Generate, KeyedBy};
+use crate::generate::{self, Generate};
+use lines::{LINES, Line, Load, Who};
 use measure::{Run, Task};
 use process::Subject;
 use report::{About, LineFigures};
-use subjects::{Line, Names, Who};
+use subjects::Names;
 
 /// Partitions of the input and the output topics.
 const PARTITIONS: i32 = 12;
@@ -28,18 +32,25 @@ pub(crate) struct Bench {
     /// The broker's process, for its CPU time (`e2e/broker env` gives it)
     #[arg(long, env = "STREAMAPP_BROKER_PID", value_name = "PID")]
     broker_pid: Option<u32>,
-    /// Lines to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Line::Stateless, Line::OrdersRisk])]
-    lines: Vec<Line>,
+    /// Lines to measure, instead of all
+    #[arg(long, value_parser = Line::named, value_delimiter = ',', value_name = "LINE")]
+    only: Vec<&'static Line>,
+    /// Name the lines, their subjects and their aims, and measure nothing
+    #[arg(long)]
+    list: bool,
     /// Who runs them
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Who::Ours, Who::Peer, Who::Limit])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Who::Ours, Who::AtLeastOnce, Who::Peer, Who::Limit])]
     subjects: Vec<Who>,
-    /// Input records, written before the first run
-    #[arg(long, default_value_t = 1_000_000)]
+    /// Input records of a line that is about throughput, written before its first run; three times as many for those
+    /// that compare guarantees
+    #[arg(long, default_value_t = 2_000_000)]
     records: u64,
-    /// Customers, that is keys of the store
-    #[arg(long, default_value_t = 100_000)]
-    customers: u64,
+    /// Input records a second of a line that is about latency
+    #[arg(long, default_value_t = 5_000)]
+    rate: u64,
+    /// How long the input of such a line is written; the first half warms up
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
     /// Seed of the input
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -49,28 +60,21 @@ pub(crate) struct Bench {
     /// Threads of every subject (ours: if its file has a line `threads: …`)
     #[arg(long, default_value_t = 2)]
     threads: u32,
-    /// Commit interval of every subject (ours: if its file has a line `commitInterval: …`)
-    #[arg(long, default_value_t = 100)]
-    commit_interval_ms: u64,
     /// Command of StreamApp's command line
     #[arg(long, default_value = "bin/streamapp", value_name = "COMMAND")]
     ours: String,
     /// Another line of our file to change: every `KEY: …` becomes `KEY: VALUE`
     #[arg(long, value_name = "KEY=VALUE")]
     ours_set: Vec<String>,
-    /// Declaration of the stateless line
-    #[arg(
-        long,
-        default_value = "examples/orders-risk/stateless.yaml",
-        value_name = "FILE"
-    )]
-    stateless_file: PathBuf,
-    /// Declaration of the orders-risk line
-    #[arg(long, default_value = "examples/orders-risk/app.yaml", value_name = "FILE")]
-    orders_risk_file: PathBuf,
+    /// Directory of our declarations
+    #[arg(long, default_value = "examples/orders-risk", value_name = "DIR")]
+    examples: PathBuf,
     /// Command of the Kafka Streams peer
     #[arg(long, default_value = "e2e/peer/run", value_name = "COMMAND")]
     peer: String,
+    /// Cache of the peer's stores; without one each update is passed on, as by ours
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    peer_cache_bytes: u64,
     /// How long one run may take, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     deadline: u64,
@@ -87,19 +91,19 @@ pub(crate) struct Bench {
 
 /// Measures everything, prints the tables, writes the report; answers whether it passed.
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
+    if bench.list {
+        report::list(&LINES);
+        return Ok(true);
+    }
     let started = SystemTime::now();
     let load_before = load();
     if bench.subjects.contains(&Who::Peer) {
         build_peer(bench)?;
     }
-    let input = preload(bench)?;
+    let only = |line: &&Line| bench.only.is_empty() || bench.only.iter().any(|only| only.name == line.name);
     let mut lines = Vec::new();
-    for line in &bench.lines {
-        let figures = LineFigures::of(
-            *line,
-            bench.records,
-            &measure_line(bench, *line, &input, started)?,
-        );
+    for line in LINES.iter().filter(only) {
+        let figures = LineFigures::of(bench, line, &measure_line(bench, line, started)?);
         figures.print();
         lines.push(figures);
     }
@@ -109,9 +113,9 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         passed,
         seed: bench.seed,
         started,
-        commit_interval_ms: bench.commit_interval_ms,
         threads: bench.threads,
         repetitions: bench.reps,
+        peer_cache_bytes: bench.peer_cache_bytes,
         load_before,
     };
     report::write(&bench.report, &about, &lines)?;
@@ -137,79 +141,104 @@ fn build_peer(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// Writes the input, unless an earlier bench left the same one.
-fn preload(bench: &Bench) -> Result<String> {
+/// The orders that `line` reads from `topic`.
+fn orders(bench: &Bench, line: &Line, topic: &str) -> Generate {
+    Generate {
+        broker: bench.broker.clone(),
+        topic: topic.to_owned(),
+        keyed_by: line.topology.keyed_by(),
+        count: line.records(bench),
+        first: 0,
+        rate: match line.load {
+            Load::Backlog => 0,
+            Load::Paced => bench.rate,
+        },
+        customers: line.customers,
+        // Ten times the demo's amounts: about nine in ten orders are followed by a decision when each customer has
+        // ten or more of them.
+        max_amount_cents: 1_000_000,
+        seed: bench.seed,
+        bad_at: None,
+        quiet: true,
+    }
+}
+
+/// Writes the input, unless an earlier run left the same one; its name.
+fn preload(bench: &Bench, line: &Line) -> Result<String> {
+    let records = line.records(bench);
     let topic = format!(
-        "bench.orders.{}.{}.{}",
-        bench.records, bench.customers, bench.seed
+        "bench.orders-by-{}.{records}.{}.{}",
+        line.topology.keyed_by().name(),
+        line.customers,
+        bench.seed
     );
     if bench.broker.topic_names()?.contains(&topic) {
         let consumer = bench.broker.consumer("streamapp-e2e", Isolation::Committed)?;
         let written: i64 = bench.broker.ends(&consumer, &topic)?.values().sum();
-        if written == bench.records as i64 {
+        if written == records as i64 {
             return Ok(topic);
         }
         bench.broker.delete_topics(&[&topic])?;
     }
-    eprintln!("bench: writing {} orders to {topic}", bench.records);
+    eprintln!("bench: writing {records} orders to {topic}");
     bench.broker.create_topics(&[(&topic, PARTITIONS)])?;
-    generate::run(&Generate {
-        broker: bench.broker.clone(),
-        topic: topic.clone(),
-        keyed_by: KeyedBy::Order,
-        count: bench.records,
-        first: 0,
-        rate: 0,
-        customers: bench.customers,
-        // Ten times the demo's amounts: about nine in ten orders are followed by a decision with 100,000 customers.
-        max_amount_cents: 1_000_000,
-        seed: bench.seed,
-        bad_at: None,
-        quiet: false,
-    })?;
+    generate::run(&orders(bench, line, &topic))?;
     Ok(topic)
 }
 
-fn measure_line(bench: &Bench, line: Line, input: &str, started: SystemTime) -> Result<Vec<(Who, Run)>> {
+fn measure_line(bench: &Bench, line: &Line, started: SystemTime) -> Result<BTreeMap<Who, Vec<Run>>> {
     let stamp = started.duration_since(UNIX_EPOCH)?.as_secs();
-    let mut runs = Vec::new();
+    let mut runs: BTreeMap<Who, Vec<Run>> = BTreeMap::new();
     for repetition in 1..=bench.reps {
-        for who in bench.subjects.iter().copied().filter(|who| line.takes(*who)) {
-            let id = format!("bench-{}-{}-{repetition}-{stamp}", line.name(), who.name());
+        for who in line.subjects.iter().filter(|who| bench.subjects.contains(who)) {
+            let id = format!("bench-{}-{}-{repetition}-{stamp}", line.name, who.name());
             let names = Names {
+                input: match line.load {
+                    Load::Backlog => preload(bench, line)?,
+                    Load::Paced => format!("{id}.in"),
+                },
                 output: format!("{id}.out"),
-                input: input.to_owned(),
                 directory: bench.state.join("bench").join(&id),
                 application_id: id,
             };
-            let run = measure_one(bench, line, who, &names)
-                .with_context(|| format!("{} by {}, repetition {repetition}", line.name(), who.name()))?;
+            let run = measure_one(bench, line, *who, &names)
+                .with_context(|| format!("{} by {}, repetition {repetition}", line.name, who.name()))?;
             eprintln!(
-                "bench: {} {} {repetition}/{}: {:.0}/s steady, {:.2} CPU s/M, {} MiB",
-                line.name(),
+                "bench: {} {} {repetition}/{}: {:.0}/s steady, {:.2} CPU s/M, {} MiB{}",
+                line.name,
                 who.name(),
                 bench.reps,
                 run.steady_per_second,
                 run.steady_cpu_per_million,
-                run.peak_rss_bytes / 1_048_576
+                run.peak_rss_bytes / 1_048_576,
+                run.latency
+                    .map_or(String::new(), |latency| format!(", p99 {:.0} ms", latency.p99_ms))
             );
-            runs.push((who, run));
+            runs.entry(*who).or_default().push(run);
         }
     }
     Ok(runs)
 }
 
-fn measure_one(bench: &Bench, line: Line, who: Who, names: &Names) -> Result<Run> {
+fn measure_one(bench: &Bench, line: &Line, who: Who, names: &Names) -> Result<Run> {
     std::fs::create_dir_all(&names.directory)
         .with_context(|| format!("cannot make {}", names.directory.display()))?;
     bench.broker.create_topics(&[(&names.output, PARTITIONS)])?;
+    let paced = match line.load {
+        Load::Backlog => None,
+        Load::Paced => {
+            bench.broker.create_topics(&[(&names.input, PARTITIONS)])?;
+            Some(orders(bench, line, &names.input))
+        }
+    };
     let command = subjects::command(bench, line, who, names)?;
     let log = names.directory.with_extension("log");
     let task = Task {
         broker: &bench.broker,
         line,
         names,
-        records: bench.records,
+        records: line.records(bench),
+        paced,
         broker_pid: bench.broker_pid,
         deadline: Duration::from_secs(bench.deadline),
     };
@@ -223,12 +252,11 @@ fn measure_one(bench: &Bench, line: Line, who: Who, names: &Names) -> Result<Run
 
 /// Removes what a run left in the broker and on the disk, so that the next one finds the machine as it was.
 fn clean(bench: &Bench, names: &Names) -> Result<()> {
-    let prefix = format!("{}-", names.application_id);
     let topics = bench.broker.topic_names()?;
     let own: Vec<&str> = topics
         .iter()
         .map(String::as_str)
-        .filter(|topic| topic.starts_with(&prefix) || *topic == names.output)
+        .filter(|topic| topic.starts_with(&names.application_id))
         .collect();
     bench.broker.delete_topics(&own)?;
     if let Err(error) = bench.broker.delete_group(&names.application_id) {

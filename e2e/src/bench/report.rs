@@ -1,13 +1,15 @@
 //! The bench's figures: medians, ratios, the table and the report file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::Bench;
+use super::lines::{Bound, Line, Load, Ratio, Who};
 use super::measure::Run;
-use super::subjects::{Line, Who};
 
 /// Below this the commit interval and the prefetched records weigh on the figures.
 const SHORT_SECONDS: f64 = 2.0;
@@ -23,6 +25,8 @@ pub(super) struct Figures {
     pub(super) broker_cpu_per_million: Option<Spread>,
     pub(super) peak_rss_mib: Spread,
     pub(super) first_commit_seconds: Spread,
+    pub(super) latency_p50_ms: Option<Spread>,
+    pub(super) latency_p99_ms: Option<Spread>,
     pub(super) output_records: u64,
 }
 
@@ -34,32 +38,29 @@ pub(super) struct Spread {
     pub(super) max: f64,
 }
 
-/// One line with all its subjects, and ours in relation to the others (medians).
+/// One line with all its subjects, and ours in relation to the others.
 #[derive(Debug, Serialize)]
 pub(super) struct LineFigures {
-    line: Line,
+    line: &'static str,
     records: u64,
+    /// How many of them were written a second, when they were not there before.
+    rate_per_second: Option<u64>,
+    keys: u64,
+    commit_interval_ms: u64,
     outputs_agree: bool,
-    ours: Option<Figures>,
-    peer: Option<Figures>,
-    limit: Option<Figures>,
-    /// Throughput, ours ÷ peer's, steady.
-    ratio_peer: Option<f64>,
-    /// Throughput, ours ÷ the limit's, steady.
-    ratio_limit: Option<f64>,
-    /// CPU for a record, ours ÷ peer's, steady.
-    cpu_ratio_peer: Option<f64>,
-    /// Peak resident memory, ours ÷ peer's.
-    rss_ratio_peer: Option<f64>,
-    aims: Vec<Aim>,
+    #[serde(flatten)]
+    subjects: BTreeMap<Who, Figures>,
+    #[serde(flatten)]
+    ratios: BTreeMap<&'static str, f64>,
+    aims: Vec<Judged>,
 }
 
-/// A ratio that the design aims at (docs: performance).
+/// What became of an aim.
 #[derive(Debug, Serialize)]
-struct Aim {
+struct Judged {
     figure: &'static str,
-    at_least: Option<f64>,
-    at_most: Option<f64>,
+    #[serde(flatten)]
+    bound: Bound,
     measured: Option<f64>,
     /// Nothing when it was not measured.
     met: Option<bool>,
@@ -67,7 +68,18 @@ struct Aim {
 
 impl Spread {
     fn of(runs: &[Run], figure: impl Fn(&Run) -> f64) -> Self {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
+        Spread::among(runs.iter().map(figure).collect())
+    }
+
+    /// Of a figure that not every line has.
+    fn of_some(runs: &[Run], figure: impl Fn(&Run) -> Option<f64>) -> Option<Self> {
+        runs.iter()
+            .map(figure)
+            .collect::<Option<Vec<f64>>>()
+            .map(Spread::among)
+    }
+
+    fn among(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let median = (at((values.len().saturating_sub(1)) / 2) + at(values.len() / 2)) / 2.0;
@@ -88,74 +100,67 @@ impl Figures {
             overall_per_second: Spread::of(runs, |run| run.overall_per_second),
             steady_cpu_per_million: Spread::of(runs, |run| run.steady_cpu_per_million),
             overall_cpu_per_million: Spread::of(runs, |run| run.overall_cpu_per_million),
-            broker_cpu_per_million: first
-                .broker_cpu_per_million
-                .map(|_| Spread::of(runs, |run| run.broker_cpu_per_million.unwrap_or(f64::NAN))),
+            broker_cpu_per_million: Spread::of_some(runs, |run| run.broker_cpu_per_million),
             peak_rss_mib: Spread::of(runs, |run| run.peak_rss_bytes as f64 / 1_048_576.0),
             first_commit_seconds: Spread::of(runs, |run| run.first_commit_seconds),
+            latency_p50_ms: Spread::of_some(runs, |run| Some(run.latency?.p50_ms)),
+            latency_p99_ms: Spread::of_some(runs, |run| Some(run.latency?.p99_ms)),
             output_records: first.outputs.count,
         })
     }
 }
 
+impl Ratio {
+    /// Nothing when one of the two was not measured.
+    fn of(self, subjects: &BTreeMap<Who, Figures>) -> Option<f64> {
+        let ratio = |one, other, figure: fn(&Figures) -> Option<Spread>| {
+            Some(figure(subjects.get(&one)?)?.median / figure(subjects.get(&other)?)?.median)
+        };
+        let throughput = |figures: &Figures| Some(figures.steady_per_second);
+        match self {
+            Ratio::Peer => ratio(Who::Ours, Who::Peer, throughput),
+            Ratio::Limit => ratio(Who::Ours, Who::Limit, throughput),
+            Ratio::CpuPeer => ratio(Who::Ours, Who::Peer, |f| Some(f.steady_cpu_per_million)),
+            Ratio::RssPeer => ratio(Who::Ours, Who::Peer, |f| Some(f.peak_rss_mib)),
+            Ratio::P99Peer => ratio(Who::Ours, Who::Peer, |f| f.latency_p99_ms),
+            Ratio::Overhead => ratio(Who::AtLeastOnce, Who::Ours, throughput).map(|faster| faster - 1.0),
+        }
+    }
+}
+
 impl LineFigures {
     /// Figures from all runs of a line.
-    pub(super) fn of(line: Line, records: u64, runs: &[(Who, Run)]) -> Self {
-        let of = |who: Who| {
-            let runs: Vec<Run> = runs
-                .iter()
-                .filter(|(ran, _)| *ran == who)
-                .map(|(_, run)| run.clone())
-                .collect();
-            Figures::of(&runs)
-        };
-        let (ours, peer, limit) = (of(Who::Ours), of(Who::Peer), of(Who::Limit));
-        let ratio = |other: &Option<Figures>, figure: fn(&Figures) -> Spread| {
-            Some(figure(ours.as_ref()?).median / figure(other.as_ref()?).median)
-        };
-        let ratio_peer = ratio(&peer, |f| f.steady_per_second);
-        let ratio_limit = ratio(&limit, |f| f.steady_per_second);
-        let cpu_ratio_peer = ratio(&peer, |f| f.steady_cpu_per_million);
-        let rss_ratio_peer = ratio(&peer, |f| f.peak_rss_mib);
-        let at_least = |figure, least: f64, measured: Option<f64>| Aim {
-            figure,
-            at_least: Some(least),
-            at_most: None,
-            measured,
-            met: measured.map(|ratio| ratio >= least),
-        };
-        let at_most = |figure, most: f64, measured: Option<f64>| Aim {
-            figure,
-            at_least: None,
-            at_most: Some(most),
-            measured,
-            met: measured.map(|ratio| ratio <= most),
-        };
-        let aims = match line {
-            Line::Stateless => vec![
-                at_least("ratio_peer", 2.2, ratio_peer),
-                at_least("ratio_limit", 0.8, ratio_limit),
-                at_most("cpu_ratio_peer", 1.0 / 3.0, cpu_ratio_peer),
-            ],
-            Line::OrdersRisk => vec![
-                at_least("ratio_peer", 4.0, ratio_peer),
-                at_most("cpu_ratio_peer", 1.0 / 6.0, cpu_ratio_peer),
-                at_most("rss_ratio_peer", 1.0 / 4.0, rss_ratio_peer),
-            ],
-        };
-        let outputs_agree = runs.windows(2).all(|pair| pair[0].1.outputs == pair[1].1.outputs);
+    pub(super) fn of(bench: &Bench, line: &Line, runs: &BTreeMap<Who, Vec<Run>>) -> Self {
+        let outputs: Vec<_> = runs.values().flatten().map(|run| run.outputs).collect();
+        let subjects: BTreeMap<Who, Figures> = runs
+            .iter()
+            .filter_map(|(who, runs)| Some((*who, Figures::of(runs)?)))
+            .collect();
+        let aims = line.aims.iter().map(|aim| {
+            let measured = aim.ratio.of(&subjects);
+            Judged {
+                figure: aim.ratio.name(),
+                bound: aim.bound,
+                measured,
+                met: measured.map(|measured| aim.bound.holds(measured)),
+            }
+        });
         LineFigures {
-            line,
-            records,
-            outputs_agree,
-            ours,
-            peer,
-            limit,
-            ratio_peer,
-            ratio_limit,
-            cpu_ratio_peer,
-            rss_ratio_peer,
-            aims,
+            line: line.name,
+            records: line.records(bench),
+            rate_per_second: match line.load {
+                Load::Backlog => None,
+                Load::Paced => Some(bench.rate),
+            },
+            keys: line.customers,
+            commit_interval_ms: line.commit_interval_ms,
+            outputs_agree: outputs.windows(2).all(|pair| pair[0] == pair[1]),
+            ratios: Ratio::ALL
+                .iter()
+                .filter_map(|ratio| Some((ratio.name(), ratio.of(&subjects)?)))
+                .collect(),
+            aims: aims.collect(),
+            subjects,
         }
     }
 
@@ -173,55 +178,80 @@ impl LineFigures {
     pub(super) fn print(&self) {
         println!(
             "\n{}: {} records, outputs {}",
-            self.line.name(),
+            self.line,
             self.records,
             if self.outputs_agree { "agree" } else { "DIFFER" }
         );
         println!(
-            "  {:<6} {:>10} {:>21} {:>9} {:>10} {:>9} {:>8}",
-            "", "steady/s", "min – max", "CPU s/M", "broker s/M", "RSS MiB", "outputs"
+            "  {:<13} {:>10} {:>21} {:>9} {:>10} {:>9} {:>7} {:>7} {:>13} {:>8}",
+            "",
+            "steady/s",
+            "min – max",
+            "CPU s/M",
+            "broker s/M",
+            "RSS MiB",
+            "p50 ms",
+            "p99 ms",
+            "min – max",
+            "outputs"
         );
-        for (name, figures) in [("ours", &self.ours), ("peer", &self.peer), ("limit", &self.limit)] {
-            let Some(f) = figures else { continue };
+        let some = |spread: Option<Spread>, text: fn(Spread) -> String| spread.map_or("-".to_owned(), text);
+        let range = |spread: Spread| format!("{:.0} – {:.0}", spread.min, spread.max);
+        for (who, f) in &self.subjects {
             println!(
-                "  {name:<6} {:>10.0} {:>21} {:>9.2} {:>10} {:>9.0} {:>8}",
+                "  {:<13} {:>10.0} {:>21} {:>9.2} {:>10} {:>9.0} {:>7} {:>7} {:>13} {:>8}",
+                who.name(),
                 f.steady_per_second.median,
-                format!("{:.0} – {:.0}", f.steady_per_second.min, f.steady_per_second.max),
+                range(f.steady_per_second),
                 f.steady_cpu_per_million.median,
-                f.broker_cpu_per_million
-                    .map_or("-".to_owned(), |spread| format!("{:.2}", spread.median)),
+                some(f.broker_cpu_per_million, |spread| format!("{:.2}", spread.median)),
                 f.peak_rss_mib.median,
+                some(f.latency_p50_ms, |spread| format!("{:.0}", spread.median)),
+                some(f.latency_p99_ms, |spread| format!("{:.0}", spread.median)),
+                some(f.latency_p99_ms, range),
                 f.output_records
             );
         }
         self.warn_of_short_windows();
         for aim in &self.aims {
             let Some(measured) = aim.measured else { continue };
-            let bound = match (aim.at_least, aim.at_most) {
-                (Some(least), _) => format!("≥ {least:.2}"),
-                (None, most) => format!("≤ {:.2}", most.unwrap_or(f64::NAN)),
-            };
             println!(
-                "  {:<15} {measured:.2} (aim {bound}: {})",
+                "  {:<15} {measured:.2} (aim {}: {})",
                 aim.figure,
+                aim.bound,
                 if aim.met == Some(true) { "met" } else { "not met" }
             );
         }
     }
-}
 
-impl LineFigures {
     fn warn_of_short_windows(&self) {
-        for (name, figures) in [("ours", &self.ours), ("peer", &self.peer), ("limit", &self.limit)] {
-            if let Some(figures) = figures
-                && figures.steady_seconds.min < SHORT_SECONDS
-            {
+        for (who, figures) in &self.subjects {
+            if figures.steady_seconds.min < SHORT_SECONDS {
                 println!(
-                    "  {name}: its second half took only {:.1} s; more --records make this line firmer",
+                    "  {}: its second half took only {:.1} s; more --records make this line firmer",
+                    who.name(),
                     figures.steady_seconds.min
                 );
             }
         }
+    }
+}
+
+/// Prints what there is to measure.
+pub(super) fn list(lines: &[Line]) {
+    for line in lines {
+        let subjects: Vec<_> = line.subjects.iter().map(|who| who.name()).collect();
+        let aims: Vec<_> = line
+            .aims
+            .iter()
+            .map(|aim| format!("{} {}", aim.ratio.name(), aim.bound))
+            .collect();
+        println!(
+            "{:<20} {:<22} {}",
+            line.name,
+            subjects.join(", "),
+            aims.join(", ")
+        );
     }
 }
 
@@ -240,9 +270,9 @@ struct Report<'a> {
 
 #[derive(Debug, Serialize)]
 struct Lines<'a> {
-    commit_interval_ms: u64,
     threads: u32,
     repetitions: u32,
+    peer_cache_bytes: u64,
     /// The machine's load average when the bench began.
     load_before: f64,
     lines: &'a [LineFigures],
@@ -253,9 +283,9 @@ pub(super) struct About {
     pub(super) passed: bool,
     pub(super) seed: u64,
     pub(super) started: SystemTime,
-    pub(super) commit_interval_ms: u64,
     pub(super) threads: u32,
     pub(super) repetitions: u32,
+    pub(super) peer_cache_bytes: u64,
     pub(super) load_before: f64,
 }
 
@@ -270,9 +300,9 @@ pub(super) fn write(file: &Path, about: &About, lines: &[LineFigures]) -> Result
         started: rfc3339(about.started),
         ended: rfc3339(SystemTime::now()),
         figures: Lines {
-            commit_interval_ms: about.commit_interval_ms,
             threads: about.threads,
             repetitions: about.repetitions,
+            peer_cache_bytes: about.peer_cache_bytes,
             load_before: about.load_before,
             lines,
         },

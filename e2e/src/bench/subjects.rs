@@ -1,78 +1,11 @@
-//! The lines of the bench and the programs that run them.
+//! The programs that run a line.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
-use serde::Serialize;
 
 use super::Bench;
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Line {
-    /// Filter and map
-    Stateless,
-    /// Repartition, aggregate, decide
-    OrdersRisk,
-}
-
-/// Who runs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Who {
-    /// StreamApp
-    Ours,
-    /// Kafka Streams
-    Peer,
-    /// The bare librdkafka loop (stateless only)
-    Limit,
-}
-
-impl Line {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Line::Stateless => "stateless",
-            Line::OrdersRisk => "orders-risk",
-        }
-    }
-
-    /// The topic's name in the example's file.
-    fn declared_output(self) -> &'static str {
-        match self {
-            Line::Stateless => "orders.scored.v1",
-            Line::OrdersRisk => "risk.decisions.v1",
-        }
-    }
-
-    /// The repartition topic that ends the line's way, if it has one.
-    pub(super) fn repartition(self, application_id: &str) -> Option<String> {
-        match self {
-            Line::Stateless => None,
-            Line::OrdersRisk => Some(format!("{application_id}-exposure-by-customer-repartition")),
-        }
-    }
-
-    /// Who can run this line.
-    pub(super) fn takes(self, who: Who) -> bool {
-        match (self, who) {
-            (Line::Stateless, Who::Ours | Who::Peer | Who::Limit) => true,
-            (Line::OrdersRisk, Who::Ours | Who::Peer) => true,
-            (Line::OrdersRisk, Who::Limit) => false,
-        }
-    }
-}
-
-impl Who {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Who::Ours => "ours",
-            Who::Peer => "peer",
-            Who::Limit => "limit",
-        }
-    }
-}
+use super::lines::{Line, Who};
 
 /// The names of one run.
 pub(super) struct Names {
@@ -84,11 +17,11 @@ pub(super) struct Names {
 }
 
 /// The command that runs `line` by `who`.
-pub(super) fn command(bench: &Bench, line: Line, who: Who, names: &Names) -> Result<Vec<String>> {
+pub(super) fn command(bench: &Bench, line: &Line, who: Who, names: &Names) -> Result<Vec<String>> {
     let state = path(&names.directory.join("state"))?;
     let mut command: Vec<String> = match who {
-        Who::Ours => {
-            let file = write_declaration(bench, line, names)?;
+        Who::Ours | Who::AtLeastOnce => {
+            let file = write_declaration(bench, line, who, names)?;
             let mut command = words(&bench.ours);
             command.extend(["run".to_owned(), path(&file)?, "--state-dir".to_owned(), state]);
             command.extend(["--output".to_owned(), "json".to_owned()]);
@@ -96,8 +29,9 @@ pub(super) fn command(bench: &Bench, line: Line, who: Who, names: &Names) -> Res
         }
         Who::Peer => {
             let mut command = words(&bench.peer);
-            command.extend(["--topology".to_owned(), line.name().to_owned()]);
+            command.extend(["--topology".to_owned(), line.topology.name().to_owned()]);
             command.extend(["--state-dir".to_owned(), state]);
+            command.extend(["--cache-bytes".to_owned(), bench.peer_cache_bytes.to_string()]);
             command
         }
         Who::Limit => {
@@ -113,7 +47,7 @@ pub(super) fn command(bench: &Bench, line: Line, who: Who, names: &Names) -> Res
         ("--input", names.input.clone()),
         ("--output", names.output.clone()),
         ("--threads", bench.threads.to_string()),
-        ("--commit-interval-ms", bench.commit_interval_ms.to_string()),
+        ("--commit-interval-ms", line.commit_interval_ms.to_string()),
     ] {
         command.extend([option.to_owned(), value]);
     }
@@ -121,21 +55,18 @@ pub(super) fn command(bench: &Bench, line: Line, who: Who, names: &Names) -> Res
 }
 
 /// Writes the example's file with this run's names in place of its own.
-fn write_declaration(bench: &Bench, line: Line, names: &Names) -> Result<PathBuf> {
-    let example = match line {
-        Line::Stateless => &bench.stateless_file,
-        Line::OrdersRisk => &bench.orders_risk_file,
-    };
-    let text = std::fs::read_to_string(example).with_context(|| format!("no {}", example.display()))?;
-    let mut text = text
-        .replace("orders.submitted.v1", &names.input)
-        .replace(line.declared_output(), &names.output);
+fn write_declaration(bench: &Bench, line: &Line, who: Who, names: &Names) -> Result<PathBuf> {
+    let example = bench.examples.join(line.topology.file());
+    let text = std::fs::read_to_string(&example).with_context(|| format!("no {}", example.display()))?;
+    let (input, output) = line.topology.topics();
+    let mut text = text.replace(input, &names.input).replace(output, &names.output);
     text = set(&text, "applicationId", &names.application_id)
         .with_context(|| format!("{} has no applicationId", example.display()))?;
     let same_as_the_others = [
+        ("guarantee", who.guarantee().to_owned()),
         ("bootstrapServers", bench.broker.bootstrap.clone()),
         ("threads", bench.threads.to_string()),
-        ("commitInterval", format!("{}ms", bench.commit_interval_ms)),
+        ("commitInterval", format!("{}ms", line.commit_interval_ms)),
     ];
     for (key, value) in same_as_the_others {
         match set(&text, key, &value) {
@@ -151,7 +82,7 @@ fn write_declaration(bench: &Bench, line: Line, names: &Names) -> Result<PathBuf
         text =
             set(&text, key, value).with_context(|| format!("{} has no line for {key}", example.display()))?;
     }
-    let file = names.directory.join(format!("{}.yaml", line.name()));
+    let file = names.directory.join(line.topology.file());
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(file)
 }
