@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Places in the life of a transaction, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +100,13 @@ fn armed() -> &'static [Armed] {
     })
 }
 
-/// What is armed for this pass of the point.
+/// What is armed for this pass of the point. A process crashes once: what other threads reach until it is gone is for the next one.
 fn hit(point: Point) -> Option<&'static Armed> {
+    static CRASHES: AtomicBool = AtomicBool::new(false);
     armed().iter().find(|armed| {
-        let hit = armed.point == point.name() && armed.remaining.fetch_sub(1, Ordering::AcqRel) == 1;
+        let hit = armed.point == point.name()
+            && armed.remaining.fetch_sub(1, Ordering::AcqRel) == 1
+            && (armed.hangs || !CRASHES.swap(true, Ordering::AcqRel));
         if hit && let Some(marker) = &armed.marker {
             let _ = std::fs::write(marker, "");
         }
