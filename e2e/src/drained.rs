@@ -102,9 +102,10 @@ impl Watch {
         })
     }
 
-    /// The group's committed offsets in `topic`.
+    /// The group's committed offsets in `topic`, as they are: a reader of committed records would wait while a transaction
+    /// holds them.
     pub(crate) fn offsets(&self, topic: &str, partitions: i32) -> Result<Offsets> {
-        Broker::committed(&self.committed, topic, partitions)
+        Broker::committed(&self.uncommitted, topic, partitions)
     }
 
     /// How far the group is behind in `topic`.
