@@ -11,8 +11,8 @@ use protocol::{ApplicationId, Ordinal, TaskId, World};
 use serde::Serialize;
 
 use crate::out::say;
-use crate::run::secret;
-use crate::validate::load;
+use crate::run::settings;
+use crate::validate::with_valid;
 use crate::view::Format;
 
 #[derive(Debug, Args)]
@@ -95,25 +95,12 @@ impl Said {
 }
 
 pub(crate) fn control_log(args: &ControlLogArgs) -> ExitCode {
-    let loaded = match load(&args.file) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    match look(args, &loaded) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    with_valid(&args.file, |loaded| look(args, loaded))
 }
 
-fn look(args: &ControlLogArgs, loaded: &crds::Loaded) -> anyhow::Result<()> {
+fn look(args: &ControlLogArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
     let application = ApplicationId(loaded.app.application_id().to_owned());
-    let kafka = loaded
-        .app
-        .kafka_config(|key| secret(args.secrets.as_deref(), key))?;
-    let settings = control::settings(&kafka);
+    let settings = settings(loaded, args.secrets.as_deref())?;
     let admin = Admin::new(&settings)?;
     if args.start_over {
         start_over(args, loaded, &application, &settings, &admin)?;
@@ -126,7 +113,7 @@ fn look(args: &ControlLogArgs, loaded: &crds::Loaded) -> anyhow::Result<()> {
         Format::Json => say!("{}", serde_json::to_string_pretty(&said)?),
         Format::Text => said.print(),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_over(

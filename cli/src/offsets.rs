@@ -9,8 +9,8 @@ use control::{InputOffsets, Offsets, OffsetsState};
 use protocol::ApplicationId;
 
 use crate::out::say;
-use crate::run::secret;
-use crate::validate::load;
+use crate::run::settings;
+use crate::validate::with_valid;
 use crate::view::Format;
 
 #[derive(Debug, Args)]
@@ -34,25 +34,12 @@ pub(crate) struct OffsetsArgs {
 }
 
 pub(crate) fn offsets(args: &OffsetsArgs) -> ExitCode {
-    let loaded = match load(&args.file) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    match look(args, &loaded) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    with_valid(&args.file, |loaded| look(args, loaded))
 }
 
 fn look(args: &OffsetsArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
     let application = ApplicationId(loaded.app.application_id().to_owned());
-    let kafka = loaded
-        .app
-        .kafka_config(|key| secret(args.secrets.as_deref(), key))?;
-    let settings = control::settings(&kafka);
+    let settings = settings(loaded, args.secrets.as_deref())?;
     let offsets = Offsets::open(&settings, &application)?;
     if args.restore {
         for input in offsets.restore()? {

@@ -12,12 +12,13 @@ use anyhow::Context as _;
 use clap::Args;
 use control::Claiming;
 use crds::{Place, SecretKey};
+use kafka::Settings;
 use protocol::{ApplicationId, Ordinal, Uid, WarmUp, WorkerStatus};
 
 use crate::prepare::{Preparation, PrepareError};
 use crate::scale;
 use crate::supervise::{Change, Supervised};
-use crate::validate::load;
+use crate::validate::with_valid;
 use crate::view::{OutputKind, Overview, View};
 
 /// How many workers a run may have.
@@ -78,17 +79,7 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
-    let loaded = match load(&args.file) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    match run_loaded(args, &loaded) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    with_valid(&args.file, |loaded| run_loaded(args, loaded))
 }
 
 fn run_loaded(args: &RunArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
@@ -215,8 +206,14 @@ fn prepare(
     }
 }
 
+/// How a command reaches the file's Kafka cluster.
+pub(crate) fn settings(loaded: &crds::Loaded, secrets: Option<&Path>) -> anyhow::Result<Settings> {
+    let kafka = loaded.app.kafka_config(|key| secret(secrets, key))?;
+    Ok(control::settings(&kafka))
+}
+
 /// A value that the file expects in a Secret, from a directory of the same shape.
-pub(crate) fn secret(directory: Option<&Path>, key: &SecretKey) -> anyhow::Result<String> {
+fn secret(directory: Option<&Path>, key: &SecretKey) -> anyhow::Result<String> {
     let directory = directory.with_context(|| {
         format!(
             "{} names Secret `{}`: put its value into DIR/{}/{} and run with --secrets DIR",

@@ -11,7 +11,7 @@ use protocol::ApplicationId;
 
 use crate::out::say;
 use crate::run::{WORKERS, lock, pause, state_dir};
-use crate::validate::load;
+use crate::validate::with_valid;
 
 /// The wish.
 const FILE: &str = "workers";
@@ -34,18 +34,10 @@ pub(crate) struct ScaleArgs {
 }
 
 pub(crate) fn scale(args: &ScaleArgs) -> ExitCode {
-    let loaded = match load(&args.file) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    let application = ApplicationId(loaded.app.application_id().to_owned());
-    match ask(args, &application) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    with_valid(&args.file, |loaded| {
+        ask(args, &ApplicationId(loaded.app.application_id().to_owned()))?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn ask(args: &ScaleArgs, application: &ApplicationId) -> anyhow::Result<()> {

@@ -8,8 +8,8 @@ use protocol::ApplicationId;
 use serde_json::json;
 
 use crate::out::say;
-use crate::run::secret;
-use crate::validate::load;
+use crate::run::settings;
+use crate::validate::with_valid;
 use crate::view::Format;
 
 #[derive(Debug, Args)]
@@ -34,24 +34,12 @@ pub(crate) struct SkipArgs {
 }
 
 pub(crate) fn skip(args: &SkipArgs) -> ExitCode {
-    let loaded = match load(&args.file) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    match decide(args, &loaded) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    with_valid(&args.file, |loaded| decide(args, loaded))
 }
 
-fn decide(args: &SkipArgs, loaded: &crds::Loaded) -> anyhow::Result<()> {
+fn decide(args: &SkipArgs, loaded: &crds::Loaded) -> anyhow::Result<ExitCode> {
     let application = ApplicationId(loaded.app.application_id().to_owned());
-    let kafka = loaded
-        .app
-        .kafka_config(|key| secret(args.secrets.as_deref(), key))?;
+    let settings = settings(loaded, args.secrets.as_deref())?;
     let SkipArgs {
         topic,
         partition,
@@ -59,7 +47,7 @@ fn decide(args: &SkipArgs, loaded: &crds::Loaded) -> anyhow::Result<()> {
         ..
     } = args;
     let place = (topic.as_str(), *partition, *offset);
-    let (input, is_news) = control::skip(&control::settings(&kafka), &application, place)?;
+    let (input, is_news) = control::skip(&settings, &application, place)?;
     let (task, position) = (input.task, input.position);
     match args.output {
         Format::Json => {
@@ -73,5 +61,5 @@ fn decide(args: &SkipArgs, loaded: &crds::Loaded) -> anyhow::Result<()> {
             say!("{before}{task} passes over {topic}/{partition}@{offset}; it stands at {position}");
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

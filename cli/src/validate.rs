@@ -30,6 +30,21 @@ pub(crate) fn load(file: &Path) -> Result<crds::Loaded, ExitCode> {
     crds::load(&read(file)?).map_err(|diagnostics| refused(file, &diagnostics, "nothing was started"))
 }
 
+/// Does what a command is to do with a file that is valid; prints what is wrong with the file, or why it failed.
+pub(crate) fn with_valid(
+    file: &Path,
+    command: impl FnOnce(&crds::Loaded) -> anyhow::Result<ExitCode>,
+) -> ExitCode {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    command(&loaded).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(1)
+    })
+}
+
 /// Prints for people what is wrong with a file.
 pub(crate) fn refused(file: &Path, diagnostics: &[crds::Diagnostic], consequence: &str) -> ExitCode {
     let name = file.display().to_string();
