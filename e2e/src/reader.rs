@@ -148,6 +148,19 @@ pub(crate) fn read_on(
     Ok(())
 }
 
+/// A client at the beginning of a topic, and how many partitions that has.
+pub(crate) fn from_beginning(
+    broker: &Broker,
+    topic: &str,
+    isolation: Isolation,
+) -> Result<(BaseConsumer, i32)> {
+    let consumer = broker.consumer(GROUP, isolation)?;
+    let partitions = broker.partitions(&consumer, topic)?;
+    let from = (0..partitions).map(|partition| (partition, Offset::Beginning));
+    assign(&consumer, topic, from)?;
+    Ok((consumer, partitions))
+}
+
 /// Assigns partitions of one topic at the given offsets.
 pub(crate) fn assign(
     consumer: &BaseConsumer,

@@ -5,14 +5,13 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use rdkafka::Offset;
 use rdkafka::error::KafkaError;
 use serde::Serialize;
 
 use crate::broker::Isolation;
 use crate::generate::{Generate, run_telling};
 use crate::orders::BASE_MS;
-use crate::reader::{GROUP, assign, record};
+use crate::reader::{from_beginning, record};
 
 /// Quantiles over all results of the second half of the orders: the first half warms up.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -58,13 +57,7 @@ fn sent(orders: &Generate) -> Result<Vec<Instant>> {
 
 /// When each result arrived.
 fn arrivals(orders: &Generate, output: &str, ended: &AtomicBool) -> Result<Vec<Arrival>> {
-    let consumer = orders.broker.consumer(GROUP, Isolation::Committed)?;
-    let partitions = orders.broker.partitions(&consumer, output)?;
-    assign(
-        &consumer,
-        output,
-        (0..partitions).map(|partition| (partition, Offset::Beginning)),
-    )?;
+    let (consumer, _) = from_beginning(&orders.broker, output, Isolation::Committed)?;
     let mut arrivals = Vec::with_capacity(orders.count as usize);
     loop {
         match consumer.poll(Duration::from_millis(200)) {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rdkafka::Offset;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, Producer as _};
@@ -23,7 +22,7 @@ use crate::drained::{WaitDrained, run as wait_drained};
 use crate::generate::send;
 use crate::hit::Target;
 use crate::orders::SplitMix;
-use crate::reader::{assign, read_all, settle};
+use crate::reader::{from_beginning, read_all, settle};
 use crate::wait;
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -408,15 +407,7 @@ fn write_transactions(scene: &Scene<'_>, topic: &str, messages: usize, bounced: 
 
 /// A reader of committed records, there from the beginning, that ends with the last message.
 fn read_along(scene: &Scene<'_>, topic: &str, messages: usize) -> Result<Topic> {
-    let consumer = scene
-        .broker
-        .consumer("streamapp-e2e-reader", Isolation::Committed)?;
-    let partitions = scene.broker.partitions(&consumer, topic)?;
-    assign(
-        &consumer,
-        topic,
-        (0..partitions).map(|partition| (partition, Offset::Beginning)),
-    )?;
+    let (consumer, partitions) = from_beginning(&scene.broker, topic, Isolation::Committed)?;
     let deadline = Instant::now() + SECONDS(180);
     let mut seen: Topic = (0..partitions).map(|partition| (partition, Vec::new())).collect();
     let mut count = 0;
