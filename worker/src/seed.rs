@@ -127,12 +127,8 @@ impl Outline {
 
     /// Offsets that a person lets a task pass over, by source of the plan.
     pub(crate) fn skipped(&self, world: &World, id: &TaskId) -> Vec<BTreeSet<i64>> {
-        let sub = self
-            .plan
-            .sub_topologies
-            .iter()
-            .find(|sub| sub.name == id.sub_topology);
-        let sources = sub.into_iter().flat_map(|sub| &sub.sources);
+        let sub = self.sub_topology(id);
+        let sources = sub.into_iter().flat_map(|(_, sub)| &sub.sources);
         let skipped = sources.map(|source| {
             let name = source.topic.resolve(&self.application.0);
             let topic = self.topics.get(&name);

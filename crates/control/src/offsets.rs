@@ -31,7 +31,7 @@ pub struct Offsets<'a> {
     settings: &'a Settings,
     application: &'a ApplicationId,
     owners: BTreeMap<TaskId, Owner>,
-    admin: Admin,
+    pub(crate) admin: Admin,
     /// Reads committed records, and the group.
     committed: Consumer,
     /// Sees high watermarks.

@@ -1,7 +1,7 @@
 //! A person lets a task pass over one record that it cannot process. Workers obey what the control log says, in the transaction
 //! that moves the task's position, so the record is skipped once, whatever crashes.
 
-use kafka::{Admin, Settings};
+use kafka::Settings;
 use protocol::{ApplicationId, Record, RecordId};
 
 use crate::offsets::{InputOffsets, Offsets, OffsetsError};
@@ -68,20 +68,16 @@ pub fn skip(
     application: &ApplicationId,
     (topic, partition, offset): (&str, i32, i64),
 ) -> Result<(InputOffsets, bool), SkipError> {
-    let all = Offsets::open(settings, application)?.look()?;
-    let input = find(all, (topic, partition, offset))?;
+    let offsets = Offsets::open(settings, application)?;
+    let input = find(offsets.look()?, (topic, partition, offset))?;
     let record = RecordId {
         topic: input.topic.clone(),
         topic_id: input.topic_id.clone(),
         partition,
         offset,
     };
-    let admin = Admin::new(settings).map_err(OffsetsError::from)?;
-    let mut log = OperatorLog::open(
-        settings,
-        application,
-        Reader::open(settings, &admin, application)?,
-    )?;
+    let reader = Reader::open(settings, &offsets.admin, application)?;
+    let mut log = OperatorLog::open(settings, application, reader)?;
     let is_news = !log.world().skipped.contains(&record);
     if is_news {
         log.write(|prev| Record::Skipped { prev, record })?;

@@ -376,6 +376,14 @@ mod tests {
         }
     }
 
+    fn folded(records: &[Record]) -> World {
+        let mut world = World::default();
+        for (offset, record) in (0..).zip(records) {
+            world.apply(offset, record);
+        }
+        world
+    }
+
     #[test]
     fn records_that_are_skipped_are_told_by_their_topics_id() {
         let record = |topic_id: &str, offset| RecordId {
@@ -393,14 +401,6 @@ mod tests {
         assert_eq!(world.skipped_of("orders", "a", 1), BTreeSet::from([5]));
         assert_eq!(world.skipped_of("orders", "b", 1), BTreeSet::from([7]));
         assert_eq!(world.skipped_of("orders", "a", 0), BTreeSet::new());
-    }
-
-    fn folded(records: &[Record]) -> World {
-        let mut world = World::default();
-        for (offset, record) in (0..).zip(records) {
-            world.apply(offset, record);
-        }
-        world
     }
 
     #[test]

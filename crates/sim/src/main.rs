@@ -167,8 +167,11 @@ struct ScheduleFigures {
 /// In so many schedules everything happens that can.
 const MANY: u64 = 1_000;
 
-/// What was to be counted and never happened.
-fn never(totals: &Figures) -> anyhow::Result<Vec<String>> {
+/// What never happened of all that is counted, where there were enough schedules for it.
+fn never_happened(schedules: u64, totals: &Figures) -> anyhow::Result<Vec<String>> {
+    if schedules < MANY {
+        return Ok(Vec::new());
+    }
     let totals = serde_json::to_value(totals)?;
     let counted = totals.as_object().into_iter().flatten();
     let never = counted.filter(|(_, count)| count.as_u64() == Some(0));
@@ -210,11 +213,7 @@ fn schedules(seeds: std::ops::Range<u64>, jobs: usize) -> anyhow::Result<bool> {
     });
     let mut figures = figures.into_inner().unwrap_or_else(PoisonError::into_inner);
     figures.faults = figures.totals.faults();
-    let never = if figures.schedules < MANY {
-        Vec::new()
-    } else {
-        never(&figures.totals)?
-    };
+    let never = never_happened(figures.schedules, &figures.totals)?;
     if !never.is_empty() {
         println!("simulation: never happened: {}", never.join(", "));
     }

@@ -64,12 +64,15 @@ fn records() -> impl Strategy<Value = Record> {
         1 => btree_map(ordinals(), 1..4u32, 0..3)
             .prop_map(move |threads| Record::StartedOver { prev, threads }),
         1 => uids().prop_map(move |uid| Record::Retired { prev, uid }),
-        1 => (0..3_i64).prop_map(move |offset| Record::Skipped { prev, record: RecordId {
-            topic: "orders".to_owned(),
-            topic_id: "id".to_owned(),
-            partition: 0,
-            offset,
-        }}),
+        1 => (0..3i64).prop_map(move |offset| Record::Skipped {
+            prev,
+            record: RecordId {
+                topic: "orders".to_owned(),
+                topic_id: "id".to_owned(),
+                partition: 0,
+                offset,
+            },
+        }),
         3 => (speaker(), 1..4u32).prop_map(|((ordinal, uid, nonce), threads)| Record::Incarnation {
             ordinal,
             uid,
